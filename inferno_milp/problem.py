@@ -1,0 +1,339 @@
+"""The problem: what a document says, as frozen models with every number's unit in its name.
+
+Field rules live on the fields; `reference_faults` holds the rules between sections (names that must exist, or must
+not exist twice). A `Problem` that exists has passed both.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_serializer, model_validator
+
+from inferno_milp.errors import Fault, InputError, PathPart, nearest
+
+LARGEST_BATCH = 65_536
+"""No engine runs larger batches; the bound keeps a slip of the pen from costing hours."""
+
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^\S(.*\S)?$")]
+Positive = Annotated[float, Field(strict=True, gt=0, le=1e12, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(strict=True, ge=0, le=1e12, allow_inf_nan=False)]
+Count = Annotated[int, Field(strict=True, ge=0, le=10**9)]
+PositiveCount = Annotated[int, Field(strict=True, ge=1, le=10**9)]
+BatchSize = Annotated[int, Field(strict=True, ge=1, le=LARGEST_BATCH)]
+Flag = Annotated[bool, Field(strict=True)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Power(_Model):
+    """Power drawn as a function of utilisation: straight from idle to a middle point, straight on to full."""
+
+    idle_w: NonNegative
+    """Power of an idle accelerator, W."""
+    full_w: NonNegative
+    """Power at full utilisation, W."""
+    mid_w: NonNegative
+    """Power at `mid_utilization`, W."""
+    mid_utilization: Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)]
+    """Utilisation of the middle point, a fraction."""
+
+
+class Accelerator(_Model):
+    """An arrangement of devices that one engine runs on."""
+
+    name: Name
+    """Name of the arrangement: `2xH100`."""
+    type: Name
+    """Accelerator type of its devices: `H100`; by default the name."""
+    devices: PositiveCount = 1
+    """Devices in it."""
+    cost_per_hour: NonNegative
+    """Price of the whole arrangement per hour, in the problem's currency."""
+    memory_gb: Positive | None = None
+    """Memory of the whole arrangement, GB."""
+    memory_bandwidth_gb_per_s: Positive | None = None
+    """Memory bandwidth of the whole arrangement, GB/s."""
+    power: Power | None = None
+    """Power of the whole arrangement."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _type_is_name(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "type" not in data and "name" in data:
+            return {**data, "type": data["name"]}
+        return data
+
+
+class Profile(_Model):
+    """Measured speed of a model on an accelerator.
+
+    An iteration with B decoding sequences, P prompt tokens and C context tokens takes
+    `(α, or max(α, γ) if P > 0) + β·B + δ·P + κ·C` ms.
+    """
+
+    model: Name
+    """Language model."""
+    accelerator: Name
+    """Accelerator by name."""
+    accelerators_per_replica: PositiveCount = 1
+    """Accelerators that one replica takes."""
+    alpha_ms: NonNegative
+    """α: iteration time of decoding, base, ms."""
+    beta_ms: NonNegative
+    """β: slope per running sequence, ms."""
+    gamma_ms: NonNegative
+    """γ: base of an iteration that holds prompt work, ms."""
+    delta_ms: NonNegative
+    """δ: slope per prompt token, ms."""
+    kappa_ms: NonNegative = 0.0
+    """κ: slope per context token read, ms; 0 if not measured."""
+    max_batch_size: BatchSize
+    """Largest batch that the memory holds, for outputs of `at_output_tokens` where that is given."""
+    at_output_tokens: Positive | None = None
+    """Output tokens per request that `max_batch_size` was found for: at K tokens the memory holds
+    `max(max_batch_size · at_output_tokens // K, 1)` requests. None: it holds `max_batch_size` whatever the length."""
+
+    def largest_batch(self, output_tokens: float) -> int:
+        """Largest batch that the memory holds at a mean number of output tokens."""
+        if self.at_output_tokens is None:
+            return self.max_batch_size
+        held = max(int(self.max_batch_size * self.at_output_tokens // output_tokens), 1)
+        return min(held, LARGEST_BATCH)
+
+
+class Targets(_Model):
+    """Latency promises (SLOs) of a service class for a model; what is left out is not promised."""
+
+    ttft_ms: Positive | None = None
+    """Mean time to first token, wait in the queue included, ms."""
+    itl_ms: Positive | None = None
+    """Mean inter-token latency, ms."""
+    tps: Positive | None = None
+    """Output tokens per second that the server must be able to sustain, over all of its replicas."""
+
+
+class ServiceClass(_Model):
+    """A priority, and targets per model."""
+
+    name: Name
+    priority: Annotated[int, Field(strict=True, ge=1, le=100)] = 100
+    """1 is the highest, 100 the lowest."""
+    targets: dict[Name, Targets] = Field(default_factory=dict)
+    """Targets by model; `{}` serves a model without a promise."""
+
+
+class Load(_Model):
+    """Traffic of a server; exactly one of the two rates is given."""
+
+    rate_per_min: NonNegative | None = None
+    """Arrival rate, requests/min."""
+    rate_per_s: NonNegative | None = None
+    """Arrival rate, requests/s."""
+    input_tokens: NonNegative
+    """Mean prompt tokens per request."""
+    output_tokens: Annotated[float, Field(strict=True, ge=1, le=1e9, allow_inf_nan=False)]
+    """Mean output tokens per request."""
+
+    @model_validator(mode="after")
+    def _one_rate(self) -> Load:
+        if (self.rate_per_min is None) == (self.rate_per_s is None):
+            raise ValueError("give one of rate_per_min and rate_per_s")
+        return self
+
+    @property
+    def arrival_rate_per_s(self) -> float:
+        """Arrival rate, requests/s."""
+        if self.rate_per_s is not None:
+            return self.rate_per_s
+        assert self.rate_per_min is not None
+        return self.rate_per_min / 60
+
+
+class CurrentAllocation(_Model):
+    """What a server runs on now."""
+
+    accelerator: Name
+    replicas: Count
+    batch_size: BatchSize | None = None
+
+
+class Server(_Model):
+    """One (service class, model) pair with its load: what allocations are made for."""
+
+    name: Name
+    """By default `<service class>-<model>`."""
+    service_class: Name
+    model: Name
+    load: Load | None = None
+    """None is no load: the server gets `min_replicas`."""
+    min_replicas: Count = 0
+    """Fewest replicas."""
+    max_batch_size: BatchSize | None = None
+    """Max batch size of the engine, where the server fixes it; taken as it is, whatever the profile's memory holds."""
+    max_queue_size: Annotated[int, Field(strict=True, ge=0, le=10**9)] | None = None
+    """Requests that may wait at a replica; by default 10 × the max batch size."""
+    keep_accelerator: Flag = False
+    """Only the accelerator of `current` may be used."""
+    current: CurrentAllocation | None = None
+    """Present allocation."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_name(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("name") is None:
+            service_class, model = data.get("service_class"), data.get("model")
+            if isinstance(service_class, str) and isinstance(model, str):
+                return {**data, "name": f"{service_class}-{model}"}
+        return data
+
+
+class Options(_Model):
+    """How the problem is to be read by the analysis and the optimization."""
+
+    law: Literal["inferno"] = "inferno"
+    """Law of the queueing analysis."""
+    assignment: Literal["single"] = "single"
+    """`single`: each server runs on one accelerator, with one batch size."""
+    batch_sizes: Literal["largest", "every"] = "largest"
+    """`largest`: the largest batch that fits, as llm-inferno does; `every`: all from 1 to that one are candidates."""
+
+
+def _read_capacity(value: Any) -> Any:
+    if value == "unlimited":
+        return None
+    if isinstance(value, dict):
+        return value
+    raise ValueError("give a count for each accelerator type, or the word unlimited")
+
+
+Capacity = Annotated[dict[Name, Count] | None, BeforeValidator(_read_capacity)]
+
+
+class Sections(_Model):
+    """The sections that a document may hold; every one may be left out of a file that others include."""
+
+    name: Name = "problem"
+    """Name of the problem."""
+    currency: Name = "cents"
+    """Unit of all costs, for display."""
+    accelerators: tuple[Accelerator, ...] = ()
+    profiles: tuple[Profile, ...] = ()
+    service_classes: tuple[ServiceClass, ...] = ()
+    servers: tuple[Server, ...] = ()
+    options: Options = Options()
+
+
+class Problem(Sections):
+    """A whole problem: accelerators, profiles, capacity, service classes, servers.
+
+    Raises
+    ------
+    InputError
+        If a name is missing or given twice. Wrong fields raise pydantic's ValidationError.
+    """
+
+    capacity: Capacity
+    """Devices of each accelerator type (a type not named has none); None, written `unlimited`, is no limit."""
+
+    @field_serializer("capacity")
+    def _write_capacity(self, capacity: dict[str, int] | None) -> dict[str, int] | str:
+        return "unlimited" if capacity is None else capacity
+
+    @model_validator(mode="after")
+    def _references(self) -> Problem:
+        faults = tuple(reference_faults(self, self.capacity))
+        if faults:
+            raise InputError(faults)
+        return self
+
+    def with_options(self, **changes: Any) -> Problem:
+        """Return the same problem with other options, named as the fields of `Options`."""
+        return self.model_copy(update={"options": Options(**{**self.options.model_dump(), **changes})})
+
+    def with_unlimited_capacity(self) -> Problem:
+        """Return the same problem without limits on the devices."""
+        return self.model_copy(update={"capacity": None})
+
+
+def reference_faults(
+    sections: Sections, capacity: dict[str, int] | None, excused: frozenset[str] = frozenset()
+) -> Iterator[Fault]:
+    """Find what is wrong between the sections: dangling references, duplicates, models that nothing can serve.
+
+    Parameters
+    ----------
+    excused : names that are defined somewhere, but wrongly: references to them are not reported again.
+    """
+    accelerators = {a.name for a in sections.accelerators} | excused
+    types = {a.type for a in sections.accelerators} | excused
+    classes = {c.name for c in sections.service_classes} | excused
+    yield from _duplicates(("accelerators", i, a.name) for i, a in enumerate(sections.accelerators))
+    yield from _duplicates(("profiles", i, f"{p.model} on {p.accelerator}") for i, p in enumerate(sections.profiles))
+    yield from _duplicates(("service_classes", i, c.name) for i, c in enumerate(sections.service_classes))
+    yield from _duplicates(("servers", i, s.name) for i, s in enumerate(sections.servers))
+    for i, profile in enumerate(sections.profiles):
+        if profile.accelerator not in accelerators:
+            yield _unknown("accelerator", profile.accelerator, accelerators, ("profiles", i, "accelerator"))
+    for type_name in capacity or {}:
+        if type_name not in types:
+            yield _unknown("accelerator type", type_name, types, ("capacity", type_name))
+    if not sections.servers and not excused:
+        yield Fault("no servers: there is nothing to plan for", "list at least one", ("servers",))
+    profiles = {(p.model, p.accelerator) for p in sections.profiles}
+    models = {model for model, _ in profiles} | excused
+    targets = {c.name: c.targets for c in sections.service_classes}
+    for i, server in enumerate(sections.servers):
+        yield from _server_faults(("servers", i), server, accelerators, classes, models, targets)
+        kept = server.current.accelerator if server.keep_accelerator and server.current else None
+        known = kept in accelerators and server.model in models and server.model not in excused
+        if known and (server.model, kept) not in profiles:
+            yield Fault(
+                f"model {server.model!r} has no profile on {kept!r}, which the server must keep",
+                "add the profile, or set keep_accelerator: false",
+                ("servers", i, "keep_accelerator"),
+            )
+
+
+def _server_faults(
+    path: tuple[PathPart, ...],
+    server: Server,
+    accelerators: set[str] | frozenset[str],
+    classes: set[str] | frozenset[str],
+    models: set[str] | frozenset[str],
+    targets: dict[str, dict[str, Targets]],
+) -> Iterator[Fault]:
+    if server.service_class not in classes:
+        yield _unknown("service class", server.service_class, classes, (*path, "service_class"))
+    elif server.service_class in targets and server.model not in targets[server.service_class]:
+        promised = targets[server.service_class]
+        yield Fault(
+            f"service class {server.service_class!r} has no targets for model {server.model!r}",
+            f"{nearest(server.model, promised)}; `{server.model}: {{}}` there serves it without a promise",
+            (*path, "model"),
+        )
+    if server.model not in models:
+        yield Fault(f"model {server.model!r} has no profile", nearest(server.model, models), (*path, "model"))
+    if server.current and server.current.accelerator not in accelerators:
+        place = (*path, "current", "accelerator")
+        yield _unknown("accelerator", server.current.accelerator, accelerators, place)
+    if server.keep_accelerator and not server.current:
+        yield Fault(
+            "keep_accelerator without a current allocation", "say what `current` is", (*path, "keep_accelerator")
+        )
+
+
+def _unknown(kind: str, name: str, known: set[str] | frozenset[str], path: tuple[PathPart, ...]) -> Fault:
+    return Fault(f"unknown {kind} {name!r}", nearest(name, known), path)
+
+
+def _duplicates(entries: Iterator[tuple[str, int, str]]) -> Iterator[Fault]:
+    listed = list(entries)
+    counts = Counter(name for _, _, name in listed)
+    for section, index, name in listed:
+        if counts[name] > 1:
+            yield Fault(f"{name!r} is given {counts[name]} times", "keep one", (section, index))
