@@ -1,0 +1,139 @@
+"""Our own document: sections in one file or in several that include one another → one `Problem`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from inferno_milp.errors import Fault, InputError, PathPart
+from inferno_milp.problem import Capacity, Name, Problem, Sections, reference_faults
+from inferno_milp.read.source import Source, load_source
+from inferno_milp.read.validate import Validated, validate
+
+LISTS = ("accelerators", "profiles", "service_classes", "servers")
+SINGLES = ("name", "currency", "capacity", "options")
+
+Origins = dict[tuple[PathPart, ...], tuple[Source, tuple[PathPart, ...]]]
+"""For a path in the joined sections, the file it comes from and its path there."""
+
+
+class Document(Sections):
+    """What one file may hold: the sections of a problem, what it includes, and words for the reader."""
+
+    include: tuple[Name, ...] = ()
+    """Files whose sections are added to this one's; relative to this file."""
+    description: str = ""
+    """What this file is, for the reader."""
+    source: str = ""
+    """Where its figures come from, for the reader."""
+    capacity: Capacity = None
+    """Devices of each accelerator type; in one of the files."""
+
+
+@dataclass(slots=True)
+class _Parts:
+    """The files of one problem, included ones first, and what is wrong with them."""
+
+    files: list[tuple[Source, Validated[Document]]] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    seen: dict[Path, bool] = field(default_factory=dict)  # True while the file's own includes are being read
+
+
+def read_document(source: Source) -> Problem:
+    """Read a document and all it includes.
+
+    Raises
+    ------
+    InputError
+        With every fault of every file.
+    """
+    parts = _Parts()
+    _collect(source, parts)
+    merged, origins = _merge(parts)
+    excused = frozenset(name for _, validated in parts.files for name in validated.dropped_names)
+    if "capacity" not in merged:
+        if not any("capacity" in source.data for source, _ in parts.files):
+            remedy = "give `capacity:` with a count for each accelerator type, or `capacity: unlimited`"
+            parts.faults.append(Fault("capacity is missing", remedy, file=source.label))
+        merged["capacity"] = "unlimited"
+    sections = Document.model_construct(**{**_defaults(), **merged})
+    capacity = merged["capacity"] if isinstance(merged["capacity"], dict) else None
+    # A file that could not be read may define anything, so then nothing is called unknown.
+    if not parts.faults or excused:
+        for fault in reference_faults(sections, capacity, excused):
+            parts.faults.append(_placed(fault, origins, source))
+    if parts.faults:
+        raise InputError(parts.faults)
+    return Problem(**merged)
+
+
+def _defaults() -> dict[str, Any]:
+    return {name: info.get_default(call_default_factory=True) for name, info in Document.model_fields.items()}
+
+
+def _collect(source: Source, parts: _Parts) -> None:
+    """Validate a file after all that it includes; each file once, cycles refused."""
+    resolved = source.path.resolve()
+    parts.seen[resolved] = True
+    validated = validate(Document, source.data)
+    for i, name in enumerate(validated.model.include):
+        path, label = source.path.parent / name, str(Path(source.label).parent / name)
+        place: tuple[PathPart, ...] = ("include", i)
+        reading = parts.seen.get(path.resolve())
+        if reading:
+            parts.faults.append(source.fault(f"{name!r} includes this file in turn", "break the circle", place))
+        if reading is not None:
+            continue
+        try:
+            included = load_source(path, label)
+        except InputError as error:
+            parts.seen[path.resolve()] = False
+            parts.faults += [_as_include(fault, source, name, place) for fault in error.faults]
+            continue
+        _collect(included, parts)
+    parts.seen[resolved] = False
+    parts.files.append((source, validated))
+    parts.faults += [source.placed(fault) for fault in validated.faults]
+
+
+def _as_include(fault: Fault, source: Source, name: str, place: tuple[PathPart, ...]) -> Fault:
+    """Lay a missing file to the line that includes it; what is wrong inside a file is its own."""
+    if fault.problem == "no such file":
+        return source.fault(f"includes {name!r}, which is missing", "paths are relative to this file", place)
+    return fault
+
+
+def _merge(parts: _Parts) -> tuple[dict[str, Any], Origins]:
+    """Join the sections of all files; for each joined item, say where it stands."""
+    merged: dict[str, Any] = {key: [] for key in LISTS}
+    origins: Origins = {}
+    root = parts.files[-1][0]
+    given: dict[str, Source] = {}
+    for source, validated in parts.files:
+        document = validated.model
+        for key in LISTS:
+            for item, position in zip(getattr(document, key), validated.kept.get(key, ()), strict=True):
+                origins[key, len(merged[key])] = (source, (key, position))
+                merged[key].append(item)
+        for key in SINGLES:
+            if key not in document.model_fields_set:
+                continue
+            if key in given and source is not root:
+                text = f"{key} is also given in {given[key].label}"
+                parts.faults.append(source.fault(text, "say it in one of them, or in the including file", (key,)))
+            given[key] = source
+            origins[(key,)] = (source, (key,))
+            value = getattr(document, key)
+            merged[key] = "unlimited" if key == "capacity" and value is None else value
+    return merged, origins
+
+
+def _placed(fault: Fault, origins: Origins, root: Source) -> Fault:
+    """Say a fault of the joined sections in the place where its item stands."""
+    path = fault.path
+    for length in (2, 1):
+        if path[:length] in origins:
+            source, prefix = origins[path[:length]]
+            return source.placed(replace(fault, path=prefix + path[length:]))
+    return root.placed(fault)

@@ -1,0 +1,192 @@
+"""Data → frozen models, keeping what is right and telling all that is wrong in words."""
+
+from __future__ import annotations
+
+import copy
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from inferno_milp.errors import Fault, PathPart, nearest
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Validated(Generic[M]):
+    """What came of validating a document.
+
+    Attributes
+    ----------
+    model : the document without its faulty parts, so that what refers to what can still be checked.
+    faults : what is wrong, with paths but no file yet.
+    kept : for each section that is a list, the positions in the file of the items kept.
+    dropped_names : all names that the faulty parts define.
+    """
+
+    model: M
+    faults: tuple[Fault, ...]
+    kept: dict[str, tuple[int, ...]]
+    dropped_names: frozenset[str]
+
+
+def validate(model: type[M], data: dict[str, Any]) -> Validated[M]:
+    """Validate `data`; parts of the top level, or items of its lists, that have a fault are left out of the result."""
+    kept = {key: list(range(len(value))) for key, value in data.items() if isinstance(value, list)}
+    try:
+        return Validated(model.model_validate(data), (), _frozen(kept), frozenset())
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    faults = tuple(_fault(model, data, detail) for detail in details)
+    spared = copy.copy(data)
+    dropped: list[Any] = []
+    faulty_items: dict[str, set[int]] = {}
+    for detail in details:
+        section, *rest = detail["loc"] or ("",)
+        if rest and isinstance(rest[0], int):
+            faulty_items.setdefault(str(section), set()).add(rest[0])
+        else:
+            dropped.append(spared.pop(str(section), None))
+            kept.pop(str(section), None)
+    for section, positions in faulty_items.items():
+        if section in spared:
+            kept[section] = [i for i in kept[section] if i not in positions]
+            dropped += [data[section][i] for i in positions]
+            spared[section] = [data[section][i] for i in kept[section]]
+    return Validated(model.model_validate(spared), faults, _frozen(kept), frozenset(_names(dropped)))
+
+
+def _frozen(kept: dict[str, list[int]]) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value) for key, value in kept.items()}
+
+
+def _names(data: Any) -> Iterator[str]:
+    """Yield every text in data, keys included: a name that a faulty part may define."""
+    if isinstance(data, str):
+        yield data
+    elif isinstance(data, dict):
+        for key, value in data.items():
+            yield str(key)
+            yield from _names(value)
+    elif isinstance(data, list):
+        for value in data:
+            yield from _names(value)
+
+
+def _fault(model: type[BaseModel], data: Any, detail: ErrorDetails) -> Fault:
+    path = tuple(part for part in detail["loc"] if part != "[key]")
+    problem, remedy = _words(detail)
+    if detail["type"] == "extra_forbidden":
+        remedy = nearest(str(path[-1]), _fields_at(model, path[:-1]))
+    elif detail["type"] == "missing":
+        remedy = _description(model, path)
+    return Fault(problem, remedy, path)
+
+
+def _words(detail: ErrorDetails) -> tuple[str, str]:
+    """Say one of pydantic's findings in the words of the document's author: what is wrong, what would be right."""
+    kind, context, shown = detail["type"], detail.get("ctx", {}), _shown(detail["input"])
+    bounds = {
+        "greater_than": "must be greater than {gt}",
+        "greater_than_equal": "must be at least {ge}",
+        "less_than": "must be less than {lt}",
+        "less_than_equal": "must be at most {le}",
+        "literal_error": "must be {expected}",
+    }
+    plain = {
+        "float_type": "must be a number",
+        "int_type": "must be a whole number",
+        "int_from_float": "must be a whole number",
+        "bool_type": "must be true or false",
+        "string_type": "must be text",
+        "finite_number": "must be a finite number",
+        "model_type": "must be a mapping",
+        "model_attributes_type": "must be a mapping",
+        "dict_type": "must be a mapping",
+        "tuple_type": "must be a list",
+        "string_too_short": "must not be empty",
+        "string_pattern_mismatch": "must not begin or end with white space, or span lines",
+    }
+    if kind == "missing":
+        return "is missing", ""
+    if kind == "extra_forbidden":
+        return "unknown key", ""
+    if kind in bounds:
+        return f"{bounds[kind].format(**context)}, is {shown}", ""
+    if kind in plain:
+        return f"{plain[kind]}, is {shown}", _remedy(kind, detail["input"])
+    message = detail["msg"].removeprefix("Value error, ")
+    return message[:1].lower() + message[1:] + (f", is {shown}" if kind != "value_error" else ""), ""
+
+
+def _remedy(kind: str, value: Any) -> str:
+    if kind in ("float_type", "int_type") and isinstance(value, str):
+        try:
+            float(value)
+        except ValueError:
+            return ""
+        return "write it without quotes"
+    if kind == "string_type" and isinstance(value, (int, float)):
+        return f"write it in quotes: '{value}'"
+    return ""
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, (dict, list)):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    try:
+        text = repr(value)
+    except ValueError:  # an integer with more digits than Python will print
+        return "a number of too many digits"
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _fields_at(model: type[BaseModel], path: tuple[PathPart, ...]) -> list[str]:
+    """Names of the fields that the model found at `path` has."""
+    found = _model_at(model, path)
+    return [field.alias or name for name, field in found.model_fields.items()] if found else []
+
+
+def _description(model: type[BaseModel], path: tuple[PathPart, ...]) -> str:
+    found = _model_at(model, path[:-1])
+    if found is None:
+        return ""
+    by_key = {field.alias or name: field for name, field in found.model_fields.items()}
+    field = by_key.get(str(path[-1])) if path else None
+    if field is None or not field.description:
+        return ""
+    sentence = field.description.replace("\n", " ").split(";")[0].split(". ")[0].rstrip(".")
+    return f"give {path[-1]}: {sentence[:1].lower()}{sentence[1:]}"
+
+
+def _model_at(model: type[BaseModel], path: tuple[PathPart, ...]) -> type[BaseModel] | None:
+    here: Any = model
+    for part in path:
+        here = _without_none(here)
+        origin, arguments = typing.get_origin(here), typing.get_args(here)
+        if origin in (tuple, list):
+            here = arguments[0]
+        elif origin is dict:
+            here = arguments[1]
+        elif isinstance(here, type) and issubclass(here, BaseModel):
+            by_key = {field.alias or name: field for name, field in here.model_fields.items()}
+            if str(part) not in by_key:
+                return None
+            here = by_key[str(part)].annotation
+        else:
+            return None
+    here = _without_none(here)
+    return here if isinstance(here, type) and issubclass(here, BaseModel) else None
+
+
+def _without_none(annotation: Any) -> Any:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return next(a for a in typing.get_args(annotation) if a is not type(None))
+    return annotation
