@@ -1,0 +1,355 @@
+"""The table of candidates: every (server, accelerator, batch size) with the rate, replicas, cost and devices it takes.
+
+All pairs are analysed in one call of the queueing analysis; `reasons` says in words what was left out and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from inferno_milp.problem import LARGEST_BATCH, Problem
+from inferno_milp.queueing import size
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+MOST_REPLICAS = 10**9
+"""A candidate that needs more replicas than this is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """One element per (server, accelerator, batch size), by server, accelerator, batch size.
+
+    Attributes
+    ----------
+    server, profile, accelerator, type : positions in the problem's servers, profiles and accelerators, and in
+        `Candidates.types`.
+    batch_size : max batch size N.
+    max_rate_per_s : highest throughput of one replica under the targets, requests/s; NaN for a server without a load.
+    replicas : replicas that carry the server's required rate, or its `min_replicas`.
+    cost_per_hour : price of all replicas.
+    devices : devices of the type that all replicas take.
+    """
+
+    server: IntArray
+    profile: IntArray
+    accelerator: IntArray
+    type: IntArray
+    batch_size: IntArray
+    max_rate_per_s: FloatArray
+    replicas: IntArray
+    cost_per_hour: FloatArray
+    devices: IntArray
+
+    def take(self, which: npt.NDArray[np.intp] | BoolArray) -> Rows:
+        """Return the chosen rows."""
+        return Rows(*(getattr(self, field.name)[which] for field in fields(self)))
+
+    def __len__(self) -> int:
+        return len(self.server)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Rows that are no candidates, with what the reason needs.
+
+    Attributes
+    ----------
+    server, profile, batch_size : as in `Rows`.
+    ttft_ms, itl_ms : latencies at the lowest admissible rate, the least there can be.
+    timeless : whether the profile's times are all 0, so that the rate would be unbounded.
+    """
+
+    server: IntArray
+    profile: IntArray
+    batch_size: IntArray
+    ttft_ms: FloatArray
+    itl_ms: FloatArray
+    timeless: BoolArray
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The table of candidates of a problem.
+
+    Attributes
+    ----------
+    problem : the problem.
+    types : accelerator types by name.
+    available : devices of each type; None without limits.
+    required_rate_per_s : rate that each server's replicas must carry together, requests/s:
+        max(offered, TPS target / output tokens).
+    needs : whether each server needs an allocation at all (it has a rate to carry, or a minimum of replicas).
+    rows : the candidates.
+    rejected : analysed rows that are none.
+    """
+
+    problem: Problem
+    types: tuple[str, ...]
+    available: IntArray | None
+    required_rate_per_s: FloatArray
+    needs: BoolArray
+    rows: Rows
+    rejected: Rejected
+
+    def one_per_accelerator(self) -> Candidates:
+        """Of each (server, accelerator), keep the batch size with the least cost; among equals the smallest."""
+        rows = self.rows
+        order = np.lexsort((rows.batch_size, rows.cost_per_hour, rows.accelerator, rows.server))
+        first = np.ones(len(order), dtype=bool)
+        pairs = np.stack((rows.server[order], rows.accelerator[order]))
+        first[1:] = (pairs[:, 1:] != pairs[:, :-1]).any(axis=0)
+        return replace(self, rows=rows.take(np.sort(order[first])))
+
+    def undominated(self) -> Candidates:
+        """Drop candidates that can never be needed in a plan of least cost.
+
+        Dropped are those that take more devices than there are of their type, and those for which the same server has
+        another candidate no dearer that uses no more of any type: within a type in general, and whatever the type
+        where devices are not limited. Among equals the smallest batch stays.
+        """
+        rows = self.rows
+        if self.available is not None:
+            rows = rows.take(rows.devices <= self.available[rows.type])
+            group, devices = rows.server * len(self.types) + rows.type, rows.devices
+        else:
+            group, devices = rows.server, np.zeros_like(rows.devices)
+        order = np.lexsort((rows.accelerator, rows.batch_size, devices, rows.cost_per_hour, group))
+        # Within a group, by rising cost, a row stays if it takes fewer devices than all before it. Groups are told
+        # apart by a falling offset, so one running minimum serves all of them.
+        _, rank = np.unique(group[order], return_inverse=True)
+        step = int(devices.max(initial=0)) + 1
+        value = devices[order] - rank * step
+        least_before = np.concatenate(([step], np.minimum.accumulate(value)[:-1])) if len(order) else value
+        return replace(self, rows=rows.take(np.sort(order[value < least_before])))
+
+    def of_servers(self, servers: Sequence[int]) -> Candidates:
+        """Keep the candidates of the servers at these positions."""
+        return replace(self, rows=self.rows.take(np.isin(self.rows.server, np.asarray(servers))))
+
+    def to_records(self) -> list[dict[str, str | int | float | None]]:
+        """Return one record per candidate, names for positions; `max_rate_per_s` is None for a server without load."""
+        problem, rows = self.problem, self.rows
+        return [
+            {
+                "server": problem.servers[rows.server[i]].name,
+                "accelerator": problem.accelerators[rows.accelerator[i]].name,
+                "type": self.types[rows.type[i]],
+                "batch_size": int(rows.batch_size[i]),
+                "max_rate_per_s": None if np.isnan(rows.max_rate_per_s[i]) else float(rows.max_rate_per_s[i]),
+                "replicas": int(rows.replicas[i]),
+                "devices": int(rows.devices[i]),
+                "cost_per_hour": float(rows.cost_per_hour[i]),
+            }
+            for i in range(len(rows))
+        ]
+
+    @property
+    def unservable(self) -> IntArray:
+        """Positions of the servers that need an allocation and have no candidate."""
+        has = np.zeros(len(self.needs), dtype=bool)
+        has[self.rows.server] = True
+        return np.flatnonzero(self.needs & ~has)
+
+
+@dataclass(frozen=True, slots=True)
+class _ServerTable:
+    """What the analysis needs of each server, as arrays; NaN is not given."""
+
+    offered_per_s: FloatArray
+    required_per_s: FloatArray
+    input_tokens: FloatArray
+    output_tokens: FloatArray
+    ttft_ms: FloatArray
+    itl_ms: FloatArray
+    tps: FloatArray
+    min_replicas: IntArray
+    max_batch_size: FloatArray
+    max_queue_size: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class _ProfileTable:
+    """What the analysis needs of each profile, as arrays."""
+
+    accelerator: IntArray
+    type: IntArray
+    alpha_ms: FloatArray
+    beta_ms: FloatArray
+    gamma_ms: FloatArray
+    delta_ms: FloatArray
+    kappa_ms: FloatArray
+    max_batch_size: FloatArray
+    at_output_tokens: FloatArray
+    cost_per_replica: FloatArray
+    devices_per_replica: IntArray
+
+
+def find_candidates(problem: Problem) -> Candidates:
+    """Analyse every (server, accelerator, batch size) of a problem.
+
+    Returns
+    -------
+    Candidates
+        Before any is dropped as dominated.
+    """
+    types = tuple(dict.fromkeys(a.type for a in problem.accelerators))
+    servers, profiles = _server_table(problem), _profile_table(problem, types)
+    needs = (servers.required_per_s > 0) | (servers.min_replicas > 0)
+    server, profile = _pairs(problem, needs)
+    server, profile, batch_size = _with_batch_sizes(problem, servers, profiles, server, profile)
+    available = None
+    if problem.capacity is not None:
+        available = np.array([problem.capacity.get(name, 0) for name in types], dtype=np.int64)
+    rows, rejected = _analyse(problem, servers, profiles, server, profile, batch_size)
+    return Candidates(problem, types, available, servers.required_per_s, needs, rows, rejected)
+
+
+def _server_table(problem: Problem) -> _ServerTable:
+    by_class = {c.name: c.targets for c in problem.service_classes}
+    targets = [by_class[s.service_class][s.model] for s in problem.servers]
+    loads = [s.load for s in problem.servers]
+    offered = np.array([load.arrival_rate_per_s if load else 0.0 for load in loads])
+    outputs = _optional([load.output_tokens if load else None for load in loads])
+    tps = _optional([t.tps for t in targets])
+    promised = np.nan_to_num(tps / outputs, nan=0.0)
+    return _ServerTable(
+        offered_per_s=offered,
+        required_per_s=np.maximum(offered, promised),
+        input_tokens=_optional([load.input_tokens if load else None for load in loads]),
+        output_tokens=outputs,
+        ttft_ms=_optional([t.ttft_ms for t in targets]),
+        itl_ms=_optional([t.itl_ms for t in targets]),
+        tps=tps,
+        min_replicas=np.array([s.min_replicas for s in problem.servers], dtype=np.int64),
+        max_batch_size=_optional([s.max_batch_size for s in problem.servers]),
+        max_queue_size=_optional([s.max_queue_size for s in problem.servers]),
+    )
+
+
+def _profile_table(problem: Problem, types: tuple[str, ...]) -> _ProfileTable:
+    position = {a.name: i for i, a in enumerate(problem.accelerators)}
+    type_position = {name: i for i, name in enumerate(types)}
+    profiles = problem.profiles
+    accelerators = [problem.accelerators[position[p.accelerator]] for p in profiles]
+    per_replica = np.array([p.accelerators_per_replica for p in profiles], dtype=np.int64)
+    return _ProfileTable(
+        accelerator=np.array([position[p.accelerator] for p in profiles], dtype=np.int64),
+        type=np.array([type_position[a.type] for a in accelerators], dtype=np.int64),
+        alpha_ms=np.array([p.alpha_ms for p in profiles], dtype=float),
+        beta_ms=np.array([p.beta_ms for p in profiles], dtype=float),
+        gamma_ms=np.array([p.gamma_ms for p in profiles], dtype=float),
+        delta_ms=np.array([p.delta_ms for p in profiles], dtype=float),
+        kappa_ms=np.array([p.kappa_ms for p in profiles], dtype=float),
+        max_batch_size=np.array([p.max_batch_size for p in profiles], dtype=float),
+        at_output_tokens=_optional([p.at_output_tokens for p in profiles]),
+        cost_per_replica=per_replica * np.array([a.cost_per_hour for a in accelerators], dtype=float),
+        devices_per_replica=per_replica * np.array([a.devices for a in accelerators], dtype=np.int64),
+    )
+
+
+def _optional(values: list[float | None] | list[int | None]) -> FloatArray:
+    return np.array([np.nan if value is None else value for value in values], dtype=float)
+
+
+def _pairs(problem: Problem, needs: BoolArray) -> tuple[IntArray, IntArray]:
+    """All (server, profile) that may be used, by server and then accelerator."""
+    position = {a.name: i for i, a in enumerate(problem.accelerators)}
+    of_model: dict[str, list[int]] = {}
+    for i, profile in enumerate(problem.profiles):
+        of_model.setdefault(profile.model, []).append(i)
+    ordered = {
+        model: np.array(sorted(found, key=lambda i: position[problem.profiles[i].accelerator]), dtype=np.int64)
+        for model, found in of_model.items()
+    }
+    chosen = []
+    for s, server in enumerate(problem.servers):
+        usable = ordered[server.model] if needs[s] else ordered[server.model][:0]
+        if server.keep_accelerator and server.current:
+            kept = server.current.accelerator
+            usable = np.array([i for i in usable if problem.profiles[i].accelerator == kept], dtype=np.int64)
+        chosen.append(usable)
+    counts = np.array([len(usable) for usable in chosen], dtype=np.int64)
+    return np.repeat(np.arange(len(chosen)), counts), np.concatenate([*chosen, np.empty(0, dtype=np.int64)])
+
+
+def _with_batch_sizes(
+    problem: Problem, servers: _ServerTable, profiles: _ProfileTable, server: IntArray, profile: IntArray
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Give each pair its batch size: the server's own, else what the memory holds at its output length (or 1 … that).
+
+    Source of max(maxBatchSize · atTokens // K, 1): llm-inferno/optimizer v0.6.0.
+    """
+    held = profiles.max_batch_size[profile]
+    scaled = np.floor(held * profiles.at_output_tokens[profile] / servers.output_tokens[server])
+    largest = np.clip(np.where(np.isnan(scaled), held, scaled), 1, LARGEST_BATCH)
+    fixed = servers.max_batch_size[server]
+    largest = np.where(np.isnan(fixed), largest, fixed).astype(np.int64)
+    if problem.options.batch_sizes == "largest":
+        return server, profile, largest
+    total = int(largest.sum())
+    starts = np.repeat(np.cumsum(largest) - largest, largest)
+    return np.repeat(server, largest), np.repeat(profile, largest), np.arange(total) - starts + 1
+
+
+def _analyse(
+    problem: Problem,
+    servers: _ServerTable,
+    profiles: _ProfileTable,
+    server: IntArray,
+    profile: IntArray,
+    batch_size: IntArray,
+) -> tuple[Rows, Rejected]:
+    """Size every row, and part those that can serve from those that cannot."""
+    loaded = ~np.isnan(servers.output_tokens[server])
+    queue = servers.max_queue_size[server]
+    sizing = size(
+        problem.options.law,
+        alpha_ms=profiles.alpha_ms[profile],
+        beta_ms=profiles.beta_ms[profile],
+        gamma_ms=profiles.gamma_ms[profile],
+        delta_ms=profiles.delta_ms[profile],
+        kappa_ms=profiles.kappa_ms[profile],
+        input_tokens=np.where(loaded, servers.input_tokens[server], 0.0),
+        output_tokens=np.where(loaded, servers.output_tokens[server], 1.0),
+        max_batch=batch_size,
+        max_queue=np.where(np.isnan(queue), 10 * batch_size, queue),
+        ttft_ms=servers.ttft_ms[server],
+        itl_ms=np.where(loaded, servers.itl_ms[server], np.nan),
+        tps=servers.tps[server],
+    )
+    timeless = loaded & np.isinf(sizing.max_rate_per_s)
+    rate = np.where(loaded, sizing.analysis.throughput_per_s, np.nan)
+    required = servers.required_per_s[server]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        needed = np.where(required > 0, np.ceil(required / rate), 0.0)
+    replicas = np.maximum(needed, servers.min_replicas[server])
+    accepted = ~loaded | ((sizing.verdict != "infeasible") & ~timeless & (replicas <= MOST_REPLICAS))
+    replicas = np.where(accepted, replicas, 0).astype(np.int64)
+    rows = Rows(
+        server=server,
+        profile=profile,
+        accelerator=profiles.accelerator[profile],
+        type=profiles.type[profile],
+        batch_size=batch_size,
+        max_rate_per_s=rate,
+        replicas=replicas,
+        cost_per_hour=replicas * profiles.cost_per_replica[profile],
+        devices=replicas * profiles.devices_per_replica[profile],
+    )
+    out = ~accepted
+    rejected = Rejected(
+        server=server[out],
+        profile=profile[out],
+        batch_size=batch_size[out],
+        ttft_ms=sizing.analysis.ttft_ms[out],
+        itl_ms=sizing.analysis.itl_ms[out],
+        timeless=timeless[out],
+    )
+    return rows.take(accepted), rejected

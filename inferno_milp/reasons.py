@@ -1,0 +1,153 @@
+"""Reasons in words with numbers: why an accelerator is no candidate, why a server is not served."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from inferno_milp.candidates import MOST_REPLICAS, Candidates
+from inferno_milp.problem import Targets
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why an accelerator is no candidate for a server."""
+
+    server: str
+    accelerator: str
+    reason: str
+
+
+def find_rejections(candidates: Candidates, servers: Sequence[int] | None = None) -> Iterator[Rejection]:
+    """Say for every (server, accelerator) without a candidate why it has none.
+
+    Parameters
+    ----------
+    candidates : the whole table, nothing dropped.
+    servers : positions of servers; None for all.
+    """
+    problem = candidates.problem
+    position = {a.name: i for i, a in enumerate(problem.accelerators)}
+    profiled = {(p.model, position[p.accelerator]) for p in problem.profiles}
+    has = set(zip(candidates.rows.server.tolist(), candidates.rows.accelerator.tolist(), strict=True))
+    failed = _failed_rows(candidates)
+    for s in range(len(problem.servers)) if servers is None else servers:
+        server = problem.servers[s]
+        for a, accelerator in enumerate(problem.accelerators):
+            if (s, a) in has or not candidates.needs[s]:
+                continue
+            if (server.model, a) not in profiled:
+                reason = f"no profile of {server.model} on {accelerator.name}"
+            elif (s, a) in failed:
+                reason = _misses(candidates, failed[s, a], targets_of(candidates, s))
+            else:
+                reason = f"the server keeps {server.current.accelerator if server.current else 'its own'}"
+            yield Rejection(server.name, accelerator.name, reason)
+
+
+def _failed_rows(candidates: Candidates) -> dict[tuple[int, int], int]:
+    """For each (server, accelerator), the rejected row of the smallest batch."""
+    problem, rejected = candidates.problem, candidates.rejected
+    position = {a.name: i for i, a in enumerate(problem.accelerators)}
+    result: dict[tuple[int, int], int] = {}
+    for i, (s, p) in enumerate(zip(rejected.server.tolist(), rejected.profile.tolist(), strict=True)):
+        result.setdefault((s, position[problem.profiles[p].accelerator]), i)
+    return result
+
+
+def targets_of(candidates: Candidates, server: int) -> Targets:
+    """Return the targets of a server."""
+    chosen = candidates.problem.servers[server]
+    service_class = next(c for c in candidates.problem.service_classes if c.name == chosen.service_class)
+    return service_class.targets[chosen.model]
+
+
+def _misses(candidates: Candidates, i: int, targets: Targets) -> str:
+    rejected = candidates.rejected
+    if rejected.timeless[i]:
+        return "the profile's times are all 0: no rate follows from them"
+    misses = [
+        f"{name} at least {_above(least, target)} ms at batch {rejected.batch_size[i]}, target {_plain(target)} ms"
+        for name, least, target in (
+            ("ITL", rejected.itl_ms[i], targets.itl_ms),
+            ("TTFT", rejected.ttft_ms[i], targets.ttft_ms),
+        )
+        if target is not None and least > target
+    ]
+    return "; ".join(misses) or f"would take more than {MOST_REPLICAS:,} replicas"
+
+
+def _above(least: float, target: float) -> str:
+    """Write a latency with as many digits as it takes to be told from the target that it misses."""
+    return next((text for digits in (3, 4, 6, 9, 12) if float(text := _plain(least, digits)) > target), repr(least))
+
+
+def _plain(value: float, digits: int = 12) -> str:
+    return np.format_float_positional(value, precision=digits, fractional=False, trim="-")
+
+
+def why_no_candidate(candidates: Candidates, server: int) -> str:
+    """Say why nothing can serve a server, with the nearest miss.
+
+    Parameters
+    ----------
+    candidates : the whole table, nothing dropped.
+    """
+    nearest = _nearest_miss(candidates, server)
+    if nearest is not None:
+        problem = candidates.problem
+        accelerator = problem.profiles[candidates.rejected.profile[nearest]].accelerator
+        miss = _misses(candidates, nearest, targets_of(candidates, server))
+        return f"no accelerator can serve it; nearest is {accelerator}: {miss}"
+    too_large = _too_large(candidates, server)
+    if too_large:
+        return f"it does not fit even alone: {too_large}"
+    reasons = [f"{r.accelerator}: {r.reason}" for r in find_rejections(candidates, [server])]
+    return f"no accelerator can serve it; {'; '.join(reasons)}"
+
+
+def _nearest_miss(candidates: Candidates, server: int) -> int | None:
+    """Position of the rejected row that misses the server's targets by the least factor; None if a row is good."""
+    if (candidates.rows.server == server).any():
+        return None
+    rejected, targets = candidates.rejected, targets_of(candidates, server)
+    rows = np.flatnonzero(rejected.server == server)
+    if not rows.size:
+        return None
+    over_ttft = rejected.ttft_ms[rows] / (targets.ttft_ms or np.inf)
+    over_itl = rejected.itl_ms[rows] / (targets.itl_ms or np.inf)
+    return int(rows[np.argmin(np.maximum(over_ttft, over_itl))])
+
+
+def _too_large(candidates: Candidates, server: int) -> str:
+    if candidates.available is None:
+        return ""
+    return _needs(candidates, server, candidates.available.tolist(), "available")
+
+
+def why_not_placed(candidates: Candidates, server: int, left: Sequence[int]) -> str:
+    """Say why none of a server's candidates fits into what is left.
+
+    Parameters
+    ----------
+    candidates : the whole table, nothing dropped.
+    left : devices left of each type.
+    """
+    return f"what is left is too little: {_needs(candidates, server, left, 'left')}"
+
+
+def _needs(candidates: Candidates, server: int, devices: Sequence[int], word: str) -> str:
+    """Say what a server's least candidate of each type takes, beside what there is: `needs 12 H100 (8 left)`."""
+    rows = candidates.rows
+    least: dict[int, int] = {}
+    for row in np.flatnonzero(rows.server == server).tolist():
+        kind, needed = int(rows.type[row]), int(rows.devices[row])
+        least[kind] = min(needed, least.get(kind, needed))
+    texts = [
+        f"{needed} {candidates.types[kind]} ({devices[kind]} {word})"
+        for kind, needed in sorted(least.items(), key=lambda item: (item[1] - devices[item[0]], item[0]))
+    ]
+    shown = ", or ".join(texts[:4]) + (", …" if len(texts) > 4 else "")
+    return f"it needs {shown}" if texts else ""
