@@ -1,0 +1,185 @@
+"""Result types: a plan, its allocations, and how they are written as frames and as JSON."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Status = Literal["optimal", "feasible", "partial", "infeasible", "no_solution"]
+"""optimal: proven within the gap asked for; feasible: serves everybody, not proven; partial: some are unserved;
+infeasible: proven that not all can be served; no_solution: the time ran out before any plan was found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """A candidate with a number of replicas and its share of the server's traffic.
+
+    Attributes
+    ----------
+    share : fraction of the server's traffic.
+    rate_per_s : rate that each replica carries, requests/s.
+    max_rate_per_s : highest rate of one replica under the targets, requests/s; None without a load.
+    cost_per_hour : price of all replicas.
+    devices : devices of the type that all replicas take.
+    ttft_ms, ttft_p95_ms, itl_ms : latencies at `rate_per_s`; None without a load.
+    utilization : mean running requests of a replica as a fraction of the batch size.
+    """
+
+    accelerator: str
+    type: str
+    batch_size: int
+    replicas: int
+    share: float
+    rate_per_s: float
+    max_rate_per_s: float | None
+    cost_per_hour: float
+    devices: int
+    ttft_ms: float | None
+    ttft_p95_ms: float | None
+    itl_ms: float | None
+    utilization: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerPlan:
+    """What a plan does for a server.
+
+    Attributes
+    ----------
+    offered_rate_per_s : the load's arrival rate.
+    required_rate_per_s : rate the allocations must carry: the offered one, or more for a target in tokens per second.
+    served_rate_per_s : rate of the offered load that is served within the targets.
+    meets_targets : whether all of it is.
+    reason : why not, in words; None if it is.
+    """
+
+    name: str
+    service_class: str
+    model: str
+    priority: int
+    offered_rate_per_s: float
+    required_rate_per_s: float
+    served_rate_per_s: float
+    meets_targets: bool
+    reason: str | None
+    allocations: tuple[Allocation, ...]
+
+    @property
+    def cost_per_hour(self) -> float:
+        """Price of the server's allocations."""
+        return math.fsum(a.cost_per_hour for a in self.allocations)
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityUse:
+    """Devices of a type: how many there are (None: no limit) and how many the plan uses."""
+
+    type: str
+    available: int | None
+    used: int
+
+
+@dataclass(frozen=True, slots=True)
+class SolverRun:
+    """Which solver made the plan."""
+
+    name: str
+    version: str
+    wall_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The allocations of all servers, what they cost, and what is proven of that.
+
+    Attributes
+    ----------
+    status : see `Status`.
+    total_cost_per_hour : price of all allocations, in `currency`; None without a plan.
+    objective : value of the optimization's objective; None without allocations of an optimization.
+    bound : proven lower bound of the objective; None where nothing is proven.
+    gap : (objective − bound) / objective; None where nothing is proven.
+    stages_s : seconds spent in each stage.
+    messages : what the user should know besides.
+    """
+
+    problem_name: str
+    currency: str
+    status: Status
+    total_cost_per_hour: float | None
+    objective: float | None
+    bound: float | None
+    gap: float | None
+    solver: SolverRun
+    stages_s: dict[str, float]
+    servers: tuple[ServerPlan, ...]
+    capacity: tuple[CapacityUse, ...]
+    messages: tuple[str, ...] = field(default=())
+
+    @property
+    def unserved(self) -> tuple[str, ...]:
+        """Names of the servers that are not fully served."""
+        return tuple(server.name for server in self.servers if not server.meets_targets)
+
+    @property
+    def serves_all(self) -> bool:
+        """Whether every server is fully served."""
+        return not self.unserved
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as the JSON document of docs/plan.md: plain dicts, lists, numbers, text and None."""
+        return {
+            "problem": self.problem_name,
+            "currency": self.currency,
+            "status": self.status,
+            "total_cost_per_hour": self.total_cost_per_hour,
+            "objective": self.objective,
+            "bound": self.bound,
+            "gap": self.gap,
+            "solver": asdict(self.solver),
+            "stages_s": dict(self.stages_s),
+            "messages": list(self.messages),
+            "servers": {server.name: _server_dict(server) for server in self.servers},
+            "capacity": {use.type: {"available": use.available, "used": use.used} for use in self.capacity},
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per allocation (and one for each server without any), with units in the columns' names."""
+        import pandas as pd
+
+        rows = []
+        for server in self.servers:
+            head = {
+                "server": server.name,
+                "service_class": server.service_class,
+                "model": server.model,
+                "priority": server.priority,
+                "offered_rate_per_s": server.offered_rate_per_s,
+                "served_rate_per_s": server.served_rate_per_s,
+                "meets_targets": server.meets_targets,
+                "reason": server.reason,
+            }
+            allocations: list[dict[str, Any]] = [asdict(a) for a in server.allocations] or [{}]
+            rows += [{**head, **allocation} for allocation in allocations]
+        columns = [*rows[0], *(name for name in Allocation.__slots__ if name not in rows[0])] if rows else []
+        frame = pd.DataFrame(rows, columns=columns)
+        whole = {name: "Int64" for name in ("batch_size", "replicas", "devices") if name in frame}
+        return frame.astype(whole)
+
+    def capacity_frame(self) -> pd.DataFrame:
+        """Return one row per accelerator type: devices available (missing: no limit) and used."""
+        import pandas as pd
+
+        frame = pd.DataFrame([asdict(use) for use in self.capacity], columns=["type", "available", "used"])
+        return frame.astype({"available": "Int64", "used": "Int64"}).set_index("type")
+
+
+def _server_dict(server: ServerPlan) -> dict[str, Any]:
+    result = asdict(server)
+    del result["name"]
+    result["allocations"] = list(result["allocations"])
+    return result

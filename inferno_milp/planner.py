@@ -1,0 +1,303 @@
+"""The front door: `optimize(problem) -> Plan`, and the program itself for those who want it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from inferno_milp._pyomo import pyo
+from inferno_milp.candidates import Candidates, find_candidates
+from inferno_milp.check import check_plan
+from inferno_milp.choice import Choice
+from inferno_milp.errors import OptionError
+from inferno_milp.greedy import solve_greedy
+from inferno_milp.highs import version
+from inferno_milp.milp import NAME, find_shortfall, solve_milp
+from inferno_milp.milp import build_model as make_program
+from inferno_milp.plan import Allocation, CapacityUse, Plan, ServerPlan, SolverRun, Status
+from inferno_milp.problem import Problem
+from inferno_milp.queueing import Analysis, analyze
+from inferno_milp.reasons import why_no_candidate, why_not_placed
+
+logger = logging.getLogger(__name__)
+
+SolverName = Literal["milp", "greedy"]
+SOLVERS: tuple[str, ...] = get_args(SolverName)
+DEFAULT_GAP = 1e-4
+PURCHASE_TIME_S = 10.0
+"""Time for finding what would have to be bought, once a problem is proven infeasible."""
+
+
+def build_model(problem: Problem) -> pyo.ConcreteModel:
+    """Build the mixed-integer program of a problem, dominated candidates dropped.
+
+    Raises
+    ------
+    OptionError
+        If a server has no candidate: there is no program then, and `optimize` says why.
+    """
+    candidates = find_candidates(problem).undominated()
+    if candidates.unservable.size:
+        names = ", ".join(problem.servers[s].name for s in candidates.unservable)
+        raise OptionError(f"no program: no accelerator can serve {names}")
+    return make_program(candidates)
+
+
+def optimize(
+    problem: Problem,
+    *,
+    solver: SolverName = "milp",
+    time_limit_s: float | None = None,
+    gap: float = DEFAULT_GAP,
+    on_stage: Callable[[str], None] | None = None,
+) -> Plan:
+    """Find the plan of least cost.
+
+    Parameters
+    ----------
+    solver : "milp" proves its plan; "greedy" is the heuristic of llm-inferno, for comparison.
+    time_limit_s : seconds for everything; None is no limit. A plan found in time but not proven has status "feasible".
+    gap : relative gap between cost and bound at which a plan counts as optimal; 0 asks for the very least cost.
+    on_stage : called with the name of each stage as it begins: "candidates", "build", "solve".
+
+    Returns
+    -------
+    Plan
+        Checked against the problem: cost recomputed, capacity recounted, targets re-evaluated, bound ≤ cost.
+
+    Raises
+    ------
+    OptionError
+        For an option that cannot be.
+    PlanCheckError
+        If the plan does not pass its check, which is a defect of this program.
+    """
+    _check_options(solver, time_limit_s, gap)
+    clock = _Clock(on_stage, time_limit_s)
+    with clock.stage("candidates"):
+        table = find_candidates(problem)
+    logger.info("%d candidates for %d servers", len(table.rows), len(problem.servers))
+    choice = _run_greedy(table, clock) if solver == "greedy" else _run_milp(table, clock, gap)
+    plan = _assemble(table, choice, clock)
+    check_plan(problem, plan, gap=gap)
+    return plan
+
+
+def _check_options(solver: str, time_limit_s: float | None, gap: float) -> None:
+    wrong = []
+    if solver not in SOLVERS:
+        wrong.append(f"unknown solver {solver!r}; known: {', '.join(SOLVERS)}")
+    if time_limit_s is not None and not (math.isfinite(time_limit_s) and time_limit_s > 0):
+        wrong.append(f"time_limit_s must be a number of seconds above 0, not {time_limit_s}")
+    if not (math.isfinite(gap) and 0 <= gap < 1):
+        wrong.append(f"gap must be within [0, 1), not {gap}")
+    if wrong:
+        raise OptionError("; ".join(wrong))
+
+
+class _Clock:
+    """Seconds per stage, and what is left of the time limit."""
+
+    def __init__(self, on_stage: Callable[[str], None] | None, time_limit_s: float | None):
+        self._on_stage = on_stage
+        self._end = None if time_limit_s is None else time.perf_counter() + time_limit_s
+        self.stages_s: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time one stage."""
+        if self._on_stage:
+            self._on_stage(name)
+        start = time.perf_counter()
+        yield
+        self.stages_s[name] = time.perf_counter() - start
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds left; None without a limit."""
+        return None if self._end is None else max(self._end - time.perf_counter(), 0.0)
+
+
+def _run_greedy(table: Candidates, clock: _Clock) -> Choice:
+    with clock.stage("build"):
+        candidates = table.one_per_accelerator()
+    with clock.stage("solve"):
+        return solve_greedy(candidates)
+
+
+def _run_milp(table: Candidates, clock: _Clock, gap: float) -> Choice:
+    with clock.stage("build"):
+        candidates = table.undominated()
+        blocked = candidates.unservable.size > 0
+        model = None if blocked or not len(candidates.rows) else make_program(candidates)
+    with clock.stage("solve"):
+        if model is not None:
+            return solve_milp(candidates, model, time_limit_s=clock.left_s, gap=gap)
+        return Choice(
+            candidates=candidates,
+            rows=np.empty(0, dtype=np.intp),
+            outcome="infeasible" if blocked else "optimal",
+            objective=None if blocked else 0.0,
+            bound=None if blocked else 0.0,
+            solver=NAME,
+            version=version(),
+            wall_s=0.0,
+        )
+
+
+STATUS: dict[str, Status] = {
+    "optimal": "optimal",
+    "feasible": "feasible",
+    "infeasible": "infeasible",
+    "no_solution": "no_solution",
+}
+
+
+def _assemble(table: Candidates, choice: Choice, clock: _Clock) -> Plan:
+    """Turn the chosen rows into a plan: latencies at the assigned rates, reasons for what is unserved, totals."""
+    allocations = _allocations(choice)
+    used = np.zeros(len(table.types), dtype=np.int64)
+    np.add.at(used, choice.candidates.rows.type[choice.rows], choice.candidates.rows.devices[choice.rows])
+    servers = _servers(table, choice, allocations, used)
+    served = all(server.meets_targets for server in servers)
+    status = STATUS.get(choice.outcome, "feasible" if served else "partial")
+    without_plan = status in ("infeasible", "no_solution")
+    # The objective is the price, summed as the check sums it; the solver's own value only differs by its tolerances.
+    cost = math.fsum(a.cost_per_hour for found in allocations.values() for a in found)
+    objective = None if choice.objective is None else cost
+    bound = choice.bound if objective is None or choice.bound is None else min(choice.bound, cost)
+    proven = objective is not None and bound is not None
+    capacity = table.problem.capacity
+    return Plan(
+        problem_name=table.problem.name,
+        currency=table.problem.currency,
+        status=status,
+        total_cost_per_hour=None if without_plan else cost,
+        objective=objective,
+        bound=bound,
+        gap=((cost - bound) / cost if cost else 0.0) if proven and bound is not None else None,
+        solver=SolverRun(choice.solver, choice.version, choice.wall_s),
+        stages_s=clock.stages_s,
+        servers=servers,
+        capacity=tuple(
+            CapacityUse(name, None if capacity is None else capacity.get(name, 0), int(used[t]))
+            for t, name in enumerate(table.types)
+        ),
+        messages=tuple(_messages(table, status, clock)),
+    )
+
+
+def _allocations(choice: Choice) -> dict[int, tuple[Allocation, ...]]:
+    """Make the allocations by server, with latencies at the rate that each replica carries."""
+    table, rows = choice.candidates, choice.candidates.rows.take(choice.rows)
+    problem = table.problem
+    if not len(rows):
+        return {}
+    rate = table.required_rate_per_s[rows.server] / rows.replicas
+    analysis = _analyse_rows(table, choice, rate)
+    p95 = analysis.ttft_percentile(95)
+    result: dict[int, tuple[Allocation, ...]] = {}
+    for i, s in enumerate(rows.server.tolist()):
+        accelerator = problem.accelerators[rows.accelerator[i]]
+        loaded = problem.servers[s].load is not None
+        result[s] = (
+            Allocation(
+                accelerator=accelerator.name,
+                type=accelerator.type,
+                batch_size=int(rows.batch_size[i]),
+                replicas=int(rows.replicas[i]),
+                share=1.0,
+                rate_per_s=float(rate[i]),
+                max_rate_per_s=float(rows.max_rate_per_s[i]) if loaded else None,
+                cost_per_hour=float(rows.cost_per_hour[i]),
+                devices=int(rows.devices[i]),
+                ttft_ms=float(analysis.ttft_ms[i]) if loaded else None,
+                ttft_p95_ms=float(p95[i]) if loaded else None,
+                itl_ms=float(analysis.itl_ms[i]) if loaded else None,
+                utilization=float(analysis.utilization[i]) if loaded else None,
+            ),
+        )
+    return result
+
+
+def _analyse_rows(table: Candidates, choice: Choice, rate_per_s: np.ndarray[Any, np.dtype[np.float64]]) -> Analysis:
+    rows, problem = table.rows.take(choice.rows), table.problem
+    profiles = [problem.profiles[p] for p in rows.profile]
+    servers = [problem.servers[s] for s in rows.server]
+    return analyze(
+        problem.options.law,
+        alpha_ms=[p.alpha_ms for p in profiles],
+        beta_ms=[p.beta_ms for p in profiles],
+        gamma_ms=[p.gamma_ms for p in profiles],
+        delta_ms=[p.delta_ms for p in profiles],
+        kappa_ms=[p.kappa_ms for p in profiles],
+        input_tokens=[s.load.input_tokens if s.load else 0.0 for s in servers],
+        output_tokens=[s.load.output_tokens if s.load else 1.0 for s in servers],
+        max_batch=rows.batch_size,
+        max_queue=[
+            10 * n if s.max_queue_size is None else s.max_queue_size
+            for s, n in zip(servers, rows.batch_size.tolist(), strict=True)
+        ],
+        rate_per_s=rate_per_s,
+    )
+
+
+def _servers(
+    table: Candidates, choice: Choice, allocations: dict[int, tuple[Allocation, ...]], used: Any
+) -> tuple[ServerPlan, ...]:
+    problem = table.problem
+    priority = {c.name: c.priority for c in problem.service_classes}
+    hopeless = set(choice.candidates.unservable.tolist())
+    left = [] if table.available is None else (table.available - used).tolist()
+    result = []
+    for s, server in enumerate(problem.servers):
+        offered = server.load.arrival_rate_per_s if server.load else 0.0
+        found = allocations.get(s, ())
+        reason = None
+        if not found and table.needs[s]:
+            reason = _reason(table, choice, s, s in hopeless, left)
+        result.append(
+            ServerPlan(
+                name=server.name,
+                service_class=server.service_class,
+                model=server.model,
+                priority=priority[server.service_class],
+                offered_rate_per_s=offered,
+                required_rate_per_s=float(table.required_rate_per_s[s]),
+                served_rate_per_s=0.0 if reason else offered,
+                meets_targets=reason is None,
+                reason=reason,
+                allocations=found,
+            )
+        )
+    return tuple(result)
+
+
+def _reason(table: Candidates, choice: Choice, server: int, hopeless: bool, left: list[int]) -> str:
+    if hopeless:
+        return why_no_candidate(table, server)
+    if choice.outcome == "infeasible":
+        if choice.candidates.unservable.size:
+            return "not planned, because other servers cannot be served at all"
+        return "the servers do not all fit into the capacity together"
+    if choice.outcome == "no_solution":
+        return "the time ran out before a plan was found"
+    return why_not_placed(table, server, left)
+
+
+def _messages(table: Candidates, status: Status, clock: _Clock) -> Iterator[str]:
+    if status == "infeasible":
+        left = clock.left_s
+        limit = PURCHASE_TIME_S if left is None else min(left, PURCHASE_TIME_S)
+        extra = find_shortfall(table, time_limit_s=limit) if limit > 0 else {}
+        servable = "all servers" if not table.unservable.size else "all servers that an accelerator can serve"
+        if extra:
+            devices = ", ".join(f"{count} {name}" for name, count in extra.items())
+            yield f"{servable} would fit with {devices} more, the cheapest devices to add"
+        yield "--solver greedy plans what it can of the others"
