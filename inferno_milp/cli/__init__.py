@@ -1,0 +1,58 @@
+"""The command line: `python -m inferno_milp PROBLEM`, and its subcommands.
+
+Exit codes: 0 a plan that serves everybody; 1 a plan that does not, or none; 2 bad input or usage; 3 internal error.
+stdout holds the result alone; progress, warnings and errors go to stderr.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from inferno_milp.cli.arguments import SUBCOMMANDS, make_parser
+from inferno_milp.errors import InputError, OptionError
+
+SERVES_ALL, UNSERVED, BAD_INPUT, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code.
+
+    Parameters
+    ----------
+    argv : arguments after the program's name; by default the process's own.
+    """
+    arguments = make_parser().parse_args(_with_subcommand(list(sys.argv[1:] if argv is None else argv)))
+    level = logging.ERROR if arguments.quiet else logging.INFO if arguments.verbose else logging.WARNING
+    logging.basicConfig(stream=sys.stderr, level=level, format="%(levelname)s: %(message)s", force=True)
+    try:
+        return int(arguments.run(arguments))
+    except InputError as error:
+        count = len(error.faults)
+        print(error, file=sys.stderr)  # noqa: T201
+        print(f"{count} error{'s' * (count != 1)} in the input; nothing was written", file=sys.stderr)  # noqa: T201
+        return BAD_INPUT
+    except OptionError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return BAD_INPUT
+    except BrokenPipeError:
+        # The reader of stdout has gone; keep the interpreter from complaining when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNSERVED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)  # noqa: T201
+        return INTERRUPTED
+    except Exception as error:
+        logging.getLogger(__name__).critical(
+            "internal error: %s: %s", type(error).__name__, error, exc_info=arguments.verbose
+        )
+        return INTERNAL_ERROR
+
+
+def _with_subcommand(argv: list[str]) -> list[str]:
+    """`inferno-milp PROBLEM …` means `inferno-milp optimize PROBLEM …`."""
+    if not argv or argv[0] in SUBCOMMANDS or argv[0] in ("-h", "--help", "--version"):
+        return argv
+    return ["optimize", *argv]

@@ -1,0 +1,153 @@
+"""What the command line takes."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import TypeAlias
+
+from inferno_milp._version import __version__
+from inferno_milp.cli import commands
+
+SUBCOMMANDS = ("optimize", "analyze", "candidates", "compare", "validate")
+LAWS = ("inferno",)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Build the parser; every subcommand sets `run`, which takes the parsed arguments and returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="inferno-milp",
+        description="Which GPU type, how many replicas and what batch size for each language model, at the least cost.",
+        epilog="`inferno-milp PROBLEM …` is short for `inferno-milp optimize PROBLEM …`. "
+        "Exit codes: 0 everybody is served; 1 not everybody, or no plan; 2 bad input or usage; 3 internal error.",
+    )
+    parser.add_argument("--version", action="version", version=f"inferno-milp {__version__}")
+    commands_ = parser.add_subparsers(title="subcommands", metavar="SUBCOMMAND", required=True)
+    _add_optimize(commands_)
+    _add_analyze(commands_)
+    _add_candidates(commands_)
+    _add_compare(commands_)
+    _add_validate(commands_)
+    return parser
+
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def _add_optimize(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser("optimize", help="find the plan of least cost (the default)")
+    _add_problem(parser)
+    parser.add_argument("--solver", choices=("milp", "greedy"), default="milp", help="default: milp")
+    _add_solving(parser)
+    _add_output(parser)
+    parser.set_defaults(run=commands.run_optimize)
+
+
+def _add_analyze(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "analyze",
+        help="queueing analysis of one engine",
+        description="Analyse one engine: a server of a problem on an accelerator, or parameters given here.",
+    )
+    parser.add_argument("problem", nargs="?", type=Path, metavar="PROBLEM", help="a problem, with --server and -a")
+    parser.add_argument("--server", help="server of the problem, by name")
+    parser.add_argument("-a", "--accelerator", help="accelerator of the problem, by name")
+    engine = parser.add_argument_group("engine", "needed without a problem; with one they replace its figures")
+    for name, unit in (
+        ("alpha-ms", "ms, decoding: base"),
+        ("beta-ms", "ms, decoding: per running sequence"),
+        ("gamma-ms", "ms, prompt: base"),
+        ("delta-ms", "ms, prompt: per token"),
+        ("kappa-ms", "ms, per context token read"),
+        ("input-tokens", "mean prompt tokens"),
+        ("output-tokens", "mean output tokens"),
+    ):
+        engine.add_argument(f"--{name}", type=_number, metavar="X", help=unit)
+    engine.add_argument("--max-batch", type=int, metavar="N", help="max batch size")
+    engine.add_argument("--max-queue", type=int, metavar="Q", help="queue limit (default: 10 × N)")
+    asked = parser.add_argument_group("what is asked")
+    asked.add_argument("--rate-per-s", type=_number, nargs="+", metavar="R", help="rates to analyse, requests/s")
+    asked.add_argument("--ttft-ms", type=_positive, metavar="MS", help="target of the mean time to first token")
+    asked.add_argument("--itl-ms", type=_positive, metavar="MS", help="target of the mean inter-token latency")
+    parser.add_argument("--law", choices=LAWS, default="inferno", help="law of the queueing analysis")
+    _add_output(parser)
+    parser.set_defaults(run=commands.run_analyze)
+
+
+def _add_candidates(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser("candidates", help="what every server could run on, and why not on the rest")
+    _add_problem(parser)
+    parser.add_argument("--server", action="append", metavar="NAME", help="only this server (may be repeated)")
+    parser.add_argument("--undominated", action="store_true", help="only those that a plan of least cost may need")
+    parser.add_argument("--rejected", action="store_true", help="show instead what is no candidate, and why")
+    _add_output(parser)
+    parser.set_defaults(run=commands.run_candidates)
+
+
+def _add_compare(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser("compare", help="greedy beside the mixed-integer program")
+    _add_problem(parser)
+    _add_solving(parser)
+    _add_output(parser)
+    parser.set_defaults(run=commands.run_compare)
+
+
+def _add_validate(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser("validate", help="read problems and tell everything that is wrong with them")
+    parser.add_argument("problems", nargs="+", type=Path, metavar="PROBLEM")
+    _add_volume(parser)
+    parser.set_defaults(run=commands.run_validate)
+
+
+def _add_problem(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "problem", type=Path, metavar="PROBLEM", help="YAML or JSON file, or a folder of llm-inferno's six files"
+    )
+    parser.add_argument("--unlimited", action="store_true", help="as if there were no limit on the devices")
+    parser.add_argument("--law", choices=LAWS, help="law of the queueing analysis (default: the problem's)")
+    parser.add_argument("--assignment", choices=("single",), help="default: the problem's")
+    parser.add_argument(
+        "--batch-sizes", choices=("largest", "every"), help="batch sizes to analyse (default: the problem's)"
+    )
+
+
+def _add_solving(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--time-limit", type=_positive, metavar="S", help="seconds (default: none)")
+    parser.add_argument("--gap", type=_gap, default=1e-4, metavar="G", help="relative gap to prove (default: 1e-4)")
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", metavar="FILE", help="write JSON to FILE; - is stdout, instead of the table")
+    parser.add_argument("--csv", metavar="FILE", help="write CSV to FILE")
+    _add_volume(parser)
+
+
+def _add_volume(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--quiet", action="store_true", help="no table, no progress, no warnings")
+    group.add_argument("--verbose", action="store_true", help="tell more on stderr")
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not math.isfinite(value) or value < 0:
+        raise argparse.ArgumentTypeError(f"must be a finite number, at least 0, not {text}")
+    return value
+
+
+def _positive(text: str) -> float:
+    value = _number(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("must be greater than 0")
+    return value
+
+
+def _gap(text: str) -> float:
+    value = _number(text)
+    if value >= 1:
+        raise argparse.ArgumentTypeError(f"must be within [0, 1), not {text}")
+    return value

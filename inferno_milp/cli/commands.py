@@ -1,0 +1,211 @@
+"""What each subcommand does: read, call the library, show."""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inferno_milp.cli.output import (
+    STDOUT,
+    check_targets,
+    progress,
+    result_console,
+    write_json,
+    write_whole,
+)
+from inferno_milp.errors import Fault, InputError, OptionError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+    from inferno_milp.plan import Plan
+    from inferno_milp.problem import Problem
+
+
+def _read(arguments: Namespace) -> Problem:
+    from inferno_milp.read import read_problem
+
+    check_targets(arguments.json, arguments.csv)
+    problem = read_problem(arguments.problem)
+    if arguments.unlimited:
+        problem = problem.with_unlimited_capacity()
+    wanted = {name: getattr(arguments, name) for name in ("law", "assignment", "batch_sizes")}
+    changes = {name: value for name, value in wanted.items() if value is not None}
+    return problem.with_options(**changes) if changes else problem
+
+
+def run_optimize(arguments: Namespace) -> int:
+    """Plan, show the plan, write it."""
+    plan = _plan(arguments, arguments.solver)
+    _show(arguments, lambda console: _plan_parts(plan, console), plan.to_dict, plan.to_frame)
+    return 0 if plan.serves_all else 1
+
+
+def _plan(arguments: Namespace, solver: str) -> Plan:
+    from inferno_milp.planner import optimize
+
+    with progress(quiet=arguments.quiet) as on_stage:
+        on_stage("read")
+        start = time.perf_counter()
+        problem = _read(arguments)
+        read_s = time.perf_counter() - start
+        plan = optimize(
+            problem,
+            solver=solver,  # type: ignore[arg-type]  # argparse has checked it
+            time_limit_s=arguments.time_limit,
+            gap=arguments.gap,
+            on_stage=on_stage,
+        )
+    return replace(plan, stages_s={"read": read_s, **plan.stages_s})
+
+
+def _plan_parts(plan: Plan, console: Console) -> list[Any]:
+    from inferno_milp.report import plan_report
+
+    return list(plan_report(plan, console))
+
+
+def _show(
+    arguments: Namespace,
+    parts: Callable[[Console], list[Any]],
+    document: Callable[[], Any],
+    frame: Callable[[], pd.DataFrame],
+) -> None:
+    """Write what was asked for: files first, so that a broken terminal loses nothing."""
+    if arguments.csv:
+        text = frame().to_csv(index=False)
+        if arguments.csv == STDOUT:
+            sys.stdout.write(text)
+        else:
+            write_whole(text, Path(arguments.csv))
+    if arguments.json:
+        write_json(document(), arguments.json)
+    if not arguments.quiet and STDOUT not in (arguments.json, arguments.csv):
+        from inferno_milp.report import print_report
+
+        console = result_console()
+        print_report(console, *parts(console))
+
+
+def run_compare(arguments: Namespace) -> int:
+    """Plan with both solvers and show what each finds."""
+    from inferno_milp.report import comparison_table
+
+    plans = {solver: _plan(arguments, solver) for solver in ("greedy", "milp")}
+
+    def frame() -> pd.DataFrame:
+        import pandas as pd
+
+        keys = ("status", "total_cost_per_hour", "bound", "gap")
+        rows = [
+            {"solver": name, **{key: getattr(plan, key) for key in keys}, "unserved": len(plan.unserved),
+             "seconds": sum(plan.stages_s.values())}
+            for name, plan in plans.items()
+        ]  # fmt: skip
+        return pd.DataFrame(rows)
+
+    _show(
+        arguments,
+        lambda console: [comparison_table(plans, console)],
+        lambda: {name: plan.to_dict() for name, plan in plans.items()},
+        frame,
+    )
+    return 0 if plans["milp"].serves_all else 1
+
+
+def run_candidates(arguments: Namespace) -> int:
+    """Show the table of candidates, or what is none and why."""
+    from inferno_milp.candidates import find_candidates
+    from inferno_milp.reasons import find_rejections
+    from inferno_milp.report import candidates_table, rejections_table
+
+    problem = _read(arguments)
+    chosen = _positions(problem, arguments.server)
+    table = find_candidates(problem)
+    rejections = list(find_rejections(table, chosen))
+    shown = table.undominated() if arguments.undominated else table
+    shown = shown.of_servers(chosen)
+    rejected = [{"server": r.server, "accelerator": r.accelerator, "reason": r.reason} for r in rejections]
+
+    def frame() -> pd.DataFrame:
+        import pandas as pd
+
+        return pd.DataFrame(rejected if arguments.rejected else shown.to_records())
+
+    _show(
+        arguments,
+        lambda console: [
+            rejections_table(rejections, console) if arguments.rejected else candidates_table(shown, console)
+        ],
+        lambda: {"candidates": shown.to_records(), "rejected": rejected},
+        frame,
+    )
+    return 0
+
+
+def _positions(problem: Problem, names: list[str] | None) -> list[int]:
+    by_name = {server.name: i for i, server in enumerate(problem.servers)}
+    faults = [
+        Fault(f"unknown server {name!r}", nearest(name, by_name), ("--server",))
+        for name in names or ()
+        if name not in by_name
+    ]
+    if faults:
+        raise InputError(faults)
+    return [by_name[name] for name in names] if names else list(range(len(problem.servers)))
+
+
+def run_analyze(arguments: Namespace) -> int:
+    """Analyse one engine at the rates asked for, and size it."""
+    from inferno_milp.cli.engine import analyze_engine
+    from inferno_milp.report import analysis_table
+
+    check_targets(arguments.json, arguments.csv)
+    found = analyze_engine(arguments)
+
+    def frame() -> pd.DataFrame:
+        import pandas as pd
+
+        return pd.DataFrame(found.records())
+
+    _show(
+        arguments,
+        lambda console: [analysis_table(found.analysis, console), "", found.sentence],
+        found.document,
+        frame,
+    )
+    return 0
+
+
+def run_validate(arguments: Namespace) -> int:
+    """Read problems; tell what is in them, or everything that is wrong with them."""
+    from inferno_milp.read import read_problem
+
+    faults: list[Fault] = []
+    for path in arguments.problems:
+        try:
+            problem = read_problem(path)
+        except InputError as error:
+            faults += error.faults
+            continue
+        if not arguments.quiet:
+            counts = {
+                "servers": problem.servers,
+                "accelerators": problem.accelerators,
+                "profiles": problem.profiles,
+                "service classes": problem.service_classes,
+            }
+            summary = ", ".join(f"{len(items)} {name}" for name, items in counts.items())
+            sys.stdout.write(f"{path}: good: {summary}\n")
+    if faults:
+        raise InputError(faults)
+    return 0
+
+
+__all__ = ["OptionError", "run_analyze", "run_candidates", "run_compare", "run_optimize", "run_validate"]
