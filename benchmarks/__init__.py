@@ -1,0 +1,1 @@
+"""Measurements: everything this project says about speed is measured by a module here."""
