@@ -1,0 +1,234 @@
+"""The table of candidates: what is in it, what is not, and why."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import make_problem, problem_data, with_server
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferno_milp.candidates import Candidates, find_candidates
+from inferno_milp.problem import Problem
+from inferno_milp.queueing import size
+from inferno_milp.reasons import find_rejections, why_no_candidate
+
+LOAD = {"rate_per_s": 4.0, "input_tokens": 200.0, "output_tokens": 100.0}
+
+
+def names(table: Candidates) -> list[str]:
+    return [table.problem.accelerators[a].name for a in table.rows.accelerator]
+
+
+def test_rate_replicas_cost_and_devices() -> None:
+    table = find_candidates(make_problem())
+    assert names(table) == ["A", "B", "2xB"]
+    assert table.types == ("A", "B")
+    sizing = size(
+        "inferno", alpha_ms=20.0, beta_ms=0.4, gamma_ms=25.0, delta_ms=0.1, input_tokens=200, output_tokens=100,
+        max_batch=16, ttft_ms=1000.0, itl_ms=30.0,
+    )  # fmt: skip
+    assert table.rows.max_rate_per_s[0] == pytest.approx(float(sizing.analysis.throughput_per_s))
+    for i, (price, devices) in enumerate([(10.0, 1), (25.0, 1), (50.0, 2)]):
+        replicas = int(np.ceil(4.0 / table.rows.max_rate_per_s[i]))
+        assert table.rows.replicas[i] == replicas
+        assert table.rows.cost_per_hour[i] == replicas * price
+        assert table.rows.devices[i] == replicas * devices
+
+
+def test_a_replica_may_take_several_accelerators() -> None:
+    data = problem_data()
+    data["profiles"][0]["accelerators_per_replica"] = 3
+    plain, tripled = find_candidates(make_problem()), find_candidates(Problem.model_validate(data))
+    assert tripled.rows.cost_per_hour[0] == 3 * plain.rows.cost_per_hour[0]
+    assert tripled.rows.devices[0] == 3 * plain.rows.devices[0]
+
+
+def test_min_replicas() -> None:
+    table = find_candidates(with_server(min_replicas=7))
+    assert (table.rows.replicas >= 7).all()
+
+
+def test_batch_size_is_what_the_memory_holds_at_the_output_length() -> None:
+    data = problem_data()
+    for profile in data["profiles"]:
+        profile["at_output_tokens"] = 150.0
+    table = find_candidates(Problem.model_validate(data))
+    assert table.rows.batch_size.tolist() == [24, 96, 192]  # 16, 64, 128 at 150 tokens, load of 100
+    data["servers"][0]["load"]["output_tokens"] = 100_000.0
+    data["service_classes"][0]["targets"]["m"] = {}
+    assert set(find_candidates(Problem.model_validate(data)).rows.batch_size.tolist()) == {1}
+
+
+def test_a_server_fixes_its_batch_and_queue() -> None:
+    table = find_candidates(with_server(max_batch_size=5, max_queue_size=0))
+    assert set(table.rows.batch_size.tolist()) == {5}
+    sizing = size(
+        "inferno", alpha_ms=20.0, beta_ms=0.4, gamma_ms=25.0, delta_ms=0.1, input_tokens=200, output_tokens=100,
+        max_batch=5, max_queue=0, ttft_ms=1000.0, itl_ms=30.0,
+    )  # fmt: skip
+    assert table.rows.max_rate_per_s[0] == pytest.approx(float(sizing.analysis.throughput_per_s))
+
+
+def test_every_batch_size() -> None:
+    problem = make_problem().with_options(batch_sizes="every")
+    table = find_candidates(problem)
+    batches = table.rows.batch_size[table.rows.accelerator == 0]
+    assert batches.tolist() == list(range(1, 17))
+    best = table.one_per_accelerator()
+    assert names(best) == ["A", "B", "2xB"]
+    for a in range(3):
+        of_a = table.rows.take(table.rows.accelerator == a)
+        least = of_a.cost_per_hour.min()
+        assert best.rows.cost_per_hour[a] == least
+        assert best.rows.batch_size[a] == of_a.batch_size[of_a.cost_per_hour == least].min()
+
+
+def test_keep_accelerator() -> None:
+    problem = with_server(keep_accelerator=True, current={"accelerator": "B", "replicas": 2})
+    table = find_candidates(problem)
+    assert names(table) == ["B"]
+    assert {r.accelerator: r.reason for r in find_rejections(table)} == {
+        "A": "the server keeps B",
+        "2xB": "the server keeps B",
+    }
+
+
+class TestRequiredRate:
+    def test_a_tps_target_asks_for_more_than_is_offered(self) -> None:
+        """The seed takes the promised rate in place of the offered one; required is the larger of the two."""
+        classes = [{"name": "gold", "targets": {"m": {"tps": 2000.0}}}]
+        low = find_candidates(make_problem(service_classes=classes))
+        assert low.required_rate_per_s[0] == pytest.approx(20.0)
+        data = problem_data(service_classes=classes)
+        data["servers"][0]["load"]["rate_per_s"] = 50.0
+        assert find_candidates(Problem.model_validate(data)).required_rate_per_s[0] == pytest.approx(50.0)
+
+    def test_no_load_no_minimum_needs_nothing(self) -> None:
+        for load in (None, {**LOAD, "rate_per_s": 0.0}):
+            table = find_candidates(with_server(load=load))
+            assert not table.needs[0]
+            assert len(table.rows) == 0
+            assert not table.unservable.size
+            assert list(find_rejections(table)) == []
+
+    def test_no_load_gets_its_minimum(self) -> None:
+        table = find_candidates(with_server(load=None, min_replicas=2))
+        assert table.rows.replicas.tolist() == [2, 2, 2]
+        assert np.isnan(table.rows.max_rate_per_s).all()
+        assert table.rows.batch_size.tolist() == [16, 64, 128]
+
+    def test_targets_hold_even_for_a_rate_of_nothing(self) -> None:
+        data = problem_data()
+        data["servers"][0] |= {"load": {**LOAD, "rate_per_s": 0.0}, "min_replicas": 1}
+        data["service_classes"][0]["targets"]["m"] = {"itl_ms": 15.0}
+        assert names(find_candidates(Problem.model_validate(data))) == ["B", "2xB"]
+
+
+class TestReasons:
+    def reasons(self, **changes: Any) -> dict[str, str]:
+        return {r.accelerator: r.reason for r in find_rejections(find_candidates(make_problem(**changes)))}
+
+    def test_latency_floor(self) -> None:
+        classes = [{"name": "gold", "targets": {"m": {"itl_ms": 6.0, "ttft_ms": 12.0}}}]
+        reasons = self.reasons(service_classes=classes)
+        assert reasons["A"] == (
+            "ITL at least 20.4 ms at batch 16, target 6 ms; TTFT at least 45 ms at batch 16, target 12 ms"
+        )
+        assert "2xB" not in reasons
+
+    def test_digits_enough_to_see_the_miss(self) -> None:
+        classes = [{"name": "gold", "targets": {"m": {"itl_ms": 20.3999}}}]
+        least = float(self.reasons(service_classes=classes)["A"].split("at least ")[1].split(" ms")[0])
+        assert least > 20.3999
+
+    def test_no_profile(self) -> None:
+        profiles = problem_data()["profiles"][:1]
+        assert self.reasons(profiles=profiles)["B"] == "no profile of m on B"
+
+    def test_no_time(self) -> None:
+        profiles = problem_data()["profiles"]
+        profiles[0] |= {"alpha_ms": 0.0, "beta_ms": 0.0, "gamma_ms": 0.0, "delta_ms": 0.0}
+        assert self.reasons(profiles=profiles)["A"] == "the profile's times are all 0: no rate follows from them"
+
+    def test_nearest_miss(self) -> None:
+        classes = [{"name": "gold", "targets": {"m": {"itl_ms": 2.0}}}]
+        table = find_candidates(make_problem(service_classes=classes))
+        assert table.unservable.tolist() == [0]
+        reason = why_no_candidate(table, 0)
+        assert reason.startswith("no accelerator can serve it; nearest is 2xB: ITL at least 5.05 ms")
+
+    def test_too_large_for_the_capacity(self) -> None:
+        servers = [{**problem_data()["servers"][0], "load": {**LOAD, "rate_per_s": 60.0}}]
+        table = find_candidates(make_problem(servers=servers, capacity={"A": 1, "B": 0}))
+        assert not table.unservable.size
+        assert table.undominated().unservable.tolist() == [0]
+        assert "(1 available)" in why_no_candidate(table, 0)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> Candidates:
+    """A table with random costs and devices: two servers, three types, up to four rows each."""
+    base = find_candidates(make_problem(servers=[{**problem_data()["servers"][0], "name": n} for n in ("s", "t")]))
+    rows = []
+    for server in (0, 1):
+        for _ in range(draw(st.integers(1, 4))):
+            rows.append((server, draw(st.integers(0, 2)), draw(st.integers(1, 5)), draw(st.integers(1, 5))))  # noqa: PERF401
+    server, kind, cost, devices = (np.array(column) for column in zip(*rows, strict=True))
+    from dataclasses import replace
+
+    from inferno_milp.candidates import Rows
+
+    limits = draw(st.one_of(st.none(), st.lists(st.integers(0, 8), min_size=3, max_size=3)))
+    return replace(
+        base,
+        types=("X", "Y", "Z"),
+        available=None if limits is None else np.array(limits),
+        rows=Rows(
+            server=server, profile=kind, accelerator=kind, type=kind, batch_size=np.arange(len(rows)) + 1,
+            max_rate_per_s=np.ones(len(rows)), replicas=np.ones(len(rows), dtype=np.int64),
+            cost_per_hour=cost.astype(float), devices=devices,
+        ),
+    )  # fmt: skip
+
+
+def cheapest(table: Candidates) -> float | None:
+    """Least cost of serving both servers, by trying every pair of rows."""
+    rows = table.rows
+    best = None
+    for pair in itertools.product(*(np.flatnonzero(rows.server == s) for s in (0, 1))):
+        used = np.bincount(rows.type[list(pair)], weights=rows.devices[list(pair)], minlength=3)
+        if table.available is None or (used <= table.available).all():
+            cost = float(rows.cost_per_hour[list(pair)].sum())
+            best = cost if best is None else min(best, cost)
+    return best
+
+
+@given(table=tables())
+def test_nothing_that_is_dropped_is_ever_needed(table: Candidates) -> None:
+    kept = table.undominated()
+    assert len(kept.rows) <= len(table.rows)
+    assert cheapest(kept) == cheapest(table)
+
+
+@given(table=tables())
+def test_what_is_kept_is_not_dominated(table: Candidates) -> None:
+    rows = table.undominated().rows
+    for i, j in itertools.permutations(range(len(rows)), 2):
+        same_kind = table.available is None or rows.type[i] == rows.type[j]
+        fewer = table.available is None or rows.devices[i] <= rows.devices[j]
+        dominated = rows.server[i] == rows.server[j] and same_kind and fewer
+        assert not (dominated and rows.cost_per_hour[i] <= rows.cost_per_hour[j])
+
+
+def test_among_equals_the_smallest_batch_stays() -> None:
+    problem = make_problem().with_options(batch_sizes="every")
+    table = find_candidates(problem)
+    kept = table.undominated().rows
+    for row in range(len(kept)):
+        twins = (table.rows.type == kept.type[row]) & (table.rows.cost_per_hour == kept.cost_per_hour[row])
+        twins &= table.rows.devices == kept.devices[row]
+        assert kept.batch_size[row] == table.rows.batch_size[twins].min()

@@ -1,0 +1,113 @@
+"""The check of every plan finds whatever is wrong with it: each figure is tampered with, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import inferno_milp as im
+from inferno_milp.check import check_plan
+from inferno_milp.plan import Allocation, CapacityUse, Plan, ServerPlan
+
+
+@pytest.fixture(scope="module")
+def problem(instances: Path) -> im.Problem:
+    return im.read_problem(instances / "small.yaml")
+
+
+@pytest.fixture(scope="module")
+def plan(problem: im.Problem) -> Plan:
+    return im.optimize(problem)
+
+
+def with_allocation(plan: Plan, server: int, **changes: Any) -> Plan:
+    return with_server(plan, server, allocations=(replace(plan.servers[server].allocations[0], **changes),))
+
+
+def with_server(plan: Plan, server: int, **changes: Any) -> Plan:
+    servers = list(plan.servers)
+    servers[server] = replace(servers[server], **changes)
+    return replace(plan, servers=tuple(servers))
+
+
+def allocation(plan: Plan, server: int = 0) -> Allocation:
+    return plan.servers[server].allocations[0]
+
+
+def server(plan: Plan, number: int = 0) -> ServerPlan:
+    return plan.servers[number]
+
+
+TAMPERED: dict[str, tuple[Callable[[Plan], Plan], str]] = {
+    "cost of an allocation": (lambda p: with_allocation(p, 0, cost_per_hour=1.0), "cost 1.0, should be 4.0"),
+    "one replica less": (lambda p: with_allocation(p, 4, replicas=2), "should be 2 A100"),
+    "devices": (lambda p: with_allocation(p, 0, devices=3), "should be 1 H100"),
+    "type": (lambda p: with_allocation(p, 0, type="A100"), "should be 1 H100"),
+    "no replicas": (lambda p: with_allocation(p, 0, replicas=0), "0 replicas"),
+    "min_replicas": (lambda p: with_allocation(p, 1, replicas=1), "fewer than 2 replicas"),
+    "accelerator without profile": (lambda p: with_allocation(p, 0, accelerator="2xH100"), "no profile on 2xH100"),
+    "kept accelerator": (lambda p: with_allocation(p, 3, accelerator="2xH100"), "the server keeps A100"),
+    "batch beyond the memory": (lambda p: with_allocation(p, 0, batch_size=999), "at most 372 fit"),
+    "batch beyond the server's": (lambda p: with_allocation(p, 2, batch_size=17), "at most 16 fit"),
+    "share": (lambda p: with_allocation(p, 0, share=0.5), "shares do not add up to 1"),
+    "rate": (lambda p: with_allocation(p, 0, rate_per_s=1.0), "not its share of the required rate"),
+    "highest rate": (lambda p: with_allocation(p, 0, max_rate_per_s=1.0), "above the highest"),
+    "TTFT": (lambda p: with_allocation(p, 0, ttft_ms=1.0), "TTFT 1.0, should be"),
+    "TTFT p95": (lambda p: with_allocation(p, 0, ttft_p95_ms=1.0), "TTFT p95 1.0, should be"),
+    "TTFT not told": (lambda p: with_allocation(p, 0, ttft_ms=None), "TTFT None, should be"),
+    "ITL": (lambda p: with_allocation(p, 0, itl_ms=1.0), "ITL 1.0, should be"),
+    "utilization": (lambda p: with_allocation(p, 0, utilization=1.0), "utilization 1.0, should be"),
+    "no allocation": (lambda p: with_server(p, 0, allocations=()), "a rate to carry, and no allocation"),
+    "required rate": (lambda p: with_server(p, 4, required_rate_per_s=1.0), "required rate 1.0, should be 15.0"),
+    "offered rate": (lambda p: with_server(p, 0, offered_rate_per_s=1.0), "offered rate 1.0, should be 12.0"),
+    "served rate": (lambda p: with_server(p, 0, served_rate_per_s=1.0), "served in full, but not by its figures"),
+    "unserved with allocations": (lambda p: with_server(p, 0, meets_targets=False, reason="x"), "not served, but with"),
+    "a server left out": (lambda p: replace(p, servers=p.servers[1:]), "not the problem's"),
+    "a server twice": (lambda p: replace(p, servers=(*p.servers, server(p))), "not the problem's"),
+    "used devices": (lambda p: replace(p, capacity=(CapacityUse("H100", 6, 4), *p.capacity[:2])), "recounted 5 of 6"),
+    "available devices": (lambda p: replace(p, capacity=(*p.capacity[:2], CapacityUse("H100", 99, 5))), "of 6"),
+    "total cost": (lambda p: replace(p, total_cost_per_hour=1.0), "total cost 1.0, recomputed 38.3"),
+    "no total cost": (lambda p: replace(p, total_cost_per_hour=None), "allocations without a total cost"),
+    "objective": (lambda p: replace(p, objective=1.0), "objective 1.0, recomputed 38.3"),
+    "bound": (lambda p: replace(p, bound=50.0), "bound 50.0 above the cost"),
+    "gap": (lambda p: replace(p, bound=30.0), "recomputed 0.2167"),
+    "no gap": (lambda p: replace(p, gap=None), "status optimal with a gap of None"),
+    "gap above what was asked": (lambda p: replace(p, bound=0.9 * 38.3, gap=0.1), "asked for 0.0001"),
+    "status partial": (lambda p: replace(p, status="partial"), "but everybody is served"),
+    "status infeasible": (lambda p: replace(p, status="infeasible"), "but with allocations"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+def test_tampering_is_found(problem: im.Problem, plan: Plan, what: str) -> None:
+    change, complaint = TAMPERED[what]
+    with pytest.raises(im.PlanCheckError, match=complaint):
+        check_plan(problem, change(plan), gap=1e-4)
+
+
+def test_targets_are_evaluated_again(problem: im.Problem, plan: Plan) -> None:
+    """The same plan, for a problem whose promises are stricter."""
+    classes = list(problem.service_classes)
+    stricter = classes[0].targets["chat-8b"].model_copy(update={"ttft_ms": 100.0})
+    classes[0] = classes[0].model_copy(update={"targets": {**classes[0].targets, "chat-8b": stricter}})
+    with pytest.raises(im.PlanCheckError, match=r"interactive-chat-8b on H100: TTFT .* above its target 100"):
+        check_plan(problem.model_copy(update={"service_classes": tuple(classes)}), plan)
+
+
+def test_capacity_is_recounted(problem: im.Problem, plan: Plan) -> None:
+    with pytest.raises(im.PlanCheckError, match="5 H100 used, 3 available"):
+        check_plan(problem.model_copy(update={"capacity": {"L4": 30, "A100": 12, "H100": 3}}), plan)
+
+
+def test_all_that_is_wrong_is_told(problem: im.Problem, plan: Plan) -> None:
+    with pytest.raises(im.PlanCheckError) as caught:
+        check_plan(problem, replace(with_allocation(plan, 0, itl_ms=1.0), bound=50.0, status="partial"))
+    assert len(caught.value.violations) >= 3
+
+
+def test_a_good_plan_passes(problem: im.Problem, plan: Plan) -> None:
+    check_plan(problem, plan, gap=1e-4)

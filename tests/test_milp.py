@@ -1,0 +1,198 @@
+"""The program: its text, its optimum by brute force, and every way that solving it can end."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import DATA, make_problem, problem_data
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import inferno_milp as im
+from inferno_milp import milp
+from inferno_milp._pyomo import pyo
+from inferno_milp.candidates import Candidates, find_candidates
+from inferno_milp.errors import OptionError
+from inferno_milp.generate import generate_problem
+from inferno_milp.highs import SolverError, solve_with_highs, version
+from inferno_milp.problem import Problem
+
+
+def two_servers() -> Problem:
+    servers = [
+        {"name": "s", "service_class": "gold", "model": "m",
+         "load": {"rate_per_s": rate, "input_tokens": 200.0, "output_tokens": 100.0}}
+        for rate in (60.0, 90.0)
+    ]  # fmt: skip
+    servers[1]["name"] = "t"
+    return make_problem(servers=servers, capacity={"A": 20, "B": 3})
+
+
+def test_golden_lp(tmp_path: Path) -> None:
+    """The program as text. To renew it, look at the difference and copy the file that the assertion names."""
+    written = tmp_path / "two_servers.lp"
+    im.build_model(two_servers()).write(str(written), io_options={"symbolic_solver_labels": True})
+    assert written.read_text() == (DATA / "two_servers.lp").read_text(), written
+
+
+def test_names_are_those_of_the_docs() -> None:
+    model = im.build_model(two_servers())
+    page = (Path(__file__).parent.parent / "docs" / "optimization.md").read_text()
+    for component in model.component_objects((pyo.Set, pyo.Var, pyo.Constraint, pyo.Objective)):
+        if not component.name.endswith(("_index", "_domain")):
+            assert f"`{component.name}`" in page, component.name
+            assert component.doc
+
+
+def test_types_that_cannot_run_short_have_no_row() -> None:
+    assert len(im.build_model(make_problem(capacity={"A": 10_000, "B": 10_000})).TYPES) == 0
+    assert len(im.build_model(make_problem(capacity="unlimited")).TYPES) == 0
+
+
+def test_no_program_without_candidates() -> None:
+    classes = [{"name": "gold", "targets": {"m": {"itl_ms": 2.0}}}]
+    with pytest.raises(OptionError, match="no accelerator can serve gold-m"):
+        im.build_model(make_problem(service_classes=classes))
+
+
+def brute_force(candidates: Candidates) -> float | None:
+    rows, available = candidates.rows, candidates.available
+    best = None
+    of_server = [np.flatnonzero(rows.server == s) for s in np.flatnonzero(candidates.needs)]
+    for chosen in itertools.product(*of_server):
+        picks = list(chosen)
+        used = np.bincount(rows.type[picks], weights=rows.devices[picks], minlength=len(candidates.types))
+        if available is None or (used <= available).all():
+            cost = float(rows.cost_per_hour[picks].sum())
+            best = cost if best is None else min(best, cost)
+    return best
+
+
+@settings(max_examples=60)
+@given(
+    rates=st.lists(st.floats(0.5, 30), min_size=1, max_size=5),
+    capacity=st.fixed_dictionaries({"A": st.integers(0, 30), "B": st.integers(0, 12)}),
+    batch_sizes=st.sampled_from(["largest", "every"]),
+)
+def test_equals_brute_force(rates: list[float], capacity: dict[str, int], batch_sizes: str) -> None:
+    servers = [
+        {"name": f"s{i}", "service_class": "gold", "model": "m", "min_replicas": i % 2,
+         "load": {"rate_per_s": rate, "input_tokens": 200.0, "output_tokens": 100.0}}
+        for i, rate in enumerate(rates)
+    ]  # fmt: skip
+    problem = make_problem(servers=servers, capacity=capacity).with_options(batch_sizes=batch_sizes)
+    truth = brute_force(find_candidates(problem).one_per_accelerator())
+    plan = im.optimize(problem, gap=0)
+    if truth is None:
+        assert plan.status == "infeasible"
+        assert plan.total_cost_per_hour is None
+    else:
+        assert plan.status == "optimal"
+        assert plan.total_cost_per_hour == pytest.approx(truth)
+
+
+@settings(max_examples=40)
+@given(
+    rates=st.lists(st.floats(0.5, 30), min_size=1, max_size=3),
+    capacity=st.fixed_dictionaries({"A": st.integers(0, 3), "B": st.integers(0, 2)}),
+)
+def test_shortfall_is_the_cheapest_that_would_do(rates: list[float], capacity: dict[str, int]) -> None:
+    servers = [
+        {"name": f"s{i}", "service_class": "gold", "model": "m",
+         "load": {"rate_per_s": rate, "input_tokens": 200.0, "output_tokens": 100.0}}
+        for i, rate in enumerate(rates)
+    ]  # fmt: skip
+    table = find_candidates(make_problem(servers=servers, capacity=capacity))
+    extra = milp.find_shortfall(table, time_limit_s=30)
+    prices = dict(zip(table.types, milp.device_prices(table), strict=True))
+    assert prices == {"A": 10.0, "B": 25.0}
+    rows, best = table.rows, np.inf
+    for chosen in itertools.product(*(np.flatnonzero(rows.server == s) for s in range(len(rates)))):
+        picks = list(chosen)
+        used = np.bincount(rows.type[picks], weights=rows.devices[picks], minlength=2)
+        more = np.maximum(used - np.array([capacity["A"], capacity["B"]]), 0)
+        best = min(best, float(more @ np.array([10.0, 25.0])))
+    assert sum(count * prices[name] for name, count in extra.items()) == pytest.approx(best)
+
+
+class TestOutcomes:
+    """What HiGHS can end with, each told for what it is."""
+
+    def test_time_limit_without_an_incumbent(self, instances: Path) -> None:
+        base = im.read_problem(instances / "limited.yaml")
+        problem = generate_problem(base, servers=300, tightness=0.6, seed=4)
+        hard = milp.build_model(find_candidates(problem).undominated())
+        solution = solve_with_highs(hard, time_limit_s=1e-9, gap=0.0)
+        assert solution.outcome == "no_solution"
+        assert solution.objective is None
+
+    def test_time_limit_with_an_incumbent(self) -> None:
+        """A program that cannot be proven in its time: a market split, hard for any solver, with slacks to start from.
+
+        Which incumbent is found depends on the machine; that it is called feasible, with a bound below it, does not.
+        """
+        rng = np.random.default_rng(3)
+        model = pyo.ConcreteModel()
+        model.I, model.J = pyo.RangeSet(0, 5), pyo.RangeSet(0, 49)
+        model.x = pyo.Var(model.J, domain=pyo.Binary)
+        model.over, model.under = (pyo.Var(model.I, domain=pyo.NonNegativeReals) for _ in range(2))
+        a = rng.integers(0, 100, (6, 50))
+        model.split = pyo.Constraint(
+            model.I,
+            rule=lambda m, i: sum(int(a[i, j]) * m.x[j] for j in m.J) + m.under[i] - m.over[i] == int(a[i].sum()) // 2,
+        )
+        model.miss = pyo.Objective(expr=sum(model.over[i] + model.under[i] for i in model.I))
+        solution = solve_with_highs(model, time_limit_s=1.0, gap=0.0)
+        assert solution.outcome == "feasible"
+        assert solution.objective is not None
+        assert solution.bound is not None
+        assert solution.bound < solution.objective
+        assert pyo.value(model.miss) == pytest.approx(solution.objective, abs=1e-4)
+
+    def test_infeasible(self) -> None:
+        model = pyo.ConcreteModel()
+        model.x = pyo.Var(domain=pyo.Binary)
+        model.c = pyo.Constraint(expr=2 * model.x == 1)
+        model.o = pyo.Objective(expr=model.x)
+        solution = solve_with_highs(model, time_limit_s=None, gap=0.0)
+        assert (solution.outcome, solution.objective, solution.bound) == ("infeasible", None, None)
+
+    def test_constants_and_bounds_are_kept(self) -> None:
+        model = pyo.ConcreteModel()
+        model.x = pyo.Var(domain=pyo.Integers, bounds=(-3, 9))
+        model.y = pyo.Var(domain=pyo.Reals, bounds=(0, None))
+        model.c = pyo.Constraint(expr=pyo.inequality(1, 2 * model.x + model.y + 4, 11))
+        model.o = pyo.Objective(expr=5 + 3 * model.x + 2 * model.y)
+        solution = solve_with_highs(model, time_limit_s=None, gap=0.0)
+        assert solution.objective == pytest.approx(1)
+        assert solution.bound == pytest.approx(1)
+        assert (pyo.value(model.x), pyo.value(model.y)) == (-2, pytest.approx(1))
+
+    def test_continuous(self) -> None:
+        model = pyo.ConcreteModel()
+        model.y = pyo.Var(bounds=(1.5, None))
+        model.o = pyo.Objective(expr=2 * model.y)
+        solution = solve_with_highs(model, time_limit_s=None, gap=0.0)
+        assert (solution.outcome, solution.objective, solution.bound) == ("optimal", 3.0, 3.0)
+
+    def test_not_linear(self) -> None:
+        model = pyo.ConcreteModel()
+        model.y = pyo.Var(bounds=(0, 1))
+        model.o = pyo.Objective(expr=model.y**2)
+        with pytest.raises(SolverError, match="not linear"):
+            solve_with_highs(model, time_limit_s=None, gap=0.0)
+
+    def test_silent(self, capfd: pytest.CaptureFixture[str]) -> None:
+        """stdout holds results alone, from the very first use of HiGHS on."""
+        im.optimize(make_problem())
+        assert version()
+        assert capfd.readouterr() == ("", "")
+
+
+def test_zero_prices_are_no_trouble() -> None:
+    accelerators = [{**a, "cost_per_hour": 0.0} for a in problem_data()["accelerators"]]
+    plan = im.optimize(make_problem(accelerators=accelerators))
+    assert (plan.status, plan.total_cost_per_hour, plan.gap) == ("optimal", 0.0, 0.0)
