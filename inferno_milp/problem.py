@@ -10,7 +10,16 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_serializer,
+    model_validator,
+)
 
 from inferno_milp.errors import Fault, InputError, PathPart, nearest
 
@@ -24,6 +33,17 @@ Count = Annotated[int, Field(strict=True, ge=0, le=10**9)]
 PositiveCount = Annotated[int, Field(strict=True, ge=1, le=10**9)]
 BatchSize = Annotated[int, Field(strict=True, ge=1, le=LARGEST_BATCH)]
 Flag = Annotated[bool, Field(strict=True)]
+
+
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+def _is_name(value: Any) -> bool:
+    try:
+        _NAME.validate_python(value)
+    except ValidationError:
+        return False
+    return True
 
 
 class _Model(BaseModel):
@@ -64,8 +84,9 @@ class Accelerator(_Model):
     @model_validator(mode="before")
     @classmethod
     def _type_is_name(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "type" not in data and "name" in data:
-            return {**data, "type": data["name"]}
+        if isinstance(data, dict) and "type" not in data:
+            name = data.get("name")
+            return {**data, "type": name if _is_name(name) else "?"}  # what is wrong with the name is said there
         return data
 
 
@@ -186,9 +207,8 @@ class Server(_Model):
     @classmethod
     def _default_name(cls, data: Any) -> Any:
         if isinstance(data, dict) and data.get("name") is None:
-            service_class, model = data.get("service_class"), data.get("model")
-            if isinstance(service_class, str) and isinstance(model, str):
-                return {**data, "name": f"{service_class}-{model}"}
+            parts = (data.get("service_class"), data.get("model"))
+            return {**data, "name": f"{parts[0]}-{parts[1]}" if all(map(_is_name, parts)) else "?"}
         return data
 
 

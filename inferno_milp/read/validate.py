@@ -117,7 +117,8 @@ def _words(detail: ErrorDetails) -> tuple[str, str]:
     if kind == "extra_forbidden":
         return "unknown key", ""
     if kind in bounds:
-        return f"{bounds[kind].format(**context)}, is {shown}", ""
+        limits = {name: f"{bound:.15g}" if isinstance(bound, float) else bound for name, bound in context.items()}
+        return f"{bounds[kind].format(**limits)}, is {shown}", ""
     if kind in plain:
         return f"{plain[kind]}, is {shown}", _remedy(kind, detail["input"])
     message = detail["msg"].removeprefix("Value error, ")

@@ -1,0 +1,540 @@
+"""Reading: what is right is read, and of what is wrong everything is told, with its place and what would be right."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import problem_data
+
+import inferno_milp as im
+from inferno_milp.errors import Fault, InputError, path_text
+from inferno_milp.problem import Problem
+from inferno_milp.read.source import MAX_FILE_BYTES
+
+
+def write(path: Path, content: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def faults(path: Path) -> tuple[Fault, ...]:
+    with pytest.raises(InputError) as caught:
+        im.read_problem(path)
+    assert caught.value.faults
+    assert all(fault.file for fault in caught.value.faults)
+    return caught.value.faults
+
+
+def only_fault(path: Path) -> Fault:
+    (fault,) = faults(path)
+    return fault
+
+
+class TestGood:
+    def test_yaml_and_json_are_one(self, tmp_path: Path) -> None:
+        data = problem_data()
+        in_yaml = im.read_problem(write(tmp_path / "a.yaml", data))
+        in_json = im.read_problem(write(tmp_path / "a.json", json.dumps(data)))
+        assert in_yaml == in_json == Problem.model_validate(data)
+
+    def test_path_may_be_text(self, tmp_path: Path) -> None:
+        assert im.read_problem(str(write(tmp_path / "a.yaml", problem_data()))).name == "tiny"
+
+    def test_defaults(self, tmp_path: Path) -> None:
+        problem = im.read_problem(write(tmp_path / "a.yaml", problem_data()))
+        assert problem.servers[0].name == "gold-m"
+        assert problem.accelerators[0].type == "A"
+        assert problem.currency == "cents"
+
+    def test_rates_of_either_unit(self, tmp_path: Path) -> None:
+        data = problem_data()
+        data["servers"][0]["load"] = {"rate_per_min": 240, "input_tokens": 200, "output_tokens": 100}
+        problem = im.read_problem(write(tmp_path / "a.yaml", data))
+        assert problem.servers[0].load is not None
+        assert problem.servers[0].load.arrival_rate_per_s == pytest.approx(4.0)
+
+    def test_anchors_merges_and_exponents(self, tmp_path: Path) -> None:
+        text = yaml.safe_dump({k: v for k, v in problem_data().items() if k != "servers"})
+        text += """
+servers:
+  - &base {name: one, service_class: gold, model: m, load: {rate_per_s: 1e-2, input_tokens: 2e2, output_tokens: 64}}
+  - {<<: *base, name: two, min_replicas: 3}
+"""
+        one, two = im.read_problem(write(tmp_path / "a.yaml", text)).servers
+        assert one.load == two.load
+        assert one.load is not None
+        assert one.load.rate_per_s == 0.01
+        assert (two.name, two.min_replicas) == ("two", 3)
+
+    def test_names_that_look_like_other_things(self, tmp_path: Path) -> None:
+        """Keys are names: `no` and `70` are not a truth and a number there."""
+        text = yaml.safe_dump(problem_data(), default_flow_style=True).replace("model: m", "model: 'no'")
+        text = text.replace("targets: {m:", "targets: {no:")
+        problem = im.read_problem(write(tmp_path / "a.yaml", text))
+        assert list(problem.service_classes[0].targets) == ["no"]
+
+    def test_byte_order_mark_and_crlf(self, tmp_path: Path) -> None:
+        text = yaml.safe_dump(problem_data()).replace("\n", "\r\n")
+        path = tmp_path / "a.yaml"
+        path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+        assert im.read_problem(path).name == "tiny"
+
+    def test_capacity_unlimited(self, tmp_path: Path) -> None:
+        problem = im.read_problem(write(tmp_path / "a.yaml", problem_data(capacity="unlimited")))
+        assert problem.capacity is None
+        assert problem.model_dump()["capacity"] == "unlimited"
+        assert Problem.model_validate(problem.model_dump()) == problem
+
+
+class TestIncludes:
+    def split(self, folder: Path) -> Path:
+        data = problem_data()
+        parts = {key: data.pop(key) for key in ("accelerators", "profiles")}
+        write(folder / "models" / "a.yaml", {"source": "made up", "accelerators": parts["accelerators"]})
+        write(folder / "models" / "b.yaml", {"include": ["a.yaml"], "profiles": parts["profiles"]})
+        return write(folder / "in" / "p.yaml", {"include": ["../models/b.yaml", "../models/a.yaml"], **data})
+
+    def test_relative_to_the_file_and_each_once(self, tmp_path: Path) -> None:
+        assert im.read_problem(self.split(tmp_path)) == Problem.model_validate(problem_data())
+
+    def test_the_including_file_has_the_last_word(self, tmp_path: Path) -> None:
+        self.split(tmp_path)
+        override = {"include": ["in/p.yaml"], "name": "mine", "capacity": {"A": 1}}
+        problem = im.read_problem(write(tmp_path / "mine.yaml", override))
+        assert (problem.name, problem.capacity) == ("mine", {"A": 1})
+
+    def test_two_included_files_may_not_differ(self, tmp_path: Path) -> None:
+        write(tmp_path / "a.yaml", {"capacity": {"A": 1}})
+        write(tmp_path / "b.yaml", {"capacity": {"A": 2}})
+        data = problem_data()
+        del data["capacity"]
+        fault = only_fault(write(tmp_path / "p.yaml", {"include": ["a.yaml", "b.yaml"], **data}))
+        assert fault.file.endswith("b.yaml")
+        assert "also given in" in fault.problem
+
+    def test_missing(self, tmp_path: Path) -> None:
+        fault = only_fault(write(tmp_path / "p.yaml", {"include": ["none.yaml"], **problem_data()}))
+        assert (fault.file, fault.line, fault.path) == (str(tmp_path / "p.yaml"), 2, ("include", 0))
+        assert "'none.yaml', which is missing" in fault.problem
+
+    def test_circle(self, tmp_path: Path) -> None:
+        write(tmp_path / "b.yaml", {"include": ["c.yaml"]})
+        write(tmp_path / "c.yaml", {"include": ["a.yaml"]})
+        fault = only_fault(write(tmp_path / "a.yaml", {"include": ["b.yaml"], **problem_data()}))
+        assert fault.file == str(tmp_path / "c.yaml")
+        assert "'a.yaml' includes this file in turn" in fault.problem
+
+    def test_itself(self, tmp_path: Path) -> None:
+        assert "in turn" in only_fault(write(tmp_path / "a.yaml", {"include": ["a.yaml"], **problem_data()})).problem
+
+    def test_faults_are_told_in_the_file_they_are_in(self, tmp_path: Path) -> None:
+        path = self.split(tmp_path)
+        profiles = tmp_path / "models" / "b.yaml"
+        text = profiles.read_text().replace("alpha_ms: 8.0", "alpha_ms: -8.0").replace("accelerator: 2xB", "accelerator: 2xC")
+        write(profiles, text)
+        found = faults(path)
+        assert [fault.path for fault in found] == [("profiles", 1, "alpha_ms"), ("profiles", 2, "accelerator")]
+        for fault in found:
+            assert fault.file.endswith("b.yaml")
+            assert fault.line is not None
+            assert str(fault.path[-1]) in text.splitlines()[fault.line - 1]
+
+
+def change(data: Any, path: str, value: Any) -> Any:
+    """Set a value deep inside, at a path like `servers.0.load.rate_per_s`; `...` deletes it."""
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+    here = data
+    for part in parents:
+        here = here[part]
+    if value is ...:
+        del here[last]
+    else:
+        here[last] = value
+    return data
+
+
+BAD_FIELDS: list[tuple[str, Any, str, str]] = [
+    ("servers.0.lod", 1, "unknown key", "did you mean 'load'?"),
+    ("capasity", {}, "unknown key", "did you mean 'capacity'?"),
+    ("servers.0.load.rate_per_hour", 1, "unknown key", "did you mean 'rate_per_s'?"),
+    ("profiles.0.alpha_ms", ..., "is missing", "iteration time of decoding"),
+    ("servers.0.service_class", ..., "is missing", ""),
+    ("accelerators.0.name", "", "must not be empty", ""),
+    ("accelerators.0.name", " A", "must not begin or end with white space", ""),
+    ("accelerators.0.name", 7, "must be text, is 7", "'7'"),
+    ("accelerators.0.cost_per_hour", -1, "must be at least 0, is -1", ""),
+    ("accelerators.0.cost_per_hour", float("nan"), "must be a finite number, is nan", ""),
+    ("accelerators.0.cost_per_hour", float("inf"), "must be a finite number, is inf", ""),
+    ("accelerators.0.cost_per_hour", "12", "must be a number, is '12'", "without quotes"),
+    ("accelerators.0.cost_per_hour", True, "must be a number, is True", ""),
+    ("accelerators.0.cost_per_hour", None, "must be a number, is nothing", ""),
+    ("accelerators.0.cost_per_hour", [1], "must be a number, is a list", ""),
+    ("accelerators.0.devices", 1.5, "must be a whole number, is 1.5", ""),
+    ("accelerators.0.devices", 0, "must be at least 1, is 0", ""),
+    ("profiles.0.max_batch_size", 0, "must be at least 1", ""),
+    ("profiles.0.max_batch_size", 10**9, "must be at most 65536", ""),
+    ("service_classes.0.priority", 101, "must be at most 100, is 101", ""),
+    ("service_classes.0.targets.m.ttft_ms", 0, "must be greater than 0, is 0", ""),
+    ("service_classes.0.targets.m.tfft_ms", 5, "unknown key", "did you mean 'ttft_ms'?"),
+    ("servers.0.load.output_tokens", 0.5, "must be at least 1, is 0.5", ""),
+    ("servers.0.load.rate_per_min", 7, "give one of rate_per_min and rate_per_s", ""),
+    ("servers.0.load.rate_per_s", ..., "give one of rate_per_min and rate_per_s", ""),
+    ("servers.0.load.rate_per_s", 1e300, "must be at most", ""),
+    ("servers.0.keep_accelerator", "yes", "must be true or false, is 'yes'", ""),
+    ("servers.0.keep_accelerator", True, "keep_accelerator without a current allocation", "`current`"),
+    ("servers", {}, "must be a list, is a mapping", ""),
+    ("servers", [], "no servers", "at least one"),
+    ("servers.0", "gold-m", "must be a mapping, is 'gold-m'", ""),
+    ("capacity", None, "give a count for each accelerator type, or the word unlimited", ""),
+    ("capacity", "unlimted", "or the word unlimited", ""),
+    ("capacity.A", -2, "must be at least 0, is -2", ""),
+    ("capacity.A", 2.5, "must be a whole number, is 2.5", ""),
+    ("options", {"law": "infernal"}, "must be 'inferno', is 'infernal'", ""),
+    ("options", {"assignment": "mixed"}, "must be 'single', is 'mixed'", ""),
+    # Between the sections.
+    ("servers.0.model", "n", "no targets for model 'n'", ""),
+    ("servers.0.service_class", "golt", "unknown service class 'golt'", "did you mean 'gold'?"),
+    ("profiles.0.accelerator", "AA", "unknown accelerator 'AA'", "did you mean 'A'?"),
+    ("capacity.AA", 3, "unknown accelerator type 'AA'", "did you mean 'A'?"),
+    ("servers.0.current", {"accelerator": "C", "replicas": 1}, "unknown accelerator 'C'", "known: 2xB, A, B"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "value", "problem", "remedy"), BAD_FIELDS, ids=[f"{p}={v!r:.20}" for p, v, *_ in BAD_FIELDS])
+@pytest.mark.parametrize("suffix", ["yaml", "json"])
+def test_a_bad_field(tmp_path: Path, suffix: str, path: str, value: Any, problem: str, remedy: str) -> None:
+    data = change(problem_data(), path, value)
+    text = yaml.safe_dump(data, sort_keys=False) if suffix == "yaml" else json.dumps(data, indent=1)
+    file = write(tmp_path / f"p.{suffix}", text)
+    found = faults(file)
+    fault = next(fault for fault in found if problem in fault.problem)
+    assert remedy in fault.remedy
+    assert fault.file == str(file)
+    assert fault.line is not None
+    assert str(fault.path[0]) == path.split(".")[0]
+    key = str(fault.path[-1])
+    if fault.problem != "is missing" and not key.isdigit():
+        assert key in text.splitlines()[fault.line - 1]
+
+
+def test_all_faults_at_once(tmp_path: Path) -> None:
+    """Faults of fields, of references and of names given twice, in one go, in the order of the lines."""
+    data = problem_data()
+    change(data, "accelerators.0.cost_per_hour", -1)
+    change(data, "accelerators.1.cots", 1)
+    change(data, "profiles.1.accelerator", "Bee")
+    change(data, "service_classes.0.targets.m.itl_ms", float("nan"))
+    data["servers"] += [dict(data["servers"][0]), {"service_class": "silver", "model": "m"}]
+    found = faults(write(tmp_path / "p.yaml", data))
+    assert [path_text(fault.path) for fault in found] == [
+        "accelerators[0].cost_per_hour",
+        "accelerators[1].cots",
+        "profiles[1].accelerator",
+        "service_classes[0].targets.m.itl_ms",
+        "servers[0]",
+        "servers[1]",
+        "servers[2].service_class",
+    ]
+    assert [fault.line for fault in found] == sorted(fault.line for fault in found if fault.line)
+
+
+def test_what_a_faulty_part_defines_is_not_called_unknown(tmp_path: Path) -> None:
+    data = change(problem_data(), "accelerators.0.cost_per_hour", "ten")
+    assert only_fault(write(tmp_path / "p.yaml", data)).path == ("accelerators", 0, "cost_per_hour")
+    data = change(problem_data(), "service_classes.0.priority", 0)
+    assert only_fault(write(tmp_path / "q.yaml", data)).path == ("service_classes", 0, "priority")
+
+
+def test_a_model_without_a_profile(tmp_path: Path) -> None:
+    data = change(problem_data(), "service_classes.0.targets.llama", {})
+    change(data, "servers.0.model", "llama")
+    fault = only_fault(write(tmp_path / "p.yaml", data))
+    assert (fault.problem, fault.remedy) == ("model 'llama' has no profile", "known: m")
+
+
+def test_a_kept_accelerator_without_a_profile(tmp_path: Path) -> None:
+    data = problem_data()
+    del data["profiles"][1]
+    data["servers"][0] |= {"keep_accelerator": True, "current": {"accelerator": "B", "replicas": 1}}
+    assert "no profile on 'B', which the server must keep" in only_fault(write(tmp_path / "p.yaml", data)).problem
+
+
+@pytest.mark.parametrize("section", ["accelerators", "profiles", "service_classes", "servers"])
+def test_duplicates(tmp_path: Path, section: str) -> None:
+    data = problem_data()
+    data[section].append(dict(data[section][0]))
+    found = faults(write(tmp_path / "p.yaml", data))
+    assert [fault.path for fault in found] == [(section, 0), (section, len(data[section]) - 1)]
+    assert all("is given 2 times" in fault.problem for fault in found)
+
+
+class TestNotADocument:
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ("", "empty"),
+            ("# nothing\n", "empty"),
+            ("- a\n- b\n", "is a list"),
+            ("just words", "is plain text"),
+            ("7", "is a single int"),
+            ("a: [1, 2", "not YAML"),
+            ("a: 1\n\tb: 2", "not YAML"),
+            ("a: 1\n---\nb: 2\n", "not YAML"),
+            ("name: *nobody", "not YAML"),
+            ("a: \x00", "not YAML"),
+            ("name: x\nname: y", "'name' is given twice"),
+            ("{1: 2, [3]: 4}", "a key must be a word"),
+            ("name: !!python/object/apply:os.system ['touch pwned']", "is refused"),
+            ("name: !!python/name:os.system", "is refused"),
+            ("name: !custom x", "is refused"),
+            ("name: " + "9" * 5000, "unreadable value"),
+            ("name: 2024-13-45", "unreadable value"),
+        ],
+    )
+    def test_yaml(self, tmp_path: Path, text: str, problem: str) -> None:
+        assert any(problem in fault.problem for fault in faults(write(tmp_path / "p.yaml", text)))
+
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ("", "empty"),
+            ("{", "not JSON"),
+            ('{"name": "x",}', "not JSON"),
+            ('{"name": 1' + "0" * 5000 + "}", "not readable as JSON"),
+            ('{"a": {"b": 1, "b": 2}}', "'b' is given twice"),
+            ("[" * 100_000, "nested too deeply"),
+            ("null", "empty"),
+        ],
+    )
+    def test_json(self, tmp_path: Path, text: str, problem: str) -> None:
+        assert any(problem in fault.problem for fault in faults(write(tmp_path / "p.json", text)))
+
+    def test_code_is_not_run(self, tmp_path: Path) -> None:
+        target = tmp_path / "pwned"
+        faults(write(tmp_path / "p.yaml", f"name: !!python/object/apply:os.system ['touch {target}']"))
+        assert not target.exists()
+
+    def test_an_alias_bomb(self, tmp_path: Path) -> None:
+        lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+        lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
+        assert "aliases expanded" in only_fault(write(tmp_path / "p.yaml", "\n".join(lines))).problem
+
+    def test_an_alias_of_itself(self, tmp_path: Path) -> None:
+        assert "levels deep" in only_fault(write(tmp_path / "p.yaml", "servers: &s [*s]")).problem
+
+    @pytest.mark.parametrize("text", ["[" * 200_000, "- " * 200_000, "{a: " * 100_000])
+    def test_nesting(self, tmp_path: Path, text: str) -> None:
+        assert "levels deep" in only_fault(write(tmp_path / "p.yaml", text)).problem
+
+    def test_not_utf8(self, tmp_path: Path) -> None:
+        path = tmp_path / "p.yaml"
+        path.write_bytes("name: é".encode("utf-16"))
+        assert "not UTF-8" in only_fault(path).problem
+
+    def test_50_megabytes(self, tmp_path: Path) -> None:
+        path = tmp_path / "p.yaml"
+        with path.open("wb") as file:
+            file.truncate(50_000_000)
+        assert MAX_FILE_BYTES < 50_000_000
+        assert "larger than 20 MB" in only_fault(path).problem
+
+    def test_missing(self, tmp_path: Path) -> None:
+        assert only_fault(tmp_path / "none.yaml").problem == "no such file"
+
+    def test_unreadable(self, tmp_path: Path) -> None:
+        (tmp_path / "folder.yaml").mkdir()
+        path = write(tmp_path / "p.yaml", {"include": ["folder.yaml"], **problem_data()})
+        assert "cannot be read" in only_fault(path).problem
+
+
+SYSTEM: dict[str, Any] = {
+    "acceleratorData": {"accelerators": [
+        {"name": "A", "type": "A", "multiplicity": 1, "memSize": 80, "memBW": 2000, "cost": 40.0,
+         "power": {"idle": 150, "full": 400, "midPower": 320, "midUtil": 0.6}},
+        {"name": "2xA", "type": "A", "multiplicity": 2, "cost": 80.0}]},
+    "modelData": {"models": [
+        {"name": "m", "acc": "A", "accCount": 0, "maxBatchSize": 32, "atTokens": 512,
+         "decodeParms": {"alpha": 20.58, "beta": 0.41}, "prefillParms": {"gamma": 5.2, "delta": 0.1}},
+        {"name": "m", "acc": "2xA", "maxBatchSize": 64, "perfParms": {"alpha": 8, "beta": 0.04, "gamma": 0.00005}}]},
+    "serviceClassData": {"serviceClasses": [
+        {"name": "Free", "priority": 0, "modelTargets": [{"model": "m", "slo-itl": 40, "slo-ttft": 1000, "slo-tps": 0}]}]},
+    "serverData": {"servers": [
+        {"name": "f", "class": "", "model": "m", "keepAccelerator": True, "minNumReplicas": 1, "maxBatchSize": 0,
+         "currentAlloc": {"accelerator": "", "numReplicas": 0,
+                          "load": {"arrivalRate": 120, "AvgInTokens": 128, "AvgOutTokens": 256}}},
+        {"name": "idle", "class": "Free", "model": "m"}]},
+    "optimizerData": {"optimizer": {"unlimited": False, "milpsolver": True, "saturationPolicy": "None"}},
+    "capacityData": {"count": [{"type": "A", "count": 10}]},
+}  # fmt: skip
+
+FILES = {
+    "acceleratorData": "accelerator-data.json",
+    "modelData": "model-data.json",
+    "serviceClassData": "serviceclass-data.json",
+    "serverData": "server-data.json",
+    "optimizerData": "optimizer-data.json",
+    "capacityData": "capacity-data.json",
+}
+
+
+def system() -> dict[str, Any]:
+    return json.loads(json.dumps(SYSTEM))  # type: ignore[no-any-return]
+
+
+def shout(data: Any) -> Any:
+    """All keys in capitals."""
+    if isinstance(data, dict):
+        return {key.upper(): shout(value) for key, value in data.items()}
+    return [shout(item) for item in data] if isinstance(data, list) else data
+
+
+class TestSystemData:
+    """llm-inferno's own documents."""
+
+    def write_folder(self, folder: Path, data: dict[str, Any]) -> Path:
+        for part, content in data.items():
+            write(folder / FILES[part], json.dumps(content, indent=2))
+        return folder
+
+    def test_one_file(self, tmp_path: Path) -> None:
+        problem = im.read_problem(write(tmp_path / "s.json", json.dumps({"system": system()})))
+        assert (problem.name, problem.currency, problem.capacity) == ("s", "cents", {"A": 10})
+        first, second = problem.profiles
+        assert (first.accelerators_per_replica, first.at_output_tokens, first.gamma_ms) == (1, 512, 5.2)
+        # The newer form: one law for prompts and decoding, and a slope per token read.
+        assert (second.alpha_ms, second.gamma_ms, second.beta_ms, second.delta_ms) == (8, 8, 0.04, 0.04)
+        assert (second.kappa_ms, second.at_output_tokens) == (0.00005, None)
+        assert problem.service_classes[0].priority == 100
+        targets = problem.service_classes[0].targets["m"]
+        assert (targets.ttft_ms, targets.itl_ms, targets.tps) == (1000, 40, None)
+        server, idle = problem.servers
+        assert server.service_class == "Free"
+        assert server.load is not None
+        assert server.load.arrival_rate_per_s == pytest.approx(2.0)
+        assert server.keep_accelerator is False  # there is none to keep
+        assert idle.load is None
+        assert problem.accelerators[0].power is not None
+        assert problem.accelerators[0].power.mid_utilization == 0.6
+        assert (problem.options.law, problem.options.batch_sizes) == ("inferno", "largest")
+
+    def test_keys_in_any_letter_case(self, tmp_path: Path) -> None:
+        plain = im.read_problem(write(tmp_path / "s.json", json.dumps({"system": system()})))
+        (tmp_path / "loud").mkdir()
+        loud = im.read_problem(write(tmp_path / "loud" / "s.json", json.dumps(shout({"system": system()}))))
+        assert loud == plain
+
+    def test_a_folder_of_six_files(self, tmp_path: Path) -> None:
+        plain = im.read_problem(write(tmp_path / "s.json", json.dumps({"system": system()})))
+        folder = self.write_folder(tmp_path / "s", system())
+        write(folder / "solution-data.json", "{not even JSON")
+        assert im.read_problem(folder) == plain
+
+    def test_the_sample_itself(self, instances: Path, tmp_path: Path) -> None:
+        """The large sample, written back in llm-inferno's form from our instance, plans as our instance does."""
+        ours = im.read_problem(instances / "limited.yaml")
+        data = as_system_data(ours)
+        theirs = im.read_problem(write(tmp_path / "limited.json", json.dumps({"system": data})))
+        assert theirs.profiles == ours.profiles
+        assert theirs.servers == ours.servers
+        plan = im.optimize(theirs)
+        assert (plan.status, plan.total_cost_per_hour) == ("optimal", pytest.approx(26300.5))
+
+    def test_unlimited(self, tmp_path: Path) -> None:
+        data = system()
+        data["optimizerData"]["optimizer"]["unlimited"] = True
+        del data["capacityData"]
+        assert im.read_problem(self.write_folder(tmp_path / "s", data)).capacity is None
+
+    @pytest.mark.parametrize(
+        ("path", "value", "place", "problem"),
+        [
+            ("serverData.servers.0.model", "n", "servers[0].model", "no targets for model 'n'"),
+            ("serverData.servers.0.class", "Fee", "servers[0].class", "unknown service class 'Fee'"),
+            ("modelData.models.1.acc", "3xA", "models[1].acc", "unknown accelerator '3xA'"),
+            ("modelData.models.0.decodeParms.alpha", -1, "models[0].decodeParms.alpha", "must be at least 0"),
+            ("modelData.models.0.maxBatchSize", "9", "models[0].maxBatchSize", "must be a whole number"),
+            ("serviceClassData.serviceClasses.0.modelTargets.0.slo-itll", 4,
+             "serviceClasses[0].modelTargets[0].slo-itll", "unknown key"),
+            ("serverData.servers.0.currentAlloc.load.arrivalRate", -5,
+             "servers[0].currentAlloc.load.arrivalRate", "must be at least 0"),
+            ("serverData.servers.1.currentAlloc", {"accelerator": "B"}, "servers[1].currentAlloc.accelerator",
+             "unknown accelerator 'B'"),
+            ("capacityData.count.0.type", "B", "count[0].type", "unknown accelerator type 'B'"),
+            ("optimizerData.optimizer.heterogeneous", True, "optimizer.heterogeneous", "not available"),
+        ],
+    )  # fmt: skip
+    def test_faults_in_its_own_words(self, tmp_path: Path, path: str, value: Any, place: str, problem: str) -> None:
+        data = change(system(), path, value)
+        folder = self.write_folder(tmp_path / "s", data)
+        fault = next(fault for fault in faults(folder) if problem in fault.problem)
+        assert path_text(fault.path) == place
+        assert fault.file == str(folder / FILES[path.split(".")[0]])
+        assert fault.line is not None
+        assert place.rsplit(".", 1)[-1].split("[")[0] in Path(fault.file).read_text().splitlines()[fault.line - 1]
+        in_one = write(tmp_path / "one.json", json.dumps({"system": data}, indent=1))
+        fault = next(fault for fault in faults(in_one) if problem in fault.problem)
+        assert path_text(fault.path) == f"system.{path.split('.')[0]}.{place}"
+
+    def test_keys_that_fold_together(self, tmp_path: Path) -> None:
+        data = system()
+        data["modelData"]["models"][0]["MAXBATCHSIZE"] = 3
+        assert "different letter case" in only_fault(self.write_folder(tmp_path / "s", data)).problem
+
+    @pytest.mark.parametrize("part", ["acceleratorData", "modelData", "serviceClassData", "serverData", "capacityData"])
+    def test_a_missing_part(self, tmp_path: Path, part: str) -> None:
+        data = system()
+        del data[part]
+        name = FILES[part] if part != "capacityData" else "capacity"
+        assert name in only_fault(self.write_folder(tmp_path / "s", data)).problem
+        assert part in only_fault(write(tmp_path / "one.json", json.dumps({"system": data}))).problem
+
+    def test_unknown_keys_are_said_but_left_alone(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        data = system()
+        data["modelData"]["models"][0] |= {"_comment": "x", "quantization": "fp8"}
+        im.read_problem(self.write_folder(tmp_path / "s", data))
+        assert "quantization" in caplog.text
+        assert "_comment" not in caplog.text
+
+    def test_an_empty_folder(self, tmp_path: Path) -> None:
+        (tmp_path / "s").mkdir()
+        assert len(faults(tmp_path / "s")) >= 4
+
+
+def as_system_data(problem: Problem) -> dict[str, Any]:
+    """Write a problem in llm-inferno's own form."""
+    assert problem.capacity is not None
+    return {
+        "acceleratorData": {"accelerators": [
+            {"name": a.name, "type": a.type, "multiplicity": a.devices, "cost": a.cost_per_hour}
+            for a in problem.accelerators]},
+        "modelData": {"models": [
+            {"name": p.model, "acc": p.accelerator, "accCount": p.accelerators_per_replica,
+             "maxBatchSize": p.max_batch_size, "atTokens": p.at_output_tokens,
+             "decodeParms": {"alpha": p.alpha_ms, "beta": p.beta_ms},
+             "prefillParms": {"gamma": p.gamma_ms, "delta": p.delta_ms}}
+            for p in problem.profiles]},
+        "serviceClassData": {"serviceClasses": [
+            {"name": c.name, "priority": c.priority, "modelTargets": [
+                {"model": model, "slo-itl": t.itl_ms or 0, "slo-ttft": t.ttft_ms or 0, "slo-tps": t.tps or 0}
+                for model, t in c.targets.items()]}
+            for c in problem.service_classes]},
+        "serverData": {"servers": [
+            {"name": s.name, "class": s.service_class, "model": s.model, "currentAlloc": {"load": {
+                "arrivalRate": s.load.rate_per_min, "AvgInTokens": s.load.input_tokens,
+                "AvgOutTokens": s.load.output_tokens}}}
+            for s in problem.servers if s.load]},
+        "capacityData": {"count": [{"type": name, "count": count} for name, count in problem.capacity.items()]},
+    }  # fmt: skip
+
+
+def test_a_fault_reads_as_one_line() -> None:
+    fault = Fault("must be at least 0, is -1", "pay, not earn", ("servers", 3, "load", "rate_per_s"), "a.yaml", 12)
+    assert str(fault) == "a.yaml:12: servers[3].load.rate_per_s: must be at least 0, is -1; pay, not earn"
+    assert re.fullmatch(r"[^\n]*", str(fault))
