@@ -18,8 +18,8 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-MOST_REPLICAS = 10**9
-"""A candidate that needs more replicas than this is none."""
+MOST_DEVICES = 10**12
+"""A candidate that takes more devices than this is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Rejected:
     ----------
     server, profile, batch_size : as in `Rows`.
     ttft_ms, itl_ms : latencies at the lowest admissible rate, the least there can be.
-    timeless : whether the profile's times are all 0, so that the rate would be unbounded.
+    timeless : whether requests would take no time, so that the rate would be unbounded.
     """
 
     server: IntArray
@@ -99,9 +99,9 @@ class Candidates:
     rejected: Rejected
 
     def one_per_accelerator(self) -> Candidates:
-        """Of each (server, accelerator), keep the batch size with the least cost; among equals the smallest."""
+        """Of each (server, accelerator), keep the batch size with the fewest replicas; among equals the smallest."""
         rows = self.rows
-        order = np.lexsort((rows.batch_size, rows.cost_per_hour, rows.accelerator, rows.server))
+        order = np.lexsort((rows.batch_size, rows.replicas, rows.accelerator, rows.server))
         first = np.ones(len(order), dtype=bool)
         pairs = np.stack((rows.server[order], rows.accelerator[order]))
         first[1:] = (pairs[:, 1:] != pairs[:, :-1]).any(axis=0)
@@ -112,7 +112,7 @@ class Candidates:
 
         Dropped are those that take more devices than there are of their type, and those for which the same server has
         another candidate no dearer that uses no more of any type: within a type in general, and whatever the type
-        where devices are not limited. Among equals the smallest batch stays.
+        where devices are not limited. Among equals the one with fewest devices stays, then with the smallest batch.
         """
         rows = self.rows
         if self.available is not None:
@@ -120,7 +120,7 @@ class Candidates:
             group, devices = rows.server * len(self.types) + rows.type, rows.devices
         else:
             group, devices = rows.server, np.zeros_like(rows.devices)
-        order = np.lexsort((rows.accelerator, rows.batch_size, devices, rows.cost_per_hour, group))
+        order = np.lexsort((rows.accelerator, rows.batch_size, rows.devices, devices, rows.cost_per_hour, group))
         # Within a group, by rising cost, a row stays if it takes fewer devices than all before it. Groups are told
         # apart by a falling offset, so one running minimum serves all of them.
         _, rank = np.unique(group[order], return_inverse=True)
@@ -188,7 +188,7 @@ class _ProfileTable:
     max_batch_size: FloatArray
     at_output_tokens: FloatArray
     cost_per_replica: FloatArray
-    devices_per_replica: IntArray
+    devices_per_replica: FloatArray
 
 
 def find_candidates(problem: Problem) -> Candidates:
@@ -250,7 +250,7 @@ def _profile_table(problem: Problem, types: tuple[str, ...]) -> _ProfileTable:
         max_batch_size=np.array([p.max_batch_size for p in profiles], dtype=float),
         at_output_tokens=_optional([p.at_output_tokens for p in profiles]),
         cost_per_replica=per_replica * np.array([a.cost_per_hour for a in accelerators], dtype=float),
-        devices_per_replica=per_replica * np.array([a.devices for a in accelerators], dtype=np.int64),
+        devices_per_replica=per_replica * np.array([a.devices for a in accelerators], dtype=float),
     )
 
 
@@ -324,13 +324,15 @@ def _analyse(
         itl_ms=np.where(loaded, servers.itl_ms[server], np.nan),
         tps=servers.tps[server],
     )
-    timeless = loaded & np.isinf(sizing.max_rate_per_s)
-    rate = np.where(loaded, sizing.analysis.throughput_per_s, np.nan)
     required = servers.required_per_s[server]
+    timeless = (required > 0) & np.isinf(sizing.max_rate_per_s)
+    rate = np.where(loaded, sizing.analysis.throughput_per_s, np.nan)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        needed = np.where(required > 0, np.ceil(required / rate), 0.0)
+        needed = np.where(required > 0, np.maximum(np.ceil(required / rate), 1.0), 0.0)
     replicas = np.maximum(needed, servers.min_replicas[server])
-    accepted = ~loaded | ((sizing.verdict != "infeasible") & ~timeless & (replicas <= MOST_REPLICAS))
+    devices = replicas * profiles.devices_per_replica[profile]
+    accepted = ~loaded | ((sizing.verdict != "infeasible") & ~timeless)
+    accepted &= devices <= MOST_DEVICES  # in floating point: whole numbers would overflow first
     replicas = np.where(accepted, replicas, 0).astype(np.int64)
     rows = Rows(
         server=server,
@@ -341,7 +343,7 @@ def _analyse(
         max_rate_per_s=rate,
         replicas=replicas,
         cost_per_hour=replicas * profiles.cost_per_replica[profile],
-        devices=replicas * profiles.devices_per_replica[profile],
+        devices=np.where(accepted, devices, 0).astype(np.int64),
     )
     out = ~accepted
     rejected = Rejected(

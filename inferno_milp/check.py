@@ -14,11 +14,12 @@ import numpy as np
 
 from inferno_milp.errors import PlanCheckError
 from inferno_milp.plan import Allocation, Plan, ServerPlan
-from inferno_milp.problem import Accelerator, Problem, Profile, Server, Targets
-from inferno_milp.queueing import analyze
+from inferno_milp.problem import Accelerator, Load, Problem, Profile, Server, Targets
+from inferno_milp.queueing import analyze, size
 
 RELATIVE = 1e-6
 """Tolerance on figures that are computed twice, in different order."""
+TIMES = ("alpha_ms", "beta_ms", "gamma_ms", "delta_ms", "kappa_ms")
 
 
 def check_plan(problem: Problem, plan: Plan, *, gap: float | None = None) -> None:
@@ -34,8 +35,9 @@ def check_plan(problem: Problem, plan: Plan, *, gap: float | None = None) -> Non
         With everything that does not agree.
     """
     violations = [
+        *_identity_violations(problem, plan),
         *_server_violations(problem, plan),
-        *_target_violations(problem, plan),
+        *_latency_violations(problem, plan),
         *_capacity_violations(problem, plan),
         *_total_violations(plan),
         *_status_violations(plan, gap),
@@ -49,18 +51,27 @@ def _pairs(problem: Problem, plan: Plan) -> Iterator[tuple[Server, ServerPlan]]:
     return ((server, by_name[server.name]) for server in problem.servers if server.name in by_name)
 
 
-def _same(one: float, other: float) -> bool:
-    return math.isclose(one, other, rel_tol=RELATIVE, abs_tol=1e-9)
+def _same(one: float | None, other: float) -> bool:
+    return one is not None and math.isclose(one, other, rel_tol=RELATIVE)
+
+
+def _identity_violations(problem: Problem, plan: Plan) -> Iterator[str]:
+    if (plan.problem_name, plan.currency) != (problem.name, problem.currency):
+        yield "the plan is for another problem, or in another currency"
+    if Counter(s.name for s in plan.servers) != Counter(s.name for s in problem.servers):
+        yield "the plan's servers are not the problem's"
+    priorities = {c.name: c.priority for c in problem.service_classes}
+    for server, planned in _pairs(problem, plan):
+        said = (planned.service_class, planned.model, planned.priority)
+        if said != (server.service_class, server.model, priorities[server.service_class]):
+            yield f"{server.name}: class, model or priority are not the server's"
 
 
 def _server_violations(problem: Problem, plan: Plan) -> Iterator[str]:
-    if Counter(s.name for s in plan.servers) != Counter(s.name for s in problem.servers):
-        yield "the plan's servers are not the problem's"
     accelerators = {a.name: a for a in problem.accelerators}
     profiles = {(p.model, p.accelerator): p for p in problem.profiles}
-    targets = {c.name: c.targets for c in problem.service_classes}
     for server, planned in _pairs(problem, plan):
-        required = _required_rate(server, targets[server.service_class][server.model])
+        required = _required_rate(server, problem.targets_of(server))
         if not _same(planned.required_rate_per_s, required):
             yield f"{server.name}: required rate {planned.required_rate_per_s}, should be {required}"
         offered = server.load.arrival_rate_per_s if server.load else 0.0
@@ -118,13 +129,15 @@ def _figure_faults(
         yield f"cost {allocation.cost_per_hour}, should be {pieces * accelerator.cost_per_hour}"
     if not _same(allocation.rate_per_s, allocation.share * required / allocation.replicas):
         yield "the rate of a replica is not its share of the required rate"
-    if allocation.max_rate_per_s is not None and allocation.rate_per_s > allocation.max_rate_per_s * (1 + RELATIVE):
-        yield f"rate {allocation.rate_per_s} above the highest, {allocation.max_rate_per_s}"
     if server.keep_accelerator and server.current and server.current.accelerator != allocation.accelerator:
         yield f"the server keeps {server.current.accelerator}"
     largest = _largest_batch(server, profile)
-    if not 1 <= allocation.batch_size <= largest:
+    if not _is_batch(allocation.batch_size) or allocation.batch_size > largest:
         yield f"batch size {allocation.batch_size}, at most {largest} fit"
+
+
+def _is_batch(batch_size: object) -> bool:
+    return isinstance(batch_size, int) and batch_size >= 1
 
 
 def _largest_batch(server: Server, profile: Profile) -> int:
@@ -133,45 +146,58 @@ def _largest_batch(server: Server, profile: Profile) -> int:
     return profile.max_batch_size if server.load is None else profile.largest_batch(server.load.output_tokens)
 
 
-def _target_violations(problem: Problem, plan: Plan) -> Iterator[str]:
-    """Evaluate every allocation at its rate again; compare with the figures given and with the targets."""
+def _latency_violations(problem: Problem, plan: Plan) -> Iterator[str]:
+    """Analyse and size every allocation again; compare with the figures given, and with the targets."""
     profiles = {(p.model, p.accelerator): p for p in problem.profiles}
-    targets = {c.name: c.targets for c in problem.service_classes}
-    chosen = [
-        (server, allocation, profiles[server.model, allocation.accelerator])
-        for server, planned in _pairs(problem, plan)
-        for allocation in planned.allocations
-        if server.load is not None and (server.model, allocation.accelerator) in profiles
-    ]
-    if not chosen:
-        return
-    loads = [server.load for server, _, _ in chosen if server.load is not None]
-    batches = np.array([allocation.batch_size for _, allocation, _ in chosen])
-    queues = [10 * a.batch_size if s.max_queue_size is None else s.max_queue_size for s, a, _ in chosen]
-    analysis = analyze(
-        problem.options.law,
-        **{f"{n}_ms": [getattr(p, f"{n}_ms") for _, _, p in chosen] for n in ("alpha", "beta", "gamma", "delta")},
-        kappa_ms=[p.kappa_ms for _, _, p in chosen],
-        input_tokens=[load.input_tokens for load in loads],
-        output_tokens=[load.output_tokens for load in loads],
-        max_batch=batches,
-        max_queue=queues,
-        rate_per_s=[a.rate_per_s for _, a, _ in chosen],
-    )
-    p95 = analysis.ttft_percentile(95)
-    for i, (server, allocation, _) in enumerate(chosen):
-        promised = targets[server.service_class][server.model]
+    chosen: list[tuple[Server, Load, Allocation, Profile]] = []
+    for server, planned in _pairs(problem, plan):
+        for a in planned.allocations:
+            profile = profiles.get((server.model, a.accelerator))
+            if server.load is None:
+                if {a.max_rate_per_s, a.ttft_ms, a.ttft_p95_ms, a.itl_ms, a.utilization} != {None}:
+                    yield f"{server.name} on {a.accelerator}: latencies without a load"
+            elif not _is_batch(a.batch_size) or not (math.isfinite(a.rate_per_s) and a.rate_per_s >= 0):
+                yield f"{server.name} on {a.accelerator}: batch {a.batch_size}, rate {a.rate_per_s} cannot be"
+            elif profile is not None:
+                chosen.append((server, server.load, a, profile))
+    if chosen:
+        yield from _compare_latencies(problem, chosen)
+
+
+def _compare_latencies(problem: Problem, chosen: list[tuple[Server, Load, Allocation, Profile]]) -> Iterator[str]:
+    batches = [allocation.batch_size for _, _, allocation, _ in chosen]
+    engines = {
+        **{name: [getattr(profile, name) for *_, profile in chosen] for name in TIMES},
+        "input_tokens": [load.input_tokens for _, load, _, _ in chosen],
+        "output_tokens": [load.output_tokens for _, load, _, _ in chosen],
+        "max_batch": batches,
+        "max_queue": [
+            10 * batch if server.max_queue_size is None else server.max_queue_size
+            for (server, *_), batch in zip(chosen, batches, strict=True)
+        ],
+    }
+    targets = [problem.targets_of(server) for server, *_ in chosen]
+    promised = {name: [getattr(t, name) or np.nan for t in targets] for name in ("ttft_ms", "itl_ms", "tps")}
+    at_rate = analyze(problem.options.law, **engines, rate_per_s=[a.rate_per_s for _, _, a, _ in chosen])
+    p95 = at_rate.ttft_percentile(95)
+    sized = size(problem.options.law, **engines, **promised)
+    for i, (server, _, a, _) in enumerate(chosen):
+        place = f"{server.name} on {a.accelerator}"
+        highest = float(sized.analysis.throughput_per_s[i])
         found = {
-            "TTFT": (analysis.ttft_ms[i], allocation.ttft_ms, promised.ttft_ms),
-            "TTFT p95": (p95[i], allocation.ttft_p95_ms, None),
-            "ITL": (analysis.itl_ms[i], allocation.itl_ms, promised.itl_ms),
-            "utilization": (analysis.utilization[i], allocation.utilization, None),
+            "highest rate": (highest, a.max_rate_per_s, None),
+            "TTFT": (float(at_rate.ttft_ms[i]), a.ttft_ms, targets[i].ttft_ms),
+            "TTFT p95": (float(p95[i]), a.ttft_p95_ms, None),
+            "ITL": (float(at_rate.itl_ms[i]), a.itl_ms, targets[i].itl_ms),
+            "utilization": (float(at_rate.utilization[i]), a.utilization, None),
         }
         for name, (value, said, target) in found.items():
-            if said is None or not _same(float(value), said):
-                yield f"{server.name} on {allocation.accelerator}: {name} {said}, should be {value}"
+            if not _same(said, value):
+                yield f"{place}: {name} {said}, should be {value}"
             if target is not None and value > target * (1 + RELATIVE):
-                yield f"{server.name} on {allocation.accelerator}: {name} {value} above its target {target}"
+                yield f"{place}: {name} {value} above its target {target}"
+        if a.rate_per_s > highest * (1 + RELATIVE):
+            yield f"{place}: rate {a.rate_per_s} above the highest, {highest}"
 
 
 def _capacity_violations(problem: Problem, plan: Plan) -> Iterator[str]:
@@ -179,8 +205,11 @@ def _capacity_violations(problem: Problem, plan: Plan) -> Iterator[str]:
     for server in plan.servers:
         for allocation in server.allocations:
             used[allocation.type] += allocation.devices
+    types = {a.type for a in problem.accelerators}
+    if Counter(use.type for use in plan.capacity) != Counter(types):
+        yield "the plan's types are not the problem's"
     said = {use.type: use for use in plan.capacity}
-    for name in used.keys() | said.keys():
+    for name in types | used.keys():
         use = said.get(name)
         available = None if problem.capacity is None else problem.capacity.get(name, 0)
         if use is None or use.used != used[name] or use.available != available:
@@ -191,18 +220,31 @@ def _capacity_violations(problem: Problem, plan: Plan) -> Iterator[str]:
 
 def _total_violations(plan: Plan) -> Iterator[str]:
     cost = math.fsum(a.cost_per_hour for server in plan.servers for a in server.allocations)
-    if plan.total_cost_per_hour is not None and not _same(plan.total_cost_per_hour, cost):
+    if plan.status in ("infeasible", "no_solution"):
+        if plan.total_cost_per_hour is not None or plan.objective is not None or plan.gap is not None:
+            yield f"status {plan.status}, but with a cost, an objective or a gap"
+        return
+    if not _same(plan.total_cost_per_hour, cost):
         yield f"total cost {plan.total_cost_per_hour}, recomputed {cost}"
-    if plan.total_cost_per_hour is None and cost:
-        yield "allocations without a total cost"
-    if plan.objective is not None and not _same(plan.objective, cost):
+    if plan.objective is None:
+        if plan.bound is not None or plan.gap is not None:
+            yield "a bound or a gap without an objective"
+        return
+    if not _same(plan.objective, cost):
         yield f"objective {plan.objective}, recomputed {cost}"
-    if plan.objective is not None and plan.bound is not None:
-        if plan.bound > plan.objective * (1 + RELATIVE) + 1e-9:
-            yield f"bound {plan.bound} above the cost {plan.objective}"
-        gap = max(plan.objective - plan.bound, 0.0) / plan.objective if plan.objective else 0.0
-        if plan.gap is None or not math.isclose(plan.gap, gap, rel_tol=1e-3, abs_tol=1e-9):
-            yield f"gap {plan.gap}, recomputed {gap}"
+    yield from _bound_violations(plan, cost)
+
+
+def _bound_violations(plan: Plan, cost: float) -> Iterator[str]:
+    if plan.bound is None:
+        if plan.gap is not None:
+            yield "a gap without a bound"
+        return
+    if not plan.bound <= cost * (1 + RELATIVE):
+        yield f"bound {plan.bound} above the cost {cost}"
+    gap = max(cost - plan.bound, 0.0) / cost if cost else 0.0
+    if plan.gap is None or not math.isclose(plan.gap, gap, rel_tol=1e-3, abs_tol=1e-9):
+        yield f"gap {plan.gap}, recomputed {gap}"
 
 
 def _status_violations(plan: Plan, gap: float | None) -> Iterator[str]:
@@ -213,5 +255,9 @@ def _status_violations(plan: Plan, gap: float | None) -> Iterator[str]:
         yield "status partial, but everybody is served"
     if plan.status in ("infeasible", "no_solution") and (allocated or plan.serves_all):
         yield f"status {plan.status}, but with allocations"
-    if plan.status == "optimal" and (plan.gap is None or (gap is not None and plan.gap > gap + 1e-9)):
-        yield f"status optimal with a gap of {plan.gap}, asked for {gap}"
+    if plan.status == "infeasible" and plan.bound is not None:
+        yield "status infeasible, but with a bound"
+    if plan.status == "optimal":
+        proven = plan.objective is not None and plan.bound is not None and plan.gap is not None
+        if not proven or (gap is not None and plan.gap is not None and not plan.gap <= gap + 2e-9):
+            yield f"status optimal with a gap of {plan.gap}, asked for {gap}"

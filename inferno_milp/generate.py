@@ -17,6 +17,7 @@ OUTPUT_TOKENS = (128, 1024)
 INPUT_TOKENS = (64, 512)
 MUCH_USED = 0.1
 """A type is used much if it takes at least this share of the cost of the plan without limits."""
+MOST_HALVINGS = 30
 NOT_MUCH_DEARER = 4.0
 """A server may be moved to candidates that cost at most this many times its cheapest."""
 SPARE = 1.12
@@ -41,7 +42,7 @@ def generate_problem(base: Problem, *, servers: int, tightness: float | None = 0
     Raises
     ------
     ValueError
-        If `servers` or `tightness` is not positive.
+        If `servers` or `tightness` is not positive, or nothing can serve a server of `base`.
     """
     if servers < 1:
         raise ValueError(f"servers must be at least 1, not {servers}")
@@ -52,12 +53,15 @@ def generate_problem(base: Problem, *, servers: int, tightness: float | None = 0
     server_speed = rng.lognormal(0, SERVER_SPEED_SIGMA, servers)
     pair_speed = rng.lognormal(0, PAIR_SPEED_SIGMA, (servers, len(position)))
     loads = _loads(base, servers, rng)
-    while True:
+    for _ in range(MOST_HALVINGS):
         problem = _build(base, loads, server_speed[:, None] * pair_speed, position)
         table = find_candidates(problem)
         if not table.unservable.size:
             break
         server_speed[table.unservable] /= 2
+    else:
+        origin = base.servers[int(table.unservable[0]) % len(base.servers)].name
+        raise ValueError(f"no accelerator can serve {origin} of {base.name}, however fast it is made")
     if tightness is None:
         return problem
     capacity = _capacity(table, tightness)

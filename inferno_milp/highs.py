@@ -9,24 +9,18 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-import highspy
 import numpy as np
 
 from inferno_milp._pyomo import generate_standard_repn, pyo
-from inferno_milp.errors import InfernoError
-
-Result = Literal["optimal", "feasible", "infeasible", "no_solution"]
-
-
-class SolverError(InfernoError):
-    """HiGHS refused a model or an option, or ended in a way that is none of the known outcomes."""
+from inferno_milp.highs_child import run_in_child
+from inferno_milp.highs_engine import Program, Result, SolverError, run
 
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """What HiGHS found.
+    """What HiGHS found; the values are in the model.
 
     Attributes
     ----------
@@ -42,29 +36,13 @@ class Solution:
     wall_s: float
 
 
-class _SilentHighs(highspy.Highs):  # type: ignore[misc]  # highspy has no types
-    """HiGHS that writes nothing to stdout, which holds results alone.
-
-    From 1.16 on its constructor enables callbacks, and with that prints a banner, before an option can be set.
-    """
-
-    def enableCallbacks(self) -> Any:  # noqa: N802 - the name is HiGHS's
-        self.setOptionValue("output_flag", False)
-        return super().enableCallbacks()
-
-
-def version() -> str:
-    """Return the version of HiGHS."""
-    return str(_SilentHighs().version())
-
-
 def solve_with_highs(model: pyo.ConcreteModel, *, time_limit_s: float | None, gap: float) -> Solution:
     """Minimise a linear model of bounded integer and continuous variables, and load the solution into it.
 
     Parameters
     ----------
-    time_limit_s : seconds for HiGHS; None is no limit.
-    gap : relative gap at which it may stop.
+    time_limit_s : seconds for all of it, a hard stop; None is no limit.
+    gap : relative gap at which HiGHS may stop.
 
     Raises
     ------
@@ -73,40 +51,23 @@ def solve_with_highs(model: pyo.ConcreteModel, *, time_limit_s: float | None, ga
     """
     start = time.perf_counter()
     variables = list(model.component_data_objects(pyo.Var, active=True))
-    solver = _SilentHighs()
-    _set(solver, "output_flag", False)
-    _set(solver, "mip_rel_gap", gap)
-    _set(solver, "mip_abs_gap", 1e-9)
     program = _as_arrays(model, variables)
-    if time_limit_s is not None:
-        _set(solver, "time_limit", max(time_limit_s - (time.perf_counter() - start), 0.0))
-    if solver.passModel(program) == highspy.HighsStatus.kError:
-        raise SolverError("HiGHS refused the model")
-    if solver.run() == highspy.HighsStatus.kError:
-        raise SolverError("HiGHS failed while solving")
-    outcome, objective, bound = _outcome(solver)
-    if objective is not None:
-        for variable, value in zip(variables, solver.getSolution().col_value, strict=True):
+    if time_limit_s is None:
+        found = run(program, gap=gap, time_limit_s=None)
+    else:
+        left_s = time_limit_s - (time.perf_counter() - start)
+        found = run_in_child(program, gap=gap, time_limit_s=left_s)
+    if found.values is not None:
+        for variable, value in zip(variables, found.values.tolist(), strict=True):
             variable.set_value(round(value) if variable.is_integer() else value, skip_validation=True)
-    return Solution(outcome, objective, bound, time.perf_counter() - start)
+    return Solution(found.result, found.objective, found.bound, time.perf_counter() - start)
 
 
-def _set(solver: Any, name: str, value: Any) -> None:
-    if solver.setOptionValue(name, value) != highspy.HighsStatus.kOk:
-        raise SolverError(f"HiGHS refused the option {name} = {value!r}")
-
-
-def _as_arrays(model: pyo.ConcreteModel, variables: list[Any]) -> Any:
-    """Lay the model out as HiGHS's own structure, row by row."""
+def _as_arrays(model: pyo.ConcreteModel, variables: list[Any]) -> Program:
+    """Lay the model out as arrays, row by row."""
     column = {id(variable): i for i, variable in enumerate(variables)}
-    program = highspy.HighsLp()
-    program.num_col_ = len(variables)
-    program.col_cost_, program.offset_ = _costs(model, column)
+    costs, offset = _costs(model, column)
     bounds = [variable.bounds for variable in variables]
-    program.col_lower_ = np.array([-math.inf if low is None else low for low, _ in bounds], dtype=float)
-    program.col_upper_ = np.array([math.inf if high is None else high for _, high in bounds], dtype=float)
-    whole, real = highspy.HighsVarType.kInteger, highspy.HighsVarType.kContinuous
-    program.integrality_ = [whole if variable.is_integer() else real for variable in variables]
     starts: list[int] = [0]
     columns: list[int] = []
     values: list[float] = []
@@ -119,13 +80,18 @@ def _as_arrays(model: pyo.ConcreteModel, variables: list[Any]) -> Any:
         starts.append(len(columns))
         lower.append(-math.inf if constraint.lb is None else constraint.lb - constant)
         upper.append(math.inf if constraint.ub is None else constraint.ub - constant)
-    program.num_row_ = len(lower)
-    program.row_lower_, program.row_upper_ = np.array(lower, dtype=float), np.array(upper, dtype=float)
-    program.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-    program.a_matrix_.start_ = np.array(starts, dtype=np.int32)
-    program.a_matrix_.index_ = np.array(columns, dtype=np.int32)
-    program.a_matrix_.value_ = np.array(values, dtype=float)
-    return program
+    return Program(
+        costs=costs,
+        offset=offset,
+        lower=np.array([-math.inf if low is None else low for low, _ in bounds], dtype=float),
+        upper=np.array([math.inf if high is None else high for _, high in bounds], dtype=float),
+        whole=np.array([variable.is_integer() for variable in variables], dtype=bool),
+        starts=np.array(starts, dtype=np.int32),
+        columns=np.array(columns, dtype=np.int32),
+        values=np.array(values, dtype=float),
+        row_lower=np.array(lower, dtype=float),
+        row_upper=np.array(upper, dtype=float),
+    )
 
 
 def _costs(model: pyo.ConcreteModel, column: dict[int, int]) -> tuple[np.ndarray[Any, Any], float]:
@@ -146,24 +112,3 @@ def _linear(expression: Any, column: dict[int, int]) -> tuple[dict[int, float], 
     # No variable stands twice: Pyomo has added like terms up.
     terms = {column[id(v)]: float(c) for v, c in zip(form.linear_vars, form.linear_coefs, strict=True)}
     return terms, float(form.constant)
-
-
-def _outcome(solver: Any) -> tuple[Result, float | None, float | None]:
-    status, info = solver.getModelStatus(), solver.getInfo()
-    statuses = highspy.HighsModelStatus
-    has_solution = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
-    if status in (statuses.kInfeasible, statuses.kUnboundedOrInfeasible):
-        return "infeasible", None, None
-    if status in (statuses.kOptimal, statuses.kModelEmpty):
-        objective = float(info.objective_function_value)
-        return "optimal", objective, min(float(info.mip_dual_bound), objective) if _is_mip(solver) else objective
-    if status not in (statuses.kTimeLimit, statuses.kInterrupt, statuses.kSolutionLimit):
-        raise SolverError(f"HiGHS stopped with status {solver.modelStatusToString(status)!r}")
-    bound = float(info.mip_dual_bound) if _is_mip(solver) and math.isfinite(info.mip_dual_bound) else None
-    if not has_solution:
-        return "no_solution", None, bound
-    return "feasible", float(info.objective_function_value), bound
-
-
-def _is_mip(solver: Any) -> bool:
-    return any(kind != highspy.HighsVarType.kContinuous for kind in solver.getLp().integrality_)

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from inferno_milp._pyomo import LinearExpression, pyo
 from inferno_milp.candidates import Candidates
 from inferno_milp.choice import Choice
-from inferno_milp.highs import solve_with_highs, version
+from inferno_milp.highs import solve_with_highs
+from inferno_milp.highs_engine import version
 
 NAME = "milp (HiGHS)"
 
@@ -129,6 +130,9 @@ def find_shortfall(candidates: Candidates, *, time_limit_s: float) -> dict[str, 
     model.choose = pyo.Var(model.CANDIDATES, domain=pyo.Binary)
     model.extra = pyo.Var(model.TYPES, domain=pyo.NonNegativeIntegers, doc="devices of type t to add")
     prices = device_prices(candidates)
+    # A device that costs nothing still counts a little: nobody wants more of them than it takes.
+    least = min((price for price in prices if price > 0), default=1.0)
+    prices = [price or 1e-6 * least for price in prices]
     model.price = pyo.Objective(
         expr=LinearExpression(
             linear_coefs=[prices[t] for t in model.TYPES], linear_vars=[model.extra[t] for t in model.TYPES]

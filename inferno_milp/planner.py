@@ -14,10 +14,10 @@ import numpy as np
 from inferno_milp._pyomo import pyo
 from inferno_milp.candidates import Candidates, find_candidates
 from inferno_milp.check import check_plan
-from inferno_milp.choice import Choice
+from inferno_milp.choice import Choice, Outcome
 from inferno_milp.errors import OptionError
 from inferno_milp.greedy import solve_greedy
-from inferno_milp.highs import version
+from inferno_milp.highs_engine import version
 from inferno_milp.milp import NAME, find_shortfall, solve_milp
 from inferno_milp.milp import build_model as make_program
 from inferno_milp.plan import Allocation, CapacityUse, Plan, ServerPlan, SolverRun, Status
@@ -40,12 +40,13 @@ def build_model(problem: Problem) -> pyo.ConcreteModel:
     Raises
     ------
     OptionError
-        If a server has no candidate: there is no program then, and `optimize` says why.
+        If a server has no candidate that fits: there is no program then.
     """
-    candidates = find_candidates(problem).undominated()
+    table = find_candidates(problem)
+    candidates = table.undominated()
     if candidates.unservable.size:
-        names = ", ".join(problem.servers[s].name for s in candidates.unservable)
-        raise OptionError(f"no program: no accelerator can serve {names}")
+        reasons = [f"{problem.servers[s].name}: {why_no_candidate(table, s)}" for s in candidates.unservable.tolist()]
+        raise OptionError(f"there is no program to build: {'; '.join(reasons)}")
     return make_program(candidates)
 
 
@@ -62,7 +63,8 @@ def optimize(
     Parameters
     ----------
     solver : "milp" proves its plan; "greedy" is the heuristic of llm-inferno, for comparison.
-    time_limit_s : seconds for everything; None is no limit. A plan found in time but not proven has status "feasible".
+    time_limit_s : seconds; None is no limit. The solver is stopped when they are up, and a plan found but not proven
+        by then has status "feasible". The analysis of the candidates and the check of the plan are not cut short.
     gap : relative gap between cost and bound at which a plan counts as optimal; 0 asks for the very least cost.
     on_stage : called with the name of each stage as it begins: "candidates", "build", "solve".
 
@@ -134,21 +136,33 @@ def _run_greedy(table: Candidates, clock: _Clock) -> Choice:
 def _run_milp(table: Candidates, clock: _Clock, gap: float) -> Choice:
     with clock.stage("build"):
         candidates = table.undominated()
-        blocked = candidates.unservable.size > 0
-        model = None if blocked or not len(candidates.rows) else make_program(candidates)
+        if candidates.unservable.size:
+            return _without_solving(candidates, "infeasible", None)
+        if not len(candidates.rows):
+            return _without_solving(candidates, "optimal", 0.0)
+        if clock.left_s == 0:
+            return _without_solving(candidates, "no_solution", None)
+        model = make_program(candidates)
     with clock.stage("solve"):
-        if model is not None:
-            return solve_milp(candidates, model, time_limit_s=clock.left_s, gap=gap)
-        return Choice(
-            candidates=candidates,
-            rows=np.empty(0, dtype=np.intp),
-            outcome="infeasible" if blocked else "optimal",
-            objective=None if blocked else 0.0,
-            bound=None if blocked else 0.0,
-            solver=NAME,
-            version=version(),
-            wall_s=0.0,
-        )
+        return solve_milp(candidates, model, time_limit_s=clock.left_s, gap=gap)
+
+
+def _without_solving(candidates: Candidates, outcome: Outcome, objective: float | None) -> Choice:
+    return Choice(
+        candidates=candidates,
+        rows=np.empty(0, dtype=np.intp),
+        outcome=outcome,
+        objective=objective,
+        bound=objective,
+        solver=NAME,
+        version=version(),
+        wall_s=0.0,
+    )
+
+
+def relative_gap(cost: float, bound: float) -> float:
+    """Return (cost − bound) / cost; 0 where the cost is 0 or not above the bound."""
+    return max(cost - bound, 0.0) / cost if cost > 0 else 0.0
 
 
 STATUS: dict[str, Status] = {
@@ -168,11 +182,11 @@ def _assemble(table: Candidates, choice: Choice, clock: _Clock) -> Plan:
     served = all(server.meets_targets for server in servers)
     status = STATUS.get(choice.outcome, "feasible" if served else "partial")
     without_plan = status in ("infeasible", "no_solution")
-    # The objective is the price, summed as the check sums it; the solver's own value only differs by its tolerances.
     cost = math.fsum(a.cost_per_hour for found in allocations.values() for a in found)
-    objective = None if choice.objective is None else cost
-    bound = choice.bound if objective is None or choice.bound is None else min(choice.bound, cost)
-    proven = objective is not None and bound is not None
+    objective, bound = choice.objective, choice.bound
+    # Rounding alone may lift a bound above the cost; more than that is left for the check to refuse.
+    if objective is not None and bound is not None and cost < bound <= cost * (1 + 1e-9):
+        bound = cost
     capacity = table.problem.capacity
     return Plan(
         problem_name=table.problem.name,
@@ -181,7 +195,7 @@ def _assemble(table: Candidates, choice: Choice, clock: _Clock) -> Plan:
         total_cost_per_hour=None if without_plan else cost,
         objective=objective,
         bound=bound,
-        gap=((cost - bound) / cost if cost else 0.0) if proven and bound is not None else None,
+        gap=None if objective is None or bound is None else relative_gap(cost, bound),
         solver=SolverRun(choice.solver, choice.version, choice.wall_s),
         stages_s=clock.stages_s,
         servers=servers,

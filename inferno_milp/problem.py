@@ -271,6 +271,11 @@ class Problem(Sections):
             raise InputError(faults)
         return self
 
+    def targets_of(self, server: Server) -> Targets:
+        """Return the targets of one of the problem's servers."""
+        service_class = next(c for c in self.service_classes if c.name == server.service_class)
+        return service_class.targets[server.model]
+
     def with_options(self, **changes: Any) -> Problem:
         """Return the same problem with other options, named as the fields of `Options`."""
         return self.model_copy(update={"options": Options(**{**self.options.model_dump(), **changes})})

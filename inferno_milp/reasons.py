@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from inferno_milp.candidates import MOST_REPLICAS, Candidates
+from inferno_milp.candidates import MOST_DEVICES, Candidates
 from inferno_milp.problem import Targets
 
 
@@ -48,26 +49,35 @@ def find_rejections(candidates: Candidates, servers: Sequence[int] | None = None
 
 
 def _failed_rows(candidates: Candidates) -> dict[tuple[int, int], int]:
-    """For each (server, accelerator), the rejected row of the smallest batch."""
+    """For each (server, accelerator), the rejected row that comes nearest to the targets."""
     problem, rejected = candidates.problem, candidates.rejected
     position = {a.name: i for i, a in enumerate(problem.accelerators)}
+    over = _over_targets(candidates, np.arange(len(rejected.server)))
     result: dict[tuple[int, int], int] = {}
-    for i, (s, p) in enumerate(zip(rejected.server.tolist(), rejected.profile.tolist(), strict=True)):
-        result.setdefault((s, position[problem.profiles[p].accelerator]), i)
+    for i in np.argsort(over, kind="stable").tolist():
+        accelerator = problem.profiles[rejected.profile[i]].accelerator
+        result.setdefault((int(rejected.server[i]), position[accelerator]), i)
     return result
+
+
+def _over_targets(candidates: Candidates, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+    """By what factor rejected rows miss the target that they miss most."""
+    rejected = candidates.rejected
+    targets = [targets_of(candidates, s) for s in rejected.server[rows].tolist()]
+    over_ttft = rejected.ttft_ms[rows] / np.array([t.ttft_ms or np.inf for t in targets])
+    over_itl = rejected.itl_ms[rows] / np.array([t.itl_ms or np.inf for t in targets])
+    return np.asarray(np.maximum(over_ttft, over_itl))
 
 
 def targets_of(candidates: Candidates, server: int) -> Targets:
     """Return the targets of a server."""
-    chosen = candidates.problem.servers[server]
-    service_class = next(c for c in candidates.problem.service_classes if c.name == chosen.service_class)
-    return service_class.targets[chosen.model]
+    return candidates.problem.targets_of(candidates.problem.servers[server])
 
 
 def _misses(candidates: Candidates, i: int, targets: Targets) -> str:
     rejected = candidates.rejected
     if rejected.timeless[i]:
-        return "the profile's times are all 0: no rate follows from them"
+        return "by its profile such requests take no time at all, and no rate follows from that"
     misses = [
         f"{name} at least {_above(least, target)} ms at batch {rejected.batch_size[i]}, target {_plain(target)} ms"
         for name, least, target in (
@@ -76,7 +86,7 @@ def _misses(candidates: Candidates, i: int, targets: Targets) -> str:
         )
         if target is not None and least > target
     ]
-    return "; ".join(misses) or f"would take more than {MOST_REPLICAS:,} replicas"
+    return "; ".join(misses) or f"would take more than {MOST_DEVICES:,} devices"
 
 
 def _above(least: float, target: float) -> str:
@@ -112,13 +122,8 @@ def _nearest_miss(candidates: Candidates, server: int) -> int | None:
     """Position of the rejected row that misses the server's targets by the least factor; None if a row is good."""
     if (candidates.rows.server == server).any():
         return None
-    rejected, targets = candidates.rejected, targets_of(candidates, server)
-    rows = np.flatnonzero(rejected.server == server)
-    if not rows.size:
-        return None
-    over_ttft = rejected.ttft_ms[rows] / (targets.ttft_ms or np.inf)
-    over_itl = rejected.itl_ms[rows] / (targets.itl_ms or np.inf)
-    return int(rows[np.argmin(np.maximum(over_ttft, over_itl))])
+    rows = np.flatnonzero(candidates.rejected.server == server)
+    return int(rows[np.argmin(_over_targets(candidates, rows))]) if rows.size else None
 
 
 def _too_large(candidates: Candidates, server: int) -> str:

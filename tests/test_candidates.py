@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import make_problem, problem_data, with_server
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import make_problem, problem_data, with_server
 from inferno_milp.candidates import Candidates, find_candidates
+from inferno_milp.planner import optimize
 from inferno_milp.problem import Problem
 from inferno_milp.queueing import size
 from inferno_milp.reasons import find_rejections, why_no_candidate
@@ -128,6 +129,33 @@ class TestRequiredRate:
         assert names(find_candidates(Problem.model_validate(data))) == ["B", "2xB"]
 
 
+def test_free_devices_are_not_wasted() -> None:
+    """Among equal costs the fewest devices win, and greedy finds room for the server."""
+    free = [{**a, "cost_per_hour": 0.0} for a in problem_data()["accelerators"]]
+    servers = [{**problem_data()["servers"][0], "load": {**LOAD, "rate_per_s": 20.0}}]
+    problem = make_problem(accelerators=free, servers=servers, capacity={"A": 5, "B": 0})
+    problem = problem.with_options(batch_sizes="every")
+    table = find_candidates(problem)
+    least = table.rows.replicas[table.rows.accelerator == 0].min()
+    assert table.one_per_accelerator().rows.replicas[0] == least == 5
+    assert optimize(problem, solver="greedy").serves_all
+    unlimited = optimize(problem.with_unlimited_capacity()).servers[0].allocations[0]
+    assert unlimited.devices == table.rows.devices.min()
+
+
+def test_more_devices_than_can_be_counted() -> None:
+    accelerators = [{**a, "devices": 10**9} for a in problem_data()["accelerators"]]
+    profiles = [{**p, "accelerators_per_replica": 10**9} for p in problem_data()["profiles"]]
+    table = find_candidates(make_problem(accelerators=accelerators, profiles=profiles))
+    assert len(table.rows) == 0
+    assert {r.reason for r in find_rejections(table)} == {"would take more than 1,000,000,000,000 devices"}
+
+
+def test_the_least_rate_still_takes_a_replica() -> None:
+    table = find_candidates(with_server(load={**LOAD, "rate_per_s": 5e-324}))
+    assert table.rows.replicas.tolist() == [1, 1, 1]
+
+
 class TestReasons:
     def reasons(self, **changes: Any) -> dict[str, str]:
         return {r.accelerator: r.reason for r in find_rejections(find_candidates(make_problem(**changes)))}
@@ -152,7 +180,21 @@ class TestReasons:
     def test_no_time(self) -> None:
         profiles = problem_data()["profiles"]
         profiles[0] |= {"alpha_ms": 0.0, "beta_ms": 0.0, "gamma_ms": 0.0, "delta_ms": 0.0}
-        assert self.reasons(profiles=profiles)["A"] == "the profile's times are all 0: no rate follows from them"
+        assert self.reasons(profiles=profiles)["A"].startswith("by its profile such requests take no time")
+
+    def test_of_every_batch_size_the_nearest_is_named(self) -> None:
+        """At the lowest rate the time to first token falls with the batch, so the smallest batch is not the nearest."""
+        data = problem_data(service_classes=[{"name": "gold", "targets": {"m": {"ttft_ms": 14.0000001}}}])
+        problem = Problem.model_validate(data).with_options(batch_sizes="every")
+        table = find_candidates(problem)
+        reasons = {r.accelerator: r.reason for r in find_rejections(table)}
+        sizing = size(
+            "inferno", alpha_ms=8.0, beta_ms=0.1, gamma_ms=10.0, delta_ms=0.02, input_tokens=200, output_tokens=100,
+            max_batch=np.arange(1, 65), ttft_ms=14.0000001,
+        )  # fmt: skip
+        assert set(sizing.verdict) == {"infeasible"}
+        nearest = int(np.argmin(sizing.analysis.ttft_ms)) + 1
+        assert f"at batch {nearest}, target 14.0000001 ms" in reasons["B"]
 
     def test_nearest_miss(self) -> None:
         classes = [{"name": "gold", "targets": {"m": {"itl_ms": 2.0}}}]

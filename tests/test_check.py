@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -55,7 +56,7 @@ TAMPERED: dict[str, tuple[Callable[[Plan], Plan], str]] = {
     "batch beyond the server's": (lambda p: with_allocation(p, 2, batch_size=17), "at most 16 fit"),
     "share": (lambda p: with_allocation(p, 0, share=0.5), "shares do not add up to 1"),
     "rate": (lambda p: with_allocation(p, 0, rate_per_s=1.0), "not its share of the required rate"),
-    "highest rate": (lambda p: with_allocation(p, 0, max_rate_per_s=1.0), "above the highest"),
+    "highest rate": (lambda p: with_allocation(p, 0, max_rate_per_s=1.0), "highest rate 1.0, should be 21.2"),
     "TTFT": (lambda p: with_allocation(p, 0, ttft_ms=1.0), "TTFT 1.0, should be"),
     "TTFT p95": (lambda p: with_allocation(p, 0, ttft_p95_ms=1.0), "TTFT p95 1.0, should be"),
     "TTFT not told": (lambda p: with_allocation(p, 0, ttft_ms=None), "TTFT None, should be"),
@@ -71,12 +72,25 @@ TAMPERED: dict[str, tuple[Callable[[Plan], Plan], str]] = {
     "used devices": (lambda p: replace(p, capacity=(CapacityUse("H100", 6, 4), *p.capacity[:2])), "recounted 5 of 6"),
     "available devices": (lambda p: replace(p, capacity=(*p.capacity[:2], CapacityUse("H100", 99, 5))), "of 6"),
     "total cost": (lambda p: replace(p, total_cost_per_hour=1.0), "total cost 1.0, recomputed 38.3"),
-    "no total cost": (lambda p: replace(p, total_cost_per_hour=None), "allocations without a total cost"),
+    "no total cost": (lambda p: replace(p, total_cost_per_hour=None), "total cost None, recomputed 38.3"),
     "objective": (lambda p: replace(p, objective=1.0), "objective 1.0, recomputed 38.3"),
     "bound": (lambda p: replace(p, bound=50.0), "bound 50.0 above the cost"),
     "gap": (lambda p: replace(p, bound=30.0), "recomputed 0.2167"),
     "no gap": (lambda p: replace(p, gap=None), "status optimal with a gap of None"),
     "gap above what was asked": (lambda p: replace(p, bound=0.9 * 38.3, gap=0.1), "asked for 0.0001"),
+    "no bound": (lambda p: replace(p, bound=None, gap=None), "status optimal with a gap of None"),
+    "no objective": (lambda p: replace(p, objective=None), "a bound or a gap without an objective"),
+    "a gap that is no number": (lambda p: replace(p, gap=math.nan), "gap nan"),
+    "another problem": (lambda p: replace(p, problem_name="x"), "another problem"),
+    "another currency": (lambda p: replace(p, currency="eur"), "another currency"),
+    "priority": (lambda p: with_server(p, 0, priority=3), "class, model or priority"),
+    "model": (lambda p: with_server(p, 0, model="chat-70b"), "class, model or priority"),
+    "a type left out": (lambda p: replace(p, capacity=p.capacity[1:]), "types are not the problem's"),
+    "a type twice": (lambda p: replace(p, capacity=(*p.capacity, p.capacity[0])), "types are not the problem's"),
+    "batch of nothing": (lambda p: with_allocation(p, 0, batch_size=0), "batch size 0"),
+    "half a batch": (lambda p: with_allocation(p, 0, batch_size=3.5), "batch size 3.5"),
+    "negative rate": (lambda p: with_allocation(p, 0, rate_per_s=-1.0), "rate -1.0 cannot be"),
+    "latency without a load": (lambda p: with_allocation(p, 5, ttft_ms=1.0), "latencies without a load"),
     "status partial": (lambda p: replace(p, status="partial"), "but everybody is served"),
     "status infeasible": (lambda p: replace(p, status="infeasible"), "but with allocations"),
 }  # fmt: skip
@@ -107,6 +121,44 @@ def test_all_that_is_wrong_is_told(problem: im.Problem, plan: Plan) -> None:
     with pytest.raises(im.PlanCheckError) as caught:
         check_plan(problem, replace(with_allocation(plan, 0, itl_ms=1.0), bound=50.0, status="partial"))
     assert len(caught.value.violations) >= 3
+
+
+def test_too_few_replicas_though_all_figures_agree(problem: im.Problem, plan: Plan) -> None:
+    """One replica carries what three should: all figures are those of one, and yet it is wrong."""
+    served = plan.servers[4]
+    old = served.allocations[0]
+    profile = next(p for p in problem.profiles if (p.model, p.accelerator) == (served.model, old.accelerator))
+    load = problem.servers[4].load
+    assert load is not None
+    alone = im.analyze(
+        "inferno", alpha_ms=profile.alpha_ms, beta_ms=profile.beta_ms, gamma_ms=profile.gamma_ms,
+        delta_ms=profile.delta_ms, input_tokens=load.input_tokens, output_tokens=load.output_tokens,
+        max_batch=old.batch_size, max_queue=1000, rate_per_s=served.required_rate_per_s,
+    )  # fmt: skip
+    one = replace(
+        old, replicas=1, devices=1, cost_per_hour=2.2, rate_per_s=served.required_rate_per_s,
+        ttft_ms=float(alone.ttft_ms), ttft_p95_ms=float(alone.ttft_percentile(95)), itl_ms=float(alone.itl_ms),
+        utilization=float(alone.utilization),
+    )  # fmt: skip
+    cost = 38.3 - 4.4
+    capacity = tuple(replace(use, used=use.used - 2) if use.type == "A100" else use for use in plan.capacity)
+    cheaper = replace(
+        with_server(plan, 4, allocations=(one,)),
+        total_cost_per_hour=cost, objective=cost, bound=cost, gap=0.0, capacity=capacity,
+    )  # fmt: skip
+    with pytest.raises(im.PlanCheckError) as caught:
+        check_plan(problem, cheaper)
+    (violation,) = caught.value.violations
+    assert "rate 15.0 above the highest, 6.8" in violation
+
+
+def test_figures_of_an_infeasible_plan(instances: Path) -> None:
+    problem = im.read_problem(instances / "infeasible.yaml")
+    plan = im.optimize(problem)
+    check_plan(problem, plan)
+    for change in ({"total_cost_per_hour": 0.0}, {"objective": 0.0}, {"bound": 1.0}, {"status": "optimal"}):
+        with pytest.raises(im.PlanCheckError):
+            check_plan(problem, replace(plan, **change))
 
 
 def test_a_good_plan_passes(problem: im.Problem, plan: Plan) -> None:

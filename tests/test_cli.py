@@ -8,11 +8,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import yaml
-from conftest import ROOT, problem_data
 
+from conftest import ROOT, problem_data
 from inferno_milp import cli
 
 LIMITED, SMALL = str(ROOT / "instances" / "limited.yaml"), str(ROOT / "instances" / "small.yaml")
@@ -76,10 +77,36 @@ class TestOptimize:
         _, out, _ = run(capsys, SMALL)
         lines = out.splitlines()
         assert lines[0].split() == (
-            "server model accelerator repl. batch usd/h TTFT ms p95 ITL ms load/min util.".split()
+            [
+                "server",
+                "model",
+                "accelerator",
+                "repl.",
+                "batch",
+                "usd/h",
+                "TTFT",
+                "ms",
+                "p95",
+                "ITL",
+                "ms",
+                "load/min",
+                "util.",
+            ]
         )
-        assert lines[1].split() == "interactive-chat-8b chat-8b H100 1 372 4 218 218 8.57 720 7%".split()
-        assert lines[6].split() == "standby chat-8b L4 1 24 0.7 – – – 0".split()
+        assert lines[1].split() == [
+            "interactive-chat-8b",
+            "chat-8b",
+            "H100",
+            "1",
+            "372",
+            "4",
+            "218",
+            "218",
+            "8.57",
+            "720",
+            "7%",
+        ]
+        assert lines[6].split() == ["standby", "chat-8b", "L4", "1", "24", "0.7", "–", "–", "–", "0"]
 
 
 class TestOutput:
@@ -130,7 +157,10 @@ class TestOutput:
         assert done.returncode == 0
         assert "\x1b" not in done.stdout
         assert done.stderr == ""
-        assert any(line.startswith("Premium  mixtral_8_7b") and line.rstrip().endswith("%") for line in done.stdout.splitlines())
+        assert any(
+            line.startswith("Premium  mixtral_8_7b") and line.rstrip().endswith("%")
+            for line in done.stdout.splitlines()
+        )
 
     def test_a_reader_that_leaves(self) -> None:
         """`| head -1`: no complaint, and nothing that looks like a failure of the program."""
@@ -275,9 +305,22 @@ class TestOtherSubcommands:
         assert len(out.splitlines()) == 1 + 10 + 2
         assert "highest rate: 21.2628 requests/s (1275.77 per minute), with TTFT ≤ 500 ms and ITL ≤ 25 ms" in out
 
-    ENGINE = (
-        "--alpha-ms 20 --beta-ms 0.4 --gamma-ms 5 --delta-ms 0.1 --input-tokens 128 --output-tokens 64 --max-batch 16"
-    ).split()
+    ENGINE: ClassVar = [
+        "--alpha-ms",
+        "20",
+        "--beta-ms",
+        "0.4",
+        "--gamma-ms",
+        "5",
+        "--delta-ms",
+        "0.1",
+        "--input-tokens",
+        "128",
+        "--output-tokens",
+        "64",
+        "--max-batch",
+        "16",
+    ]
 
     def test_analyze_an_engine(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         target = tmp_path / "a.csv"

@@ -53,7 +53,9 @@ def test_distributions(base: im.Problem) -> None:
     assert {load.output_tokens for load in loads if load} <= set(range(128, 1025))
     assert {load.input_tokens for load in loads if load} <= set(range(64, 513))
     of_base = {(p.model, p.accelerator): p.alpha_ms for p in base.profiles}
-    speeds = np.array([np.log(p.alpha_ms / of_base[p.model.rsplit("-", 1)[0], p.accelerator]) for p in problem.profiles])
+    speeds = np.array(
+        [np.log(p.alpha_ms / of_base[p.model.rsplit("-", 1)[0], p.accelerator]) for p in problem.profiles]
+    )
     by_server = speeds.reshape(count, -1)
     assert np.std(by_server.mean(axis=1)) == pytest.approx(0.35, rel=0.1)
     assert by_server.std(axis=1).mean() == pytest.approx(0.15, rel=0.1)
@@ -61,6 +63,15 @@ def test_distributions(base: im.Problem) -> None:
 
 def test_everybody_can_be_served_alone(base: im.Problem) -> None:
     assert not find_candidates(generate_problem(base, servers=200, tightness=None, seed=9)).unservable.size
+
+
+def test_a_server_that_nothing_can_serve(base: im.Problem) -> None:
+    classes = tuple(
+        c.model_copy(update={"targets": {m: t.model_copy(update={"ttft_ms": 1e-12}) for m, t in c.targets.items()}})
+        for c in base.service_classes
+    )
+    with pytest.raises(ValueError, match="no accelerator can serve"):
+        generate_problem(base.model_copy(update={"service_classes": classes}), servers=3)
 
 
 @pytest.mark.parametrize(("options", "word"), [({"servers": 0}, "servers"), ({"servers": 3, "tightness": 0}, "tight")])

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from conftest import make_problem, problem_data
-
 import inferno_milp as im
+from conftest import make_problem, problem_data
 
 LOAD = {"rate_per_s": 60.0, "input_tokens": 200.0, "output_tokens": 100.0}
 TARGETS = {"m": {"ttft_ms": 1000.0, "itl_ms": 30.0}}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
 
 import inferno_milp as im
+from conftest import ROOT
 
 PROVEN: dict[str, float | None] = {
     "infeasible.yaml": None,

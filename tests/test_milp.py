@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import DATA, make_problem, problem_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import inferno_milp as im
-from inferno_milp import milp
+from conftest import DATA, make_problem, problem_data
+from inferno_milp import highs_child, milp
 from inferno_milp._pyomo import pyo
 from inferno_milp.candidates import Candidates, find_candidates
 from inferno_milp.errors import OptionError
 from inferno_milp.generate import generate_problem
-from inferno_milp.highs import SolverError, solve_with_highs, version
+from inferno_milp.highs import solve_with_highs
+from inferno_milp.highs_engine import Found, Program, SolverError, version
 from inferno_milp.problem import Problem
 
 
@@ -54,7 +56,7 @@ def test_types_that_cannot_run_short_have_no_row() -> None:
 
 def test_no_program_without_candidates() -> None:
     classes = [{"name": "gold", "targets": {"m": {"itl_ms": 2.0}}}]
-    with pytest.raises(OptionError, match="no accelerator can serve gold-m"):
+    with pytest.raises(OptionError, match="gold-m: no accelerator can serve it; nearest is 2xB"):
         im.build_model(make_problem(service_classes=classes))
 
 
@@ -190,6 +192,79 @@ class TestOutcomes:
         im.optimize(make_problem())
         assert version()
         assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-6, 1e-3, 1e6])
+def test_the_unit_of_prices_does_not_matter(instances: Path, scale: float) -> None:
+    """HiGHS compares objectives with absolute tolerances: in small units it would call dear plans optimal."""
+    base = im.read_problem(instances / "limited.yaml")
+    problem = generate_problem(base, servers=40, tightness=0.6, seed=11)
+    accelerators = [a.model_copy(update={"cost_per_hour": a.cost_per_hour * scale}) for a in problem.accelerators]
+    scaled = im.optimize(problem.model_copy(update={"accelerators": tuple(accelerators)}), gap=0.0)
+    plain = im.optimize(problem, gap=0.0)
+    assert scaled.status == plain.status == "optimal"
+    assert scaled.total_cost_per_hour == pytest.approx(plain.total_cost_per_hour * scale)  # type: ignore[operator]
+
+
+class TestHardStop:
+    """With a time limit HiGHS runs in a process of its own."""
+
+    def solve(self) -> Found:
+        lots = np.ones(3)
+        program = Program(
+            costs=np.array([1.0, 2.0, 3.0]), offset=0.0, lower=np.zeros(3), upper=lots, whole=lots.astype(bool),
+            starts=np.array([0, 3], dtype=np.int32), columns=np.arange(3, dtype=np.int32), values=lots,
+            row_lower=np.array([2.0]), row_upper=np.array([np.inf]),
+        )  # fmt: skip
+        return highs_child.run_in_child(program, gap=0.0, time_limit_s=60.0)
+
+    def fake(self, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+        monkeypatch.setattr(highs_child, "COMMAND", (sys.executable, "-c", code))
+
+    def test_an_answer_in_time(self) -> None:
+        found = self.solve()
+        assert (found.result, found.objective, found.bound) == ("optimal", 3.0, 3.0)
+        assert found.values is not None
+        assert found.values.tolist() == [1, 1, 0]
+
+    def test_stuck_with_a_solution(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The last solution sent is kept, and the child, which would sleep on, is ended."""
+        self.fake(monkeypatch, """
+import pickle, sys, time
+from inferno_milp.highs_engine import Found
+for objective in (9.0, 7.0):
+    pickle.dump(Found("feasible", objective, 1.0, None), sys.stdout.buffer)
+sys.stdout.flush()
+time.sleep(600)
+""")  # fmt: skip
+        monkeypatch.setattr(highs_child, "GRACE_S", -55.0)
+        found = self.solve()
+        assert (found.result, found.objective, found.bound) == ("feasible", 7.0, 1.0)
+
+    def test_stuck_without_a_solution(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.fake(monkeypatch, "import time; time.sleep(600)")
+        monkeypatch.setattr(highs_child, "GRACE_S", -59.5)
+        assert self.solve().result == "no_solution"
+
+    @pytest.mark.parametrize("code", ["", "import os; os.abort()", "print('no pickle')"])
+    def test_a_child_that_dies(self, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+        self.fake(monkeypatch, code)
+        with pytest.raises(SolverError, match="ended without an answer"):
+            self.solve()
+
+    def test_a_child_that_fails(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.fake(monkeypatch, """
+import pickle, sys
+from inferno_milp.highs_engine import SolverError
+pickle.dump(SolverError("HiGHS refused the model"), sys.stdout.buffer)
+""")  # fmt: skip
+        with pytest.raises(SolverError, match="refused the model"):
+            self.solve()
+
+    def test_no_time_at_all(self) -> None:
+        program = None
+        found = highs_child.run_in_child(program, gap=0.0, time_limit_s=0.0)  # type: ignore[arg-type]
+        assert found.result == "no_solution"
 
 
 def test_zero_prices_are_no_trouble() -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import make_problem, problem_data, with_server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import inferno_milp as im
+from conftest import make_problem, problem_data, with_server
 from inferno_milp.generate import generate_problem
 from inferno_milp.problem import Problem
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import pickle
 from typing import Any
 
 import numpy as np
 import oracle
 import pytest
-from conftest import read_csv
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import gammainccinv
 
+from conftest import read_csv
 from inferno_milp import queueing
 from inferno_milp.queueing.sizing import HIGHEST_RATE, LOWEST_RATE, TPS_RATE
 
@@ -284,6 +286,24 @@ class TestSizing:
         assert queueing.size("inferno", **engine, itl_ms=itl * 1.01).verdict == "capped"
         assert queueing.size("inferno", **engine, itl_ms=itl * 0.99).verdict == "infeasible"
 
+    @pytest.mark.parametrize(
+        ("change", "targets"),
+        [
+            ({"beta_ms": 0.0}, {"itl_ms": 20.0, "ttft_ms": 400.0}),
+            ({"max_batch": 1, "max_queue": 10}, {"itl_ms": 20.4, "ttft_ms": 400.0}),
+            ({"delta_ms": 0.0, "max_queue": 0}, {"ttft_ms": 5.0, "itl_ms": 24.0}),
+        ],
+    )
+    def test_a_constant_latency_that_equals_its_target(
+        self, change: dict[str, float], targets: dict[str, float]
+    ) -> None:
+        """It is met at every rate: the other target decides, and the search does not stop on the plateau."""
+        engine = {**ENGINE, **change}
+        loose = {name: target * 1.000001 for name, target in targets.items()}
+        both, nearly = queueing.size("inferno", **engine, **targets), queueing.size("inferno", **engine, **loose)
+        assert both.verdict == nearly.verdict == "met"
+        assert both.max_rate_per_s == pytest.approx(nearly.max_rate_per_s, rel=1e-4)
+
     def test_no_prompt_takes_no_prompt_time(self) -> None:
         """The seed still subtracts γ from the target where I = 0, and so sizes too low."""
         engine = {**ENGINE, "input_tokens": 0.0, "gamma_ms": 400.0}
@@ -308,12 +328,42 @@ class TestSizing:
         assert found.wait_ms == found.running == found.blocking == 0
         assert found.throughput_per_s == 50.0
 
+    def test_requests_that_take_no_time_may_still_miss_a_target(self) -> None:
+        """One token and no prompt: no work, but the inter-token latency that the engine would have is known."""
+        engine = {**ENGINE, "input_tokens": 0.0, "output_tokens": 1.0}
+        sizing = queueing.size("inferno", **engine, itl_ms=20.0)
+        assert (sizing.verdict, sizing.max_rate_per_s) == ("infeasible", 0)
+
     def test_one_place_and_no_queue(self) -> None:
         """The seed calls N = 1 with Q = 0 invalid: it is Erlang's loss system with one line."""
         engine = {**ENGINE, "max_batch": 1, "max_queue": 0}
         found = queueing.analyze("inferno", **engine, rate_per_s=1000 / service_ms(engine, 1))
         assert found.blocking == pytest.approx(0.5)
         assert queueing.size("inferno", **engine, ttft_ms=100.0, itl_ms=50.0).verdict == "capped"
+
+
+class TestExtremes:
+    @pytest.mark.parametrize("load", [1e-12, 1e-9, 1e-6, 1e-3])
+    def test_blocking_at_tiny_loads(self, load: float) -> None:
+        """N = 1: π_{Q+1} = (1−ρ)ρ^{Q+1}/(1−ρ^{Q+2}), tens of orders of magnitude down."""
+        engine = {**ENGINE, "max_batch": 1, "max_queue": 20}
+        found = queueing.analyze("inferno", **engine, rate_per_s=load * full_rate_per_s(engine))
+        truth = (1 - load) * load**21 / (1 - load**22)
+        assert found.blocking == pytest.approx(truth, rel=1e-11)
+
+    @pytest.mark.parametrize("load", [1e9, 1e11, 1e15, 1e200])
+    def test_percentiles_of_a_deluge(self, load: float) -> None:
+        """Whoever gets in is the last of the queue: the wait is Q departures, a gamma time."""
+        found = queueing.analyze("inferno", **ENGINE, rate_per_s=load * full_rate_per_s(ENGINE))
+        departure_ms = 1000 / full_rate_per_s(ENGINE)
+        for percent in (1, 50, 99):
+            truth = departure_ms * gammainccinv(160, 1 - percent / 100)
+            assert found.wait_percentile(percent) == pytest.approx(truth, rel=1e-8)
+
+    def test_an_analysis_can_be_sent_to_another_process(self) -> None:
+        found = queueing.analyze("inferno", **ENGINE, rate_per_s=[1.0, 4.0])
+        again = pickle.loads(pickle.dumps(found))
+        assert again.ttft_percentile(95).tolist() == found.ttft_percentile(95).tolist()
 
 
 class TestShapes:

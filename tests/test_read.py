@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import problem_data
 
 import inferno_milp as im
+from conftest import problem_data
 from inferno_milp.errors import Fault, InputError, path_text
 from inferno_milp.problem import Problem
 from inferno_milp.read.source import MAX_FILE_BYTES
@@ -137,7 +137,11 @@ class TestIncludes:
     def test_faults_are_told_in_the_file_they_are_in(self, tmp_path: Path) -> None:
         path = self.split(tmp_path)
         profiles = tmp_path / "models" / "b.yaml"
-        text = profiles.read_text().replace("alpha_ms: 8.0", "alpha_ms: -8.0").replace("accelerator: 2xB", "accelerator: 2xC")
+        text = (
+            profiles.read_text()
+            .replace("alpha_ms: 8.0", "alpha_ms: -8.0")
+            .replace("accelerator: 2xB", "accelerator: 2xC")
+        )
         write(profiles, text)
         found = faults(path)
         assert [fault.path for fault in found] == [("profiles", 1, "alpha_ms"), ("profiles", 2, "accelerator")]
@@ -207,7 +211,9 @@ BAD_FIELDS: list[tuple[str, Any, str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("path", "value", "problem", "remedy"), BAD_FIELDS, ids=[f"{p}={v!r:.20}" for p, v, *_ in BAD_FIELDS])
+@pytest.mark.parametrize(
+    ("path", "value", "problem", "remedy"), BAD_FIELDS, ids=[f"{p}={v!r:.20}" for p, v, *_ in BAD_FIELDS]
+)
 @pytest.mark.parametrize("suffix", ["yaml", "json"])
 def test_a_bad_field(tmp_path: Path, suffix: str, path: str, value: Any, problem: str, remedy: str) -> None:
     data = change(problem_data(), path, value)
@@ -364,7 +370,8 @@ SYSTEM: dict[str, Any] = {
          "decodeParms": {"alpha": 20.58, "beta": 0.41}, "prefillParms": {"gamma": 5.2, "delta": 0.1}},
         {"name": "m", "acc": "2xA", "maxBatchSize": 64, "perfParms": {"alpha": 8, "beta": 0.04, "gamma": 0.00005}}]},
     "serviceClassData": {"serviceClasses": [
-        {"name": "Free", "priority": 0, "modelTargets": [{"model": "m", "slo-itl": 40, "slo-ttft": 1000, "slo-tps": 0}]}]},
+        {"name": "Free", "priority": 0, "modelTargets": [
+            {"model": "m", "slo-itl": 40, "slo-ttft": 1000, "slo-tps": 0}]}]},
     "serverData": {"servers": [
         {"name": "f", "class": "", "model": "m", "keepAccelerator": True, "minNumReplicas": 1, "maxBatchSize": 0,
          "currentAlloc": {"accelerator": "", "numReplicas": 0,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import DATA, read_csv
 
 import inferno_milp as im
+from conftest import DATA, read_csv
 from inferno_milp.candidates import Candidates, find_candidates
 from inferno_milp.reasons import find_rejections
 

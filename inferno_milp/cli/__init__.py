@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from inferno_milp.cli.arguments import SUBCOMMANDS, make_parser
 from inferno_milp.errors import InputError, OptionError
@@ -25,8 +27,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv : arguments after the program's name; by default the process's own.
     """
     arguments = make_parser().parse_args(_with_subcommand(list(sys.argv[1:] if argv is None else argv)))
-    level = logging.ERROR if arguments.quiet else logging.INFO if arguments.verbose else logging.WARNING
-    logging.basicConfig(stream=sys.stderr, level=level, format="%(levelname)s: %(message)s", force=True)
+    with _logging_to_stderr(arguments):
+        return _run(arguments)
+
+
+@contextmanager
+def _logging_to_stderr(arguments: Namespace) -> Iterator[None]:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    handler.setLevel(logging.ERROR if arguments.quiet else logging.INFO if arguments.verbose else logging.WARNING)
+    logger = logging.getLogger("inferno_milp")
+    logger.addHandler(handler)
+    logger.setLevel(handler.level)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _run(arguments: Namespace) -> int:
     try:
         return int(arguments.run(arguments))
     except InputError as error:

@@ -124,7 +124,7 @@ def _from_problem(arguments: Namespace) -> tuple[dict[str, float], dict[str, flo
         engine["max_batch"] = server.max_batch_size
     if server.max_queue_size is not None:
         engine["max_queue"] = server.max_queue_size
-    promised = next(c for c in problem.service_classes if c.name == server.service_class).targets[server.model]
+    promised = problem.targets_of(server)
     return engine, {"ttft_ms": promised.ttft_ms, "itl_ms": promised.itl_ms, "tps": promised.tps}
 
 

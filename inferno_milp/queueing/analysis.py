@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,22 @@ LAWS = ("inferno",)
 """Names of the laws that `analyze` and `size` know."""
 
 MS_PER_S = 1000.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """The solved chains behind an analysis, and how their order becomes the caller's."""
+
+    engines: Engines
+    chain: Chain
+    order: npt.NDArray[np.intp]
+    shape: tuple[int, ...]
+
+    def restored(self, values: FloatArray) -> FloatArray:
+        """Put sorted values back into the caller's order and shape."""
+        result = np.empty_like(values)
+        result[self.order] = values
+        return result.reshape(self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +61,7 @@ class Analysis:
     blocking: FloatArray
     p_wait: FloatArray
     p_empty: FloatArray
-    _wait_quantile: Callable[[float], FloatArray] = field(repr=False, compare=False)
+    _origin: _Origin = field(repr=False, compare=False)
 
     def wait_percentile(self, percent: float) -> FloatArray:
         """Percentile of the wait of an accepted arrival, ms; exact for the chain.
@@ -62,7 +77,7 @@ class Analysis:
         """
         if not 0 <= percent < 100:
             raise ValueError(f"percent must be within [0, 100), not {percent}")
-        return self._wait_quantile(percent / 100)
+        return self._origin.restored(_wait_quantile(percent / 100, self._origin))
 
     def ttft_percentile(self, percent: float) -> FloatArray:
         """Percentile of the time to first token, ms: that of the wait, plus the mean time of the own prompt.
@@ -143,38 +158,30 @@ def analyze_engines(
     engines: Engines, rate: FloatArray, order: npt.NDArray[np.intp], shape: tuple[int, ...]
 ) -> Analysis:
     """Analyse sorted engines at `rate` (requests/ms) and put the figures back into the caller's order and shape."""
-
-    def restored(values: FloatArray) -> FloatArray:
-        result = np.empty_like(values)
-        result[order] = values
-        return result.reshape(shape)
-
-    if not engines.size:
-        empty = np.empty(shape)
-        figures = {f.name: empty for f in fields(Analysis) if f.init and not f.name.startswith("_")}
-        return Analysis(**figures, _wait_quantile=lambda _: empty)
     chain = engines.chain(rate)
+    origin = _Origin(engines, chain, order, shape)
     return Analysis(
-        rate_per_s=restored(rate * MS_PER_S),
-        ttft_ms=restored(chain.wait_ms + engines.prompt_time_ms(chain)),
-        itl_ms=restored(engines.itl_ms(chain)),
-        wait_ms=restored(chain.wait_ms),
-        throughput_per_s=restored(chain.throughput_per_ms * MS_PER_S),
-        running=restored(chain.running),
-        utilization=restored(chain.running / engines.max_batch),
-        blocking=restored(chain.blocking),
-        p_wait=restored(chain.p_wait),
-        p_empty=restored(chain.p_empty),
-        _wait_quantile=lambda level: restored(_wait_quantile(level, engines, chain)),
+        rate_per_s=origin.restored(rate * MS_PER_S),
+        ttft_ms=origin.restored(chain.wait_ms + engines.prompt_time_ms(chain)),
+        itl_ms=origin.restored(engines.itl_ms(chain)),
+        wait_ms=origin.restored(chain.wait_ms),
+        throughput_per_s=origin.restored(chain.throughput_per_ms * MS_PER_S),
+        running=origin.restored(chain.running),
+        utilization=origin.restored(chain.running / engines.max_batch),
+        blocking=origin.restored(chain.blocking),
+        p_wait=origin.restored(chain.p_wait),
+        p_empty=origin.restored(chain.p_empty),
+        _origin=origin,
     )
 
 
-def _wait_quantile(level: float, engines: Engines, chain: Chain) -> FloatArray:
+def _wait_quantile(level: float, origin: _Origin) -> FloatArray:
     """Smallest t with P(W ≤ t) ≥ level, in ms.
 
     The longest an accepted arrival can have to wait is Q departures, so the quantile of that gamma time bounds it.
     """
-    result = np.zeros_like(chain.rate)
+    engines, chain = origin.engines, origin.chain
+    result = np.zeros(engines.size)
     waits = np.flatnonzero(chain.p_wait > 1 - level)
     if not waits.size:
         return result

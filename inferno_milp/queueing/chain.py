@@ -22,6 +22,8 @@ IntArray = npt.NDArray[np.int64]
 ServiceTime = Callable[[int, int], FloatArray]
 """`service_ms(n, count)`: S(n), the mean service time in a batch of n, of the first `count` engines."""
 
+DROWNED = 1e10
+"""Above this r the geometric sums are their last term, to the precision of a double."""
 SERIES_LIMIT = 0.5
 """Below this |Q·(1 − r)| the geometric sums are computed by forms that do not divide by 1 − r."""
 
@@ -159,7 +161,7 @@ def _walk_batch(rate: FloatArray, service_ms: ServiceTime, max_batch: IntArray) 
     p_not_full, mean, mean_before = np.zeros_like(rate), np.zeros_like(rate), np.zeros_like(rate)
     full_rate = np.empty_like(rate)
     weight_buffer, stay_buffer = np.empty_like(rate), np.empty_like(rate)
-    longest = int(max_batch[0])
+    longest = int(max_batch.max(initial=0))
     # How many engines' batches reach n, for n = 1 … longest + 1.
     reach = np.searchsorted(-max_batch, -np.arange(1, longest + 2), side="right").tolist()
     for n in range(1, longest + 1):
@@ -191,7 +193,7 @@ def _geometric_sums(ratio: FloatArray, count: FloatArray) -> tuple[FloatArray, F
     gap = 1 - ratio
     safe = np.where(gap == 0, 1.0, gap)
     # r = 0 is held a hair above it: log 0 · Q would be NaN for Q = 0.
-    log_power = count * np.log1p(-np.minimum(gap, 1 - 1e-16))
+    log_power = count * np.where(ratio < 0.5, np.log(np.maximum(ratio, 1e-300)), np.log1p(-np.minimum(gap, 0.9)))
     plain = np.where(gap == 0, count, -np.expm1(log_power) / safe)
     power = np.exp(log_power)
     weighted = (plain - count * power) / safe
@@ -232,6 +234,8 @@ def wait_exceeds(time_ms: FloatArray, chain: Chain, max_queue: FloatArray) -> Fl
     near = np.abs(gap) * np.maximum(max_queue, x) < SERIES_LIMIT
     if near.any():
         total[near] = _tail_near_one(x[near], ratio[near], max_queue[near]) * np.exp(-scale[near])
+    # Where hardly any arrival is accepted, one finds all Q − 1 others waiting; the differences above are lost in r.
+    total = np.where(ratio > DROWNED, gammaincc(max_queue, x) / ratio, total)
     return np.asarray(chain.sums.p_full / chain.accepted * total)
 
 

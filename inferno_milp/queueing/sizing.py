@@ -126,17 +126,24 @@ def _size_block(
     highest = HIGHEST_RATE * engines.full_rate * np.where(np.isfinite(tps), TPS_RATE, 1.0)
 
     def excess(rate: FloatArray, index: IntArray) -> FloatArray:
-        """log(latency / target) of whichever target is nearer to being missed: ≤ 0 where both are met."""
+        """log(latency / target) of whichever target is nearer to being missed: below 0 where both are met.
+
+        A latency may equal its target over a whole range of rates (β = 0, say): that is met, and no root to stop at.
+        """
         some = engines.take(index)
         chain = some.chain(rate)
         ttft_used = (chain.wait_ms + some.prompt_time_ms(chain)) / ttft_ms[index]
         itl_used = some.itl_ms(chain) / itl_ms[index]
-        return np.log(np.maximum(np.maximum(ttft_used, itl_used), 1e-300))
+        value = np.log(np.maximum(np.maximum(ttft_used, itl_used), 1e-300))
+        return np.where(value <= 0, np.minimum(value, -1e-15), value)
 
-    # An engine whose requests take no time serves any rate: there is no chain to solve.
-    rate = np.where(np.isinf(highest), np.inf, 0.0)
-    verdict = np.where(np.isinf(highest), "capped", "infeasible").astype("U10")
-    work = np.flatnonzero(np.isfinite(highest))
+    # An engine whose requests take no time serves any rate, or none: its latencies are constant.
+    timeless = np.isinf(highest)
+    served = np.zeros(engines.size, dtype=bool)
+    served[timeless] = excess(np.zeros(int(timeless.sum())), np.flatnonzero(timeless)) <= 0
+    rate = np.where(served, np.inf, 0.0)
+    verdict = np.where(served, "capped", "infeasible").astype("U10")
+    work = np.flatnonzero(~timeless)
     if not work.size:
         return rate, verdict
     found = elementwise.find_root(
