@@ -44,7 +44,12 @@ class Fault:
 
     def __str__(self) -> str:
         text = f"{self.place}: {self.problem}" if self.place else self.problem
-        return f"{text}; {self.remedy}" if self.remedy else text
+        return _printable(f"{text}; {self.remedy}" if self.remedy else text)
+
+
+def _printable(text: str) -> str:
+    """Write what could break a line or a terminal as an escape: names of a faulty document may hold anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def path_text(path: Iterable[PathPart]) -> str:

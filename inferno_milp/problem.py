@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -23,10 +24,12 @@ from pydantic import (
 
 from inferno_milp.errors import Fault, InputError, PathPart, nearest
 
-LARGEST_BATCH = 65_536
+LARGEST_BATCH = 16_384
 """No engine runs larger batches; the bound keeps a slip of the pen from costing hours."""
 
-Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^\S(.*\S)?$")]
+Name = Annotated[
+    str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$")
+]
 Positive = Annotated[float, Field(strict=True, gt=0, le=1e12, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(strict=True, ge=0, le=1e12, allow_inf_nan=False)]
 Count = Annotated[int, Field(strict=True, ge=0, le=10**9)]
@@ -286,17 +289,22 @@ class Problem(Sections):
 
 
 def reference_faults(
-    sections: Sections, capacity: dict[str, int] | None, excused: frozenset[str] = frozenset()
+    sections: Sections,
+    capacity: dict[str, int] | None,
+    excused: frozenset[str] = frozenset(),
+    *,
+    has_servers: bool = False,
 ) -> Iterator[Fault]:
     """Find what is wrong between the sections: dangling references, duplicates, models that nothing can serve.
 
     Parameters
     ----------
     excused : names that are defined somewhere, but wrongly: references to them are not reported again.
+    has_servers : whether there are servers at all, though perhaps wrong ones.
     """
-    accelerators = {a.name for a in sections.accelerators} | excused
-    types = {a.type for a in sections.accelerators} | excused
-    classes = {c.name for c in sections.service_classes} | excused
+    accelerators = _Names({a.name for a in sections.accelerators}, excused)
+    types = _Names({a.type for a in sections.accelerators}, excused)
+    classes = _Names({c.name for c in sections.service_classes}, excused)
     yield from _duplicates(("accelerators", i, a.name) for i, a in enumerate(sections.accelerators))
     yield from _duplicates(("profiles", i, f"{p.model} on {p.accelerator}") for i, p in enumerate(sections.profiles))
     yield from _duplicates(("service_classes", i, c.name) for i, c in enumerate(sections.service_classes))
@@ -307,15 +315,15 @@ def reference_faults(
     for type_name in capacity or {}:
         if type_name not in types:
             yield _unknown("accelerator type", type_name, types, ("capacity", type_name))
-    if not sections.servers and not excused:
+    if not sections.servers and not has_servers:
         yield Fault("no servers: there is nothing to plan for", "list at least one", ("servers",))
     profiles = {(p.model, p.accelerator) for p in sections.profiles}
-    models = {model for model, _ in profiles} | excused
+    models = _Names({model for model, _ in profiles}, excused)
     targets = {c.name: c.targets for c in sections.service_classes}
     for i, server in enumerate(sections.servers):
         yield from _server_faults(("servers", i), server, accelerators, classes, models, targets)
         kept = server.current.accelerator if server.keep_accelerator and server.current else None
-        known = kept in accelerators and server.model in models and server.model not in excused
+        known = kept is not None and kept in accelerators and server.model in models and server.model not in excused
         if known and (server.model, kept) not in profiles:
             yield Fault(
                 f"model {server.model!r} has no profile on {kept!r}, which the server must keep",
@@ -327,9 +335,9 @@ def reference_faults(
 def _server_faults(
     path: tuple[PathPart, ...],
     server: Server,
-    accelerators: set[str] | frozenset[str],
-    classes: set[str] | frozenset[str],
-    models: set[str] | frozenset[str],
+    accelerators: _Names,
+    classes: _Names,
+    models: _Names,
     targets: dict[str, dict[str, Targets]],
 ) -> Iterator[Fault]:
     if server.service_class not in classes:
@@ -342,7 +350,7 @@ def _server_faults(
             (*path, "model"),
         )
     if server.model not in models:
-        yield Fault(f"model {server.model!r} has no profile", nearest(server.model, models), (*path, "model"))
+        yield Fault(f"model {server.model!r} has no profile", nearest(server.model, models.known), (*path, "model"))
     if server.current and server.current.accelerator not in accelerators:
         place = (*path, "current", "accelerator")
         yield _unknown("accelerator", server.current.accelerator, accelerators, place)
@@ -352,8 +360,19 @@ def _server_faults(
         )
 
 
-def _unknown(kind: str, name: str, known: set[str] | frozenset[str], path: tuple[PathPart, ...]) -> Fault:
-    return Fault(f"unknown {kind} {name!r}", nearest(name, known), path)
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """Names that are defined, and names that are excused: defined, but wrongly."""
+
+    known: set[str]
+    excused: frozenset[str]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.known or name in self.excused
+
+
+def _unknown(kind: str, name: str, names: _Names, path: tuple[PathPart, ...]) -> Fault:
+    return Fault(f"unknown {kind} {name!r}", nearest(name, names.known), path)
 
 
 def _duplicates(entries: Iterator[tuple[str, int, str]]) -> Iterator[Fault]:
@@ -361,4 +380,5 @@ def _duplicates(entries: Iterator[tuple[str, int, str]]) -> Iterator[Fault]:
     counts = Counter(name for _, _, name in listed)
     for section, index, name in listed:
         if counts[name] > 1:
-            yield Fault(f"{name!r} is given {counts[name]} times", "keep one", (section, index))
+            remedy = "give each a name of its own" if section == "servers" else "keep one"
+            yield Fault(f"{name!r} is given {counts[name]} times", remedy, (section, index))

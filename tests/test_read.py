@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,17 @@ servers:
         assert one.load.rate_per_s == 0.01
         assert (two.name, two.min_replicas) == ("two", 3)
 
+    def test_words_mean_what_yaml_1_2_says(self, tmp_path: Path) -> None:
+        """No octal, no base 60, no truth but true and false, no dates: what PyYAML reads as 80, 90 and False."""
+        text = yaml.safe_dump(problem_data(), default_flow_style=True)
+        text = text.replace("rate_per_s: 4.0", "rate_per_s: 0120").replace("name: tiny", "name: no")
+        problem = im.read_problem(write(tmp_path / "a.yaml", text))
+        assert problem.name == "no"
+        assert problem.servers[0].load is not None
+        assert problem.servers[0].load.rate_per_s == 120
+        text = text.replace("rate_per_s: 0120", "rate_per_s: 1:30")
+        assert "must be a number, is '1:30'" in only_fault(write(tmp_path / "b.yaml", text)).problem
+
     def test_names_that_look_like_other_things(self, tmp_path: Path) -> None:
         """Keys are names: `no` and `70` are not a truth and a number there."""
         text = yaml.safe_dump(problem_data(), default_flow_style=True).replace("model: m", "model: 'no'")
@@ -122,7 +134,7 @@ class TestIncludes:
     def test_missing(self, tmp_path: Path) -> None:
         fault = only_fault(write(tmp_path / "p.yaml", {"include": ["none.yaml"], **problem_data()}))
         assert (fault.file, fault.line, fault.path) == (str(tmp_path / "p.yaml"), 2, ("include", 0))
-        assert "'none.yaml', which is missing" in fault.problem
+        assert "'none.yaml': no such file" in fault.problem
 
     def test_circle(self, tmp_path: Path) -> None:
         write(tmp_path / "b.yaml", {"include": ["c.yaml"]})
@@ -183,7 +195,7 @@ BAD_FIELDS: list[tuple[str, Any, str, str]] = [
     ("accelerators.0.devices", 1.5, "must be a whole number, is 1.5", ""),
     ("accelerators.0.devices", 0, "must be at least 1, is 0", ""),
     ("profiles.0.max_batch_size", 0, "must be at least 1", ""),
-    ("profiles.0.max_batch_size", 10**9, "must be at most 65536", ""),
+    ("profiles.0.max_batch_size", 10**9, "must be at most 16384", ""),
     ("service_classes.0.priority", 101, "must be at most 100, is 101", ""),
     ("service_classes.0.targets.m.ttft_ms", 0, "must be greater than 0, is 0", ""),
     ("service_classes.0.targets.m.tfft_ms", 5, "unknown key", "did you mean 'ttft_ms'?"),
@@ -258,6 +270,51 @@ def test_what_a_faulty_part_defines_is_not_called_unknown(tmp_path: Path) -> Non
     assert only_fault(write(tmp_path / "q.yaml", data)).path == ("service_classes", 0, "priority")
 
 
+def test_faults_of_different_kinds_do_not_hide_one_another(tmp_path: Path) -> None:
+    data = change(problem_data(), "currency", 5)
+    change(data, "servers.0.service_class", "golt")
+    change(data, "profiles.2.accelerator", "3xB")
+    found = {path_text(fault.path) for fault in faults(write(tmp_path / "p.yaml", data))}
+    assert found == {"currency", "servers[0].service_class", "profiles[2].accelerator"}
+    text = yaml.safe_dump(change(problem_data(), "servers.0.model", "mm")) + "name: twice\n"
+    found = {fault.problem.split(" for ")[0] for fault in faults(write(tmp_path / "q.yaml", text))}
+    assert found == {"key 'name' is given twice", "service class 'gold' has no targets", "model 'mm' has no profile"}
+
+
+def test_references_of_a_faulty_part_define_nothing(tmp_path: Path) -> None:
+    data = problem_data()
+    wrong = {**data["servers"][0], "name": "a", "service_class": "gld", "min_replicas": -1}
+    data["servers"] = [wrong, {**wrong, "name": "b", "min_replicas": 1}]
+    found = faults(write(tmp_path / "p.yaml", data))
+    assert [path_text(fault.path) for fault in found] == ["servers[0].min_replicas", "servers[1].service_class"]
+    assert found[1].remedy == "did you mean 'gold'?"
+
+
+def test_nothing_is_called_unknown_where_a_file_is_missing(tmp_path: Path) -> None:
+    data = change(problem_data(), "servers.0.service_class", "from-elsewhere")
+    data["service_classes"][0]["priority"] = -1
+    found = faults(write(tmp_path / "p.yaml", {"include": ["none.yaml"], **data}))
+    assert [path_text(fault.path) for fault in found] == ["include[0]", "service_classes[0].priority"]
+
+
+def test_an_empty_mapping(tmp_path: Path) -> None:
+    found = {fault.problem for fault in faults(write(tmp_path / "p.yaml", "{}"))}
+    assert found == {"capacity is missing", "no servers: there is nothing to plan for"}
+
+
+def test_names_hold_no_control_characters(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.json", json.dumps(change(problem_data(), "accelerators.0.name", "A\x1b[31m\nB")))
+    text = str(faults(path)[0])
+    assert "control characters" in text
+    assert text.isprintable()
+
+
+def test_one_include_needs_no_list(tmp_path: Path) -> None:
+    data = problem_data()
+    write(tmp_path / "a.yaml", {"accelerators": data.pop("accelerators")})
+    assert im.read_problem(write(tmp_path / "p.yaml", {"include": "a.yaml", **data})).accelerators
+
+
 def test_a_model_without_a_profile(tmp_path: Path) -> None:
     data = change(problem_data(), "service_classes.0.targets.llama", {})
     change(data, "servers.0.model", "llama")
@@ -300,8 +357,10 @@ class TestNotADocument:
             ("name: !!python/object/apply:os.system ['touch pwned']", "is refused"),
             ("name: !!python/name:os.system", "is refused"),
             ("name: !custom x", "is refused"),
-            ("name: " + "9" * 5000, "unreadable value"),
-            ("name: 2024-13-45", "unreadable value"),
+            ("capacity: {A: " + "9" * 5000 + "}", "must be a whole number"),
+            ("name: !!int 7", "is refused"),
+            ("<<: 7", "takes mappings"),
+            ("a: {<<: [" + "*x, " * 3 + "]}", "not YAML"),
         ],
     )
     def test_yaml(self, tmp_path: Path, text: str, problem: str) -> None:
@@ -313,9 +372,11 @@ class TestNotADocument:
             ("", "empty"),
             ("{", "not JSON"),
             ('{"name": "x",}', "not JSON"),
-            ('{"name": 1' + "0" * 5000 + "}", "not readable as JSON"),
+            ('{"capacity": {"A": 1' + "0" * 5000 + "}}", "must be a whole number"),
+            ('{"name": "\\ud800"}', "must be Unicode text"),
             ('{"a": {"b": 1, "b": 2}}', "'b' is given twice"),
-            ("[" * 100_000, "nested too deeply"),
+            ("[" * 100_000, "levels deep"),
+            ("[" * 200 + "]" * 200, "levels deep"),
             ("null", "empty"),
         ],
     )
@@ -331,6 +392,36 @@ class TestNotADocument:
         lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
         lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
         assert "aliases expanded" in only_fault(write(tmp_path / "p.yaml", "\n".join(lines))).problem
+
+    def test_a_bomb_of_merges(self, tmp_path: Path) -> None:
+        lines = ["a0: &a0 {x: 1}"]
+        lines += [f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 10)}]}}" for i in range(1, 12)]
+        assert "aliases expanded" in only_fault(write(tmp_path / "p.yaml", "\n".join(lines))).problem
+
+    def test_a_million_faults_are_told_in_brief(self, tmp_path: Path) -> None:
+        data = {**problem_data(), "include": [1] * 100_000}
+        found = faults(write(tmp_path / "p.json", json.dumps(data)))
+        assert len(found) == 201
+        assert any("and 99800 more" in fault.problem for fault in found)
+
+    def test_duplicates_among_many_keys(self, tmp_path: Path) -> None:
+        entries = ", ".join(f'"A{i}": 1' for i in range(100_000))
+        text = json.dumps(problem_data()).replace('"capacity": {"A": 20', '"capacity": {"A": 20, "A": 21, ' + entries)
+        assert any("'A' is given twice" in fault.problem for fault in faults(write(tmp_path / "p.json", text)))
+
+    def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "p.yaml")
+        assert "no regular file" in only_fault(tmp_path / "p.yaml").problem
+        path = write(tmp_path / "q.yaml", {"include": ["p.yaml"], **problem_data()})
+        assert "no regular file" in only_fault(path).problem
+
+    @pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "loop.yaml"])
+    def test_impossible_paths(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+        if "\0" not in name:
+            assert faults(tmp_path / name)
+        path = write(tmp_path / "p.json", json.dumps({"include": [name], **problem_data()}))
+        assert only_fault(path).path == ("include", 0)
 
     def test_an_alias_of_itself(self, tmp_path: Path) -> None:
         assert "levels deep" in only_fault(write(tmp_path / "p.yaml", "servers: &s [*s]")).problem
@@ -488,6 +579,48 @@ class TestSystemData:
         in_one = write(tmp_path / "one.json", json.dumps({"system": data}, indent=1))
         fault = next(fault for fault in faults(in_one) if problem in fault.problem)
         assert path_text(fault.path) == f"system.{path.split('.')[0]}.{place}"
+
+    @pytest.mark.parametrize(
+        ("path", "value", "place", "problem"),
+        [
+            ("acceleratorData.accelerators", 5, "accelerators", "must be a list"),
+            ("acceleratorData.accelerators", None, "accelerators", "accelerators is missing"),
+            ("acceleratorData.accelerators.0.cost", ..., "accelerators[0].cost", "is missing"),
+            ("modelData.models.0.prefillParms", ..., "models[0]", "both decodeParms and prefillParms"),
+            ("modelData.models.0.perfParms", {"alpha": 1, "beta": 1}, "models[0]", "give either perfParms"),
+            ("modelData.models.0.decodeParms", {"a": 1, "b": 1}, "models[0].decodeParms.alpha", "is missing"),
+            ("modelData.models.0.maxBatchSzie", 4, "models[0].maxBatchSzie", "unknown key"),
+            ("serviceClassData.serviceClasses.0.modelTargets", [{"model": "m"}, {"model": "m", "slo-itl": 4}],
+             "serviceClasses[0]", "models with two targets: m"),
+            ("serverData", {"serverData": []}, "servers", "servers is missing"),
+            ("capacityData.count", [{"type": "A", "count": -8}, {"type": "A1", "count": 1}], "count[1].type",
+             "unknown accelerator type 'A1'"),
+        ],
+    )  # fmt: skip
+    def test_what_the_seed_would_take_for_nothing(
+        self, tmp_path: Path, path: str, value: Any, place: str, problem: str
+    ) -> None:
+        found = faults(self.write_folder(tmp_path / "s", change(system(), path, value)))
+        assert any(problem in fault.problem and path_text(fault.path) == place for fault in found), found
+
+    def test_suggestions_are_spelled_as_the_seed_does(self, tmp_path: Path) -> None:
+        data = change(system(), "modelData.models.0.maxBatchSzie", 4)
+        assert only_fault(self.write_folder(tmp_path / "s", data)).remedy == "did you mean 'maxBatchSize'?"
+
+    def test_null_is_nothing(self, tmp_path: Path) -> None:
+        data = change(system(), "modelData.models.1.atTokens", None)
+        change(data, "serverData.servers.1.currentAlloc", None)
+        assert im.read_problem(self.write_folder(tmp_path / "s", data)).profiles[1].at_output_tokens is None
+
+    def test_no_cascade_from_a_faulty_flag(self, tmp_path: Path) -> None:
+        data = system()
+        data["optimizerData"]["optimizer"] = {"unlimited": True, "milpSolver": "yes"}
+        del data["capacityData"]
+        assert path_text(only_fault(self.write_folder(tmp_path / "s", data)).path) == "optimizer.milpSolver"
+
+    def test_keys_beside_the_system(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "s.json", json.dumps({"system": system(), "System": {}, "capacity": {}}))
+        assert {fault.path for fault in faults(path)} == {("System",), ("capacity",)}
 
     def test_keys_that_fold_together(self, tmp_path: Path) -> None:
         data = system()

@@ -39,6 +39,8 @@ def read_problem(path: str | PathLike[str]) -> Problem:
         return read_system_file(source) if is_system_data(source.data) else read_document(source)
     except InputError as error:
         raise InputError(_in_order(error.faults)) from None
+    except (OSError, ValueError) as error:
+        raise InputError([Fault(f"cannot be read: {getattr(error, 'strerror', None) or error}", file=label)]) from None
 
 
 def _in_order(faults: tuple[Fault, ...]) -> list[Fault]:

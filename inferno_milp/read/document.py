@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 from inferno_milp.errors import Fault, InputError, PathPart
 from inferno_milp.problem import Capacity, Name, Problem, Sections, reference_faults
-from inferno_milp.read.source import Source, load_source
+from inferno_milp.read.source import Source, UnreadableError, load_source
 from inferno_milp.read.validate import Validated, validate
 
 LISTS = ("accelerators", "profiles", "service_classes", "servers")
@@ -18,10 +20,17 @@ Origins = dict[tuple[PathPart, ...], tuple[Source, tuple[PathPart, ...]]]
 """For a path in the joined sections, the file it comes from and its path there."""
 
 
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Includes = Annotated[tuple[Name, ...], BeforeValidator(_as_list)]
+
+
 class Document(Sections):
     """What one file may hold: the sections of a problem, what it includes, and words for the reader."""
 
-    include: tuple[Name, ...] = ()
+    include: Includes = ()
     """Files whose sections are added to this one's; relative to this file."""
     description: str = ""
     """What this file is, for the reader."""
@@ -38,6 +47,7 @@ class _Parts:
     files: list[tuple[Source, Validated[Document]]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     seen: dict[Path, bool] = field(default_factory=dict)  # True while the file's own includes are being read
+    unreadable: bool = False  # whether a file could not be read, which may have defined anything
 
 
 def read_document(source: Source) -> Problem:
@@ -51,18 +61,18 @@ def read_document(source: Source) -> Problem:
     parts = _Parts()
     _collect(source, parts)
     merged, origins = _merge(parts)
-    excused = frozenset(name for _, validated in parts.files for name in validated.dropped_names)
     if "capacity" not in merged:
-        if not any("capacity" in source.data for source, _ in parts.files):
+        if not any("capacity" in source.data for source, _ in parts.files) and not parts.unreadable:
             remedy = "give `capacity:` with a count for each accelerator type, or `capacity: unlimited`"
             parts.faults.append(Fault("capacity is missing", remedy, file=source.label))
         merged["capacity"] = "unlimited"
-    sections = Document.model_construct(**{**_defaults(), **merged})
-    capacity = merged["capacity"] if isinstance(merged["capacity"], dict) else None
-    # A file that could not be read may define anything, so then nothing is called unknown.
-    if not parts.faults or excused:
-        for fault in reference_faults(sections, capacity, excused):
-            parts.faults.append(_placed(fault, origins, source))
+    if not parts.unreadable:
+        sections = Document.model_construct(**{**_defaults(), **merged})
+        capacity = merged["capacity"] if isinstance(merged["capacity"], dict) else None
+        excused = frozenset(name for _, validated in parts.files for name in validated.defined)
+        has_servers = any(source.data.get("servers") for source, _ in parts.files)
+        found = reference_faults(sections, capacity, excused, has_servers=has_servers)
+        parts.faults += [_placed(fault, origins, source) for fault in found]
     if parts.faults:
         raise InputError(parts.faults)
     return Problem(**merged)
@@ -74,13 +84,14 @@ def _defaults() -> dict[str, Any]:
 
 def _collect(source: Source, parts: _Parts) -> None:
     """Validate a file after all that it includes; each file once, cycles refused."""
-    resolved = source.path.resolve()
+    resolved = _resolved(source.path)
     parts.seen[resolved] = True
+    parts.faults += source.faults
     validated = validate(Document, source.data)
     for i, name in enumerate(validated.model.include):
         path, label = source.path.parent / name, str(Path(source.label).parent / name)
-        place: tuple[PathPart, ...] = ("include", i)
-        reading = parts.seen.get(path.resolve())
+        place: tuple[PathPart, ...] = ("include", validated.kept["include"][i] if "include" in validated.kept else i)
+        reading = parts.seen.get(_resolved(path))
         if reading:
             parts.faults.append(source.fault(f"{name!r} includes this file in turn", "break the circle", place))
         if reading is not None:
@@ -88,8 +99,14 @@ def _collect(source: Source, parts: _Parts) -> None:
         try:
             included = load_source(path, label)
         except InputError as error:
-            parts.seen[path.resolve()] = False
-            parts.faults += [_as_include(fault, source, name, place) for fault in error.faults]
+            parts.seen[_resolved(path)] = False
+            parts.unreadable = True
+            if isinstance(error, UnreadableError):
+                # Not a fault of that file, but of the line that includes it.
+                problem = f"includes {name!r}: {error.faults[0].problem}"
+                parts.faults.append(source.fault(problem, "paths are relative to this file", place))
+            else:
+                parts.faults += error.faults
             continue
         _collect(included, parts)
     parts.seen[resolved] = False
@@ -97,11 +114,11 @@ def _collect(source: Source, parts: _Parts) -> None:
     parts.faults += [source.placed(fault) for fault in validated.faults]
 
 
-def _as_include(fault: Fault, source: Source, name: str, place: tuple[PathPart, ...]) -> Fault:
-    """Lay a missing file to the line that includes it; what is wrong inside a file is its own."""
-    if fault.problem == "no such file":
-        return source.fault(f"includes {name!r}, which is missing", "paths are relative to this file", place)
-    return fault
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):  # a circle of links, or no path at all: opening it will tell
+        return path
 
 
 def _merge(parts: _Parts) -> tuple[dict[str, Any], Origins]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Hashable
-from dataclasses import dataclass, replace
+import stat
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,20 +18,28 @@ from inferno_milp.errors import Fault, InputError, PathPart
 MAX_FILE_BYTES = 20_000_000
 """A file larger than this is refused; 10,000 servers take about 2 MB."""
 MAX_DEPTH = 50
-MAX_VALUES = 5_000_000
+MAX_VALUES = 2_000_000
 """Values in one document, aliases expanded."""
+MAX_DIGITS = 400
+LINES_UP_TO = 4_000_000
+"""Characters of a text up to which the lines of faults are looked up: it takes hundreds of times the text's memory."""
 
-_MERGE_TAG = "tag:yaml.org,2002:merge"
-_MAP_TAG, _SEQ_TAG = "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"
+_STR, _MAP, _SEQ = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq"))
+_INT = re.compile(r"[-+]?[0-9]+(_[0-9]+)*")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_WORDS: dict[str, Any] = {"": None, "~": None}
+_WORDS |= dict.fromkeys(("null", "Null", "NULL"))
+_WORDS |= dict.fromkeys(("true", "True", "TRUE"), True) | dict.fromkeys(("false", "False", "FALSE"), False)
+_WORDS |= {word: float("nan") for word in (".nan", ".NaN", ".NAN")}
+_WORDS |= {
+    sign + word: float(f"{sign}inf") for sign in ("", "+", "-") for word in (".inf", ".Inf", ".INF")
+}  # fmt: skip
 
 
 class _Loader(yaml.CSafeLoader):
-    """The safe loader, and numbers such as `1e3`, which YAML 1.1 takes for text."""
+    """A loader that resolves no plain words: `_plain` does, by YAML 1.2, where 0120 is no octal and `no` no truth."""
 
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own way
 
 
 @dataclass(frozen=True)
@@ -43,12 +52,14 @@ class Source:
     path : the file itself.
     data : mappings, sequences and scalars.
     text : what was read, kept to find the lines of faults.
+    faults : what is wrong with the text itself, where the data could be made out all the same.
     """
 
     label: str
     path: Path
-    data: Any
+    data: dict[str, Any]
     text: str
+    faults: list[Fault] = field(default_factory=list)
 
     def fault(self, problem: str, remedy: str = "", path: tuple[PathPart, ...] = ()) -> Fault:
         """Return a fault at a place of this file, with its line."""
@@ -59,35 +70,45 @@ class Source:
         return replace(fault, file=self.label, line=self.line(fault.path))
 
     def line(self, path: tuple[PathPart, ...]) -> int | None:
-        """Line (from 1) of the deepest part of `path` that the file has; None if the text is not YAML or JSON."""
+        """Line (from 1) of the deepest part of `path` that the file has; None where it cannot be told."""
         node = self._tree
         if node is None:
             return None
         line = int(node.start_mark.line)
         for part in path:
-            entry = _child(node, part)
+            entry = self._children(node).get(part)
             if entry is None:
                 break
-            key, node = entry
-            line = int(key.start_mark.line)
+            line, node = entry
         return line + 1
 
     @cached_property
     def _tree(self) -> yaml.Node | None:
+        if len(self.text) > LINES_UP_TO:
+            return None
         try:
             return yaml.compose(self.text, Loader=_Loader)
         except (yaml.YAMLError, RecursionError):
             return None
 
+    @cached_property
+    def _indexed(self) -> dict[int, dict[PathPart, tuple[int, yaml.Node]]]:
+        return {}
 
-def _child(node: yaml.Node, part: PathPart) -> tuple[yaml.Node, yaml.Node] | None:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if key.value == str(part):
-                return key, value
-    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and 0 <= part < len(node.value):
-        return node.value[part], node.value[part]
-    return None
+    def _children(self, node: yaml.Node) -> dict[PathPart, tuple[int, yaml.Node]]:
+        """Lines and nodes below a node, by key or position."""
+        if id(node) not in self._indexed:
+            found: dict[PathPart, tuple[int, yaml.Node]] = {}
+            if isinstance(node, yaml.MappingNode):
+                found = {str(key.value): (int(key.start_mark.line), value) for key, value in reversed(node.value)}
+            elif isinstance(node, yaml.SequenceNode):
+                found = {i: (int(item.start_mark.line), item) for i, item in enumerate(node.value)}
+            self._indexed[id(node)] = found
+        return self._indexed[id(node)]
+
+
+class UnreadableError(InputError):
+    """A file that could not be opened: missing, no file, or not permitted."""
 
 
 def load_source(path: Path, label: str) -> Source:
@@ -96,26 +117,32 @@ def load_source(path: Path, label: str) -> Source:
     Raises
     ------
     InputError
-        If it is missing, unreadable, too large, empty, not UTF-8, neither YAML nor JSON, or holds duplicate keys,
-        tags that would run code, endless aliases or too much nesting.
+        If it is missing, unreadable, too large, empty, not UTF-8, neither YAML nor JSON, or holds tags, endless
+        aliases or too much nesting. Keys given twice are faults of the source.
     """
     text = _read_text(path, label)
-    data = load_json(text, label) if path.suffix.lower() == ".json" else load_yaml(text, label)
+    loaded = _load_json(text, label) if path.suffix.lower() == ".json" else _load_yaml(text, label)
+    data, faults = loaded
     if data is None:
         raise InputError([Fault("the file is empty", "see docs/problem.md for what it holds", file=label)])
     if not isinstance(data, dict):
         raise InputError([Fault(f"the document is {_kind(data)}", "it must be a mapping of sections", file=label)])
-    return Source(label, path, data, text)
+    return Source(label, path, data, text, faults)
 
 
 def _read_text(path: Path, label: str) -> str:
     try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+            raise UnreadableError([Fault(f"cannot be read: it is {what}", file=label)])
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
-        raise InputError([Fault("no such file", file=label)]) from None
-    except OSError as error:
-        raise InputError([Fault(f"cannot be read: {error.strerror or error}", file=label)]) from None
+        raise UnreadableError([Fault("no such file", file=label)]) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UnreadableError([Fault(f"cannot be read: {reason}", file=label)]) from None
     if len(content) > MAX_FILE_BYTES:
         limit = f"{MAX_FILE_BYTES // 10**6} MB"
         raise InputError([Fault(f"the file is larger than {limit}", "split it, or check that it is one", file=label)])
@@ -126,45 +153,66 @@ def _read_text(path: Path, label: str) -> str:
         raise InputError([Fault(problem, "save it as UTF-8", file=label)]) from None
 
 
-def load_json(text: str, label: str) -> Any:
-    """Parse JSON; raise InputError for syntax, duplicate keys and depth."""
+def _load_json(text: str, label: str) -> tuple[Any, list[Fault]]:
     twice: list[str] = []
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
         if len(result) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice.extend(key for key in result if keys.count(key) > 1)
+            twice.extend(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         return result
 
     if not text.strip():
-        return None
+        return None, []
     try:
-        data = json.loads(text, object_pairs_hook=unique)
+        data = json.loads(text, object_pairs_hook=unique, parse_int=_parse_int)
+        _check_size(data)
     except json.JSONDecodeError as error:
         raise InputError([Fault(f"not JSON: {error.msg}", file=label, line=error.lineno)]) from None
-    except (RecursionError, ValueError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise InputError([Fault(f"not readable as JSON: {reason}", file=label)]) from None
-    if twice:
-        raise InputError(Fault(f"key {key!r} is given twice in one mapping", file=label) for key in twice)
-    return data
-
-
-def load_yaml(text: str, label: str) -> Any:
-    """Parse YAML without running anything; raise InputError for syntax, tags, duplicate keys, aliases and depth."""
-    # Both the parser and PyYAML's composer recurse: the depth is bounded before either sees the text.
+    except (_TooMuchError, RecursionError) as error:
+        reason = str(error) if isinstance(error, _TooMuchError) else f"nested more than {MAX_DEPTH} levels deep"
+        raise InputError([Fault(reason, file=label)]) from None
+    if not twice:
+        return data, []
     try:
-        _check_depth(text)
+        return data, _load_yaml(text, label)[1]  # JSON is YAML, and that reader knows lines
+    except InputError:
+        return data, [Fault(f"key {key!r} is given twice", "keep one", file=label) for key in twice]
+
+
+def _parse_int(digits: str) -> int | float:
+    return int(digits) if len(digits) <= MAX_DIGITS else float(digits)
+
+
+def _check_size(data: Any) -> None:
+    """Bound depth and number of values without recursion."""
+    level, values = [data], 0
+    for _ in range(MAX_DEPTH + 1):
+        values += len(level)
+        if values > MAX_VALUES:
+            raise _TooMuchError(f"more than {MAX_VALUES} values")
+        level = [
+            child
+            for item in level
+            if isinstance(item, (dict, list))
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return
+    raise _TooMuchError(f"nested more than {MAX_DEPTH} levels deep")
+
+
+def _load_yaml(text: str, label: str) -> tuple[Any, list[Fault]]:
+    # Both the parser's tree and ours are made by recursion: depth and size are bounded before either sees the text.
+    try:
+        _check_events(text)
         loader = _Loader(text)
         try:
             node = loader.get_single_node()
-            if node is None:
-                return None
-            builder = _Builder(loader, label)
-            data = builder.build(node, (), 0)
         finally:
             loader.dispose()
+        builder = _Builder(label)
+        data = None if node is None else builder.build(node, (), 0)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
@@ -172,18 +220,20 @@ def load_yaml(text: str, label: str) -> Any:
         raise InputError([Fault(f"not YAML: {problem}", file=label, line=line)]) from None
     except _TooMuchError as error:
         raise InputError([Fault(str(error), file=label)]) from None
-    if builder.faults:
-        raise InputError(builder.faults)
-    return data
+    if builder.fatal:
+        raise InputError(builder.fatal + builder.faults)
+    return data, builder.faults
 
 
 class _TooMuchError(Exception):
     """The document is too deep or too large."""
 
 
-def _check_depth(text: str) -> None:
+def _check_events(text: str) -> None:
     depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
+    for values, event in enumerate(yaml.parse(text, Loader=_Loader)):
+        if values > 2 * MAX_VALUES:
+            raise _TooMuchError(f"more than {MAX_VALUES} values")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
@@ -195,10 +245,10 @@ def _check_depth(text: str) -> None:
 class _Builder:
     """Turns YAML nodes into data; faults are gathered so that all of them are told at once."""
 
-    def __init__(self, loader: _Loader, label: str):
-        self.loader = loader
+    def __init__(self, label: str):
         self.label = label
         self.faults: list[Fault] = []
+        self.fatal: list[Fault] = []  # those that leave no value to go on with
         self.values = 0
 
     def build(self, node: yaml.Node, path: tuple[PathPart, ...], depth: int) -> Any:
@@ -207,45 +257,51 @@ class _Builder:
             raise _TooMuchError(f"more than {MAX_VALUES} values, aliases expanded")
         if depth > MAX_DEPTH:
             raise _TooMuchError(f"nested more than {MAX_DEPTH} levels deep, aliases expanded")
-        if isinstance(node, yaml.ScalarNode):
-            return self._scalar(node, path)
-        if isinstance(node, yaml.SequenceNode) and node.tag == _SEQ_TAG:
+        if isinstance(node, yaml.ScalarNode) and node.tag == _STR:
+            return node.value if node.style else _plain(node.value)
+        if isinstance(node, yaml.SequenceNode) and node.tag == _SEQ:
             return [self.build(item, (*path, i), depth + 1) for i, item in enumerate(node.value)]
-        if isinstance(node, yaml.MappingNode) and node.tag == _MAP_TAG:
+        if isinstance(node, yaml.MappingNode) and node.tag == _MAP:
             return self._mapping(node, path, depth)
-        return self._refuse(node, path)
+        problem = f"tag {node.tag!r} is refused"
+        self.fatal.append(self._fault(node, problem, "only plain YAML is read, nothing is run", path))
+        return None
 
-    def _scalar(self, node: yaml.ScalarNode, path: tuple[PathPart, ...]) -> Any:
-        # A tag with no constructor of its own falls to the one under None, which only refuses.
-        if node.tag not in self.loader.yaml_constructors:
-            return self._refuse(node, path)
-        try:
-            return self.loader.construct_object(node)
-        except (ValueError, yaml.YAMLError) as error:
-            return self._fault(node, f"unreadable value {node.value[:40]!r}: {error}", path)
-
-    def _mapping(self, node: yaml.MappingNode, path: tuple[PathPart, ...], depth: int) -> dict[Hashable, Any]:
-        keys: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE_TAG:
-                if key.value in keys:
-                    self._fault(key, f"key {key.value!r} is given twice", path)
-                keys.add(key.value)
-        self.loader.flatten_mapping(node)
-        result: dict[Hashable, Any] = {}
+    def _mapping(self, node: yaml.MappingNode, path: tuple[PathPart, ...], depth: int) -> dict[str, Any]:
+        own: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                self._fault(key, "a key must be a word", path)
-                continue
-            # Keys are names: an unquoted 70 or `no` means that text, not a number or a truth.
-            result[key.value] = self.build(value, (*path, key.value), depth + 1)
-        return result
+                self.fatal.append(self._fault(key, "a key must be a word", "", path))
+            elif key.value == "<<" and not key.style:
+                self._merge(value, merged, path, depth)
+            elif key.value in own:
+                self.faults.append(self._fault(key, f"key {key.value!r} is given twice", "keep one", path))
+            else:
+                # Keys are names: an unquoted 70 or `true` means that text, not a number or a truth.
+                own[key.value] = self.build(value, (*path, key.value), depth + 1)
+        return {**merged, **own}
 
-    def _refuse(self, node: yaml.Node, path: tuple[PathPart, ...]) -> None:
-        return self._fault(node, f"tag {node.tag!r} is refused", path, "only plain YAML is read, nothing is run")
+    def _merge(self, value: yaml.Node, merged: dict[str, Any], path: tuple[PathPart, ...], depth: int) -> None:
+        """`<<: *one` or `<<: [*one, *other]`: what they hold and this mapping does not; the first one's word counts."""
+        built = self.build(value, path, depth + 1)
+        for part in built if isinstance(built, list) else [built]:
+            if isinstance(part, dict):
+                merged.update({key: item for key, item in part.items() if key not in merged})
+            else:
+                self.fatal.append(self._fault(value, "`<<` takes mappings", "", path))
 
-    def _fault(self, node: yaml.Node, problem: str, path: tuple[PathPart, ...], remedy: str = "") -> None:
-        self.faults.append(Fault(problem, remedy, path, self.label, int(node.start_mark.line) + 1))
+    def _fault(self, node: yaml.Node, problem: str, remedy: str, path: tuple[PathPart, ...]) -> Fault:
+        return Fault(problem, remedy, path, self.label, int(node.start_mark.line) + 1)
+
+
+def _plain(word: str) -> Any:
+    """Resolve an unquoted word by the core schema of YAML 1.2 (section 10.3.2)."""
+    if word in _WORDS:
+        return _WORDS[word]
+    if _INT.fullmatch(word):
+        return _parse_int(word.replace("_", ""))
+    return float(word) if _FLOAT.fullmatch(word) else word
 
 
 def _kind(data: Any) -> str:

@@ -7,15 +7,17 @@ Source of the layout: llm-inferno/optimizer v0.6.0 and the newer form with `perf
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from inferno_milp.errors import Fault, InputError, PathPart, nearest
+from inferno_milp.errors import Fault, InputError, PathPart, nearest, path_text
 from inferno_milp.problem import (
+    LARGEST_BATCH,
     Accelerator,
     BatchSize,
     Count,
@@ -45,10 +47,25 @@ Text = Annotated[str, Field(max_length=200)]
 Tokens = Annotated[float, Field(strict=True, ge=0, le=1e9, allow_inf_nan=False)]
 
 
-class _Folded(BaseModel):
-    """Keys are lower case here; the reader folds the document's."""
+_KEYS = """
+system acceleratorData modelData serviceClassData serverData optimizerData capacityData
+accelerators name type multiplicity memSize memBW power idle full midPower midUtil cost
+models acc accCount maxBatchSize atTokens decodeParms prefillParms perfParms alpha beta gamma delta
+serviceClasses priority modelTargets model slo-itl slo-ttft slo-tps
+servers class keepAccelerator minNumReplicas maxQueueSize currentAlloc desiredAlloc
+accelerator numReplicas maxBatch itlAverage ttftAverage load arrivalRate throughput avgInTokens avgOutTokens
+optimizer unlimited heterogeneous milpSolver useCplex delayedBestEffort saturationPolicy count
+"""
+SPELLING = {name.casefold(): name for name in _KEYS.split()}
+"""How each key is spelled in llm-inferno, by its folded form."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+class _Folded(BaseModel):
+    """Fields are named as keys folded to lower case; their aliases are the keys as they are spelled."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", alias_generator=lambda name: SPELLING[name.replace("_", "-")]
+    )
 
 
 class _Power(_Folded):
@@ -65,22 +82,22 @@ class _Accelerator(_Folded):
     memsize: NonNegative = 0.0
     membw: NonNegative = 0.0
     power: _Power | None = None
-    cost: NonNegative = 0.0
+    cost: NonNegative
 
 
 class _Decode(_Folded):
-    alpha: NonNegative = 0.0
-    beta: NonNegative = 0.0
+    alpha: NonNegative
+    beta: NonNegative
 
 
 class _Prefill(_Folded):
-    gamma: NonNegative = 0.0
-    delta: NonNegative = 0.0
+    gamma: NonNegative
+    delta: NonNegative
 
 
 class _Perf(_Folded):
-    alpha: NonNegative = 0.0
-    beta: NonNegative = 0.0
+    alpha: NonNegative
+    beta: NonNegative
     gamma: NonNegative = 0.0
 
 
@@ -94,18 +111,37 @@ class _ModelPerf(_Folded):
     prefillparms: _Prefill | None = None
     perfparms: _Perf | None = None
 
+    @model_validator(mode="after")
+    def _one_form(self) -> _ModelPerf:
+        older = (self.decodeparms, self.prefillparms)
+        if (self.perfparms and any(older)) or any(older) != all(older):
+            raise ValueError("give either perfParms, or both decodeParms and prefillParms")
+        return self
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether there are speeds at all: llm-inferno's control loop may still have to find them."""
+        return bool(self.perfparms or self.decodeparms)
+
 
 class _ModelTarget(_Folded):
     model: Name
-    slo_itl: NonNegative = Field(0.0, alias="slo-itl")
-    slo_ttft: NonNegative = Field(0.0, alias="slo-ttft")
-    slo_tps: NonNegative = Field(0.0, alias="slo-tps")
+    slo_itl: NonNegative = 0.0
+    slo_ttft: NonNegative = 0.0
+    slo_tps: NonNegative = 0.0
 
 
 class _ServiceClass(_Folded):
     name: Name
     priority: Whole = 100
     modeltargets: tuple[_ModelTarget, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_target_per_model(self) -> _ServiceClass:
+        twice = [name for name, count in Counter(t.model for t in self.modeltargets).items() if count > 1]
+        if twice:
+            raise ValueError(f"models with two targets: {', '.join(twice)}")
+        return self
 
 
 class _Load(_Folded):
@@ -131,7 +167,7 @@ class _Server(_Folded):
     model: Name
     keepaccelerator: Flag = False
     minnumreplicas: Count = 0
-    maxbatchsize: Annotated[int, Field(strict=True, ge=0, le=65_536)] = 0
+    maxbatchsize: Annotated[int, Field(strict=True, ge=0, le=LARGEST_BATCH)] = 0
     maxqueuesize: Annotated[int, Field(strict=True, ge=0, le=10**9)] = 0
     currentalloc: _Allocation = _Allocation()
     desiredalloc: _Allocation | None = None
@@ -152,19 +188,19 @@ class _TypeCount(_Folded):
 
 
 class _AcceleratorData(_Folded):
-    accelerators: tuple[_Accelerator, ...]
+    accelerators: tuple[_Accelerator, ...] = ()
 
 
 class _ModelData(_Folded):
-    models: tuple[_ModelPerf, ...]
+    models: tuple[_ModelPerf, ...] = ()
 
 
 class _ServiceClassData(_Folded):
-    serviceclasses: tuple[_ServiceClass, ...]
+    serviceclasses: tuple[_ServiceClass, ...] = ()
 
 
 class _ServerData(_Folded):
-    servers: tuple[_Server, ...]
+    servers: tuple[_Server, ...] = ()
 
 
 class _OptimizerData(_Folded):
@@ -175,32 +211,31 @@ class _CapacityData(_Folded):
     count: tuple[_TypeCount, ...] = ()
 
 
-PARTS: dict[str, tuple[type[_Folded], str, bool]] = {
-    "acceleratordata": (_AcceleratorData, "accelerator-data.json", True),
-    "modeldata": (_ModelData, "model-data.json", True),
-    "serviceclassdata": (_ServiceClassData, "serviceclass-data.json", True),
-    "serverdata": (_ServerData, "server-data.json", True),
-    "optimizerdata": (_OptimizerData, "optimizer-data.json", False),
-    "capacitydata": (_CapacityData, "capacity-data.json", False),
+PARTS: dict[str, tuple[type[_Folded], str, str, bool]] = {
+    "acceleratorData": (_AcceleratorData, "accelerators", "accelerator-data.json", True),
+    "modelData": (_ModelData, "models", "model-data.json", True),
+    "serviceClassData": (_ServiceClassData, "serviceClasses", "serviceclass-data.json", True),
+    "serverData": (_ServerData, "servers", "server-data.json", True),
+    "optimizerData": (_OptimizerData, "optimizer", "optimizer-data.json", False),
+    "capacityData": (_CapacityData, "count", "capacity-data.json", False),
 }
-"""For each part of the system data: its model, its file in a folder, and whether it must be there."""
-
-SPELLING = ("acceleratorData", "modelData", "serviceClassData", "serverData", "optimizerData", "capacityData")
+"""For each part of the system data: its model, its one key, its file in a folder, and whether it must be there."""
 
 
 class _Part:
     """One part of the system data: where it stands, and what of it is valid."""
 
-    def __init__(self, source: Source, prefix: tuple[PathPart, ...], data: Any, model: type[_Folded]):
+    def __init__(self, source: Source, prefix: tuple[PathPart, ...], data: Any, name: str):
+        model, key, _, _ = PARTS[name]
         self.source, self.prefix, self.original = source, prefix, data
         folded, self.faults = _fold(data)
-        if isinstance(folded, dict):
-            self.validated: Validated[Any] | None = validate(model, folded)
-            self.faults += list(self.validated.faults)
-            self.faults += _misspelt(folded, model)
-        else:
-            self.validated = None
+        self.validated: Validated[Any] = validate(model, folded if isinstance(folded, dict) else {})
+        if not isinstance(folded, dict):
             self.faults.append(Fault("must be a mapping"))
+        else:
+            self.faults += [*self.validated.faults, *_misspelt(folded, model, source.label)]
+            if key not in folded:
+                self.faults.append(Fault(f"{key} is missing", "", (key,)))
 
     def placed(self, fault: Fault) -> Fault:
         """Say a fault of the folded data in the words, place and line of the file."""
@@ -231,21 +266,25 @@ def read_system_file(source: Source) -> Problem:
     by_part: dict[str, list[str]] = {}
     for name in system:
         by_part.setdefault(str(name).casefold(), []).append(name)
+    known = {part.casefold(): part for part in PARTS}
     faults = [
-        source.fault("unknown key", nearest(names[0], SPELLING), (key, names[0]))
+        source.fault("unknown key", nearest(names[0], PARTS), (key, names[0]))
         for part, names in by_part.items()
-        if part not in PARTS
+        if part not in known
+    ]
+    faults += [
+        source.fault("is not read beside `system`", "take it out", (other,)) for other in source.data if other != key
     ]
     parts: dict[str, _Part] = {}
-    for part, (model, _, needed) in PARTS.items():
-        names = by_part.get(part, [])
+    for folded, part in known.items():
+        names = by_part.get(folded, [])
         if len(names) > 1:
             faults.append(source.fault("is given twice", "keep one", (key, names[1])))
         if names:
-            parts[part] = _Part(source, (key, names[0]), system[names[0]], model)
-        elif needed:
-            faults.append(source.fault(f"{_spelling(part)} is missing", "", (key,)))
-    return _assemble(parts, faults, source.label)
+            parts[part] = _Part(source, (key, names[0]), system[names[0]], part)
+        elif PARTS[part][3]:
+            faults.append(source.fault(f"{part} is missing", "", (key,)))
+    return _assemble(parts, source.faults + faults, source.label)
 
 
 def read_system_folder(folder: Path, label: str) -> Problem:
@@ -253,7 +292,7 @@ def read_system_folder(folder: Path, label: str) -> Problem:
     present = {entry.name.casefold(): entry for entry in sorted(folder.iterdir()) if entry.is_file()}
     faults: list[Fault] = []
     parts: dict[str, _Part] = {}
-    for part, (model, filename, needed) in PARTS.items():
+    for part, (_, _, filename, needed) in PARTS.items():
         if filename not in present:
             if needed:
                 remedy = "a folder is read as llm-inferno's six files"
@@ -265,22 +304,22 @@ def read_system_folder(folder: Path, label: str) -> Problem:
         except InputError as error:
             faults += error.faults
             continue
-        parts[part] = _Part(source, (), source.data, model)
+        faults += source.faults
+        parts[part] = _Part(source, (), source.data, part)
     return _assemble(parts, faults, label)
 
 
-def _spelling(part: str) -> str:
-    return next(name for name in SPELLING if name.casefold() == part)
-
-
 def _fold(data: Any, path: tuple[PathPart, ...] = ()) -> tuple[Any, list[Fault]]:
-    """Lower the case of all keys; a key that then stands twice is a fault, one that begins with _ is a comment."""
+    """Spell all keys as llm-inferno does, whatever their letter case; a key that then stands twice is a fault.
+
+    One that begins with _ is a comment, and null is as good as nothing, as for the seed's own reader.
+    """
     faults: list[Fault] = []
     if isinstance(data, dict):
         result: dict[str, Any] = {}
         for key, value in data.items():
-            name = str(key).casefold()
-            if name.startswith("_"):
+            name = SPELLING.get(str(key).casefold(), str(key))
+            if name.startswith("_") or value is None:
                 continue
             if name in result:
                 faults.append(Fault(f"key {key!r} is given twice, in different letter case", "keep one", (*path, key)))
@@ -293,7 +332,7 @@ def _fold(data: Any, path: tuple[PathPart, ...] = ()) -> tuple[Any, list[Fault]]
     return data, faults
 
 
-def _misspelt(data: dict[str, Any], model: type[BaseModel], path: tuple[PathPart, ...] = ()) -> list[Fault]:
+def _misspelt(data: dict[str, Any], model: type[BaseModel], label: str, path: tuple[PathPart, ...] = ()) -> list[Fault]:
     """Unknown keys that look like a known one are faults; the others are ignored, as the seed does, but said."""
     fields = {field.alias or name: field for name, field in model.model_fields.items()}
     faults: list[Fault] = []
@@ -303,7 +342,7 @@ def _misspelt(data: dict[str, Any], model: type[BaseModel], path: tuple[PathPart
             if remedy.startswith("did you mean"):
                 faults.append(Fault("unknown key", remedy, (*path, key)))
             else:
-                logger.warning("ignored: unknown key %s", ".".join(str(part) for part in (*path, key)))
+                logger.warning("%s: ignored: unknown key %s", label, path_text((*path, key)))
             continue
         inner = _inner_model(fields[key].annotation)
         if inner is None:
@@ -311,7 +350,7 @@ def _misspelt(data: dict[str, Any], model: type[BaseModel], path: tuple[PathPart
         children = enumerate(value) if isinstance(value, list) else [(None, value)]
         for i, child in children:
             if isinstance(child, dict):
-                faults += _misspelt(child, inner, (*path, key) if i is None else (*path, key, i))
+                faults += _misspelt(child, inner, label, (*path, key) if i is None else (*path, key, i))
     return faults
 
 
@@ -322,65 +361,77 @@ def _inner_model(annotation: Any) -> type[BaseModel] | None:
 
 def _assemble(parts: dict[str, _Part], faults: list[Fault], label: str) -> Problem:
     """Turn the parts into a problem, and every fault of them into one error."""
+    # What is missing may have defined anything, so then nothing is called unknown.
+    complete = all(name in parts for name, (_, _, _, needed) in PARTS.items() if needed)
     for part in parts.values():
         faults += [part.placed(fault) for fault in part.faults]
-    valid = {name: part.validated.model for name, part in parts.items() if part.validated}
-    optimizer = valid["optimizerdata"].optimizer if "optimizerdata" in valid else _Optimizer()
+    valid = {name: part.validated.model for name, part in parts.items()}
+    optimizer = valid["optimizerData"].optimizer if "optimizerData" in parts else _Optimizer()
     if optimizer.heterogeneous:
         fault = Fault("mixed assignment is not available", "set it to false", ("optimizer", "heterogeneous"))
-        faults.append(parts["optimizerdata"].placed(fault))
-    _warn(optimizer)
-    capacity: dict[str, int] | None = None
-    if not optimizer.unlimited:
-        if "capacitydata" not in parts and not any(f.file.endswith("capacity-data.json") for f in faults):
-            faults.append(Fault("capacityData is missing", "or set unlimited: true in optimizerData", file=label))
-        counts = valid["capacitydata"].count if "capacitydata" in valid else ()
-        names = [entry.type for entry in counts]
-        faults += [
-            parts["capacitydata"].placed(Fault(f"{name!r} is given twice", "keep one", ("count", i, "type")))
-            for i, name in enumerate(names)
-            if name in names[:i]
-        ]
-        capacity = {entry.type: entry.count for entry in counts}
-    name = Path(label).stem or "system"
-    sections, sources = _sections(valid, name)
-    excused = frozenset(n for part in parts.values() if part.validated for n in part.validated.dropped_names)
-    if not faults or excused:
-        places = _Places(parts, sources)
-        faults += [places.placed(fault) for fault in reference_faults(sections, capacity, excused)]
+        faults.append(parts["optimizerData"].placed(fault))
+    _warn(optimizer, label)
+    known = "optimizerData" not in parts or not parts["optimizerData"].faults
+    if known and not optimizer.unlimited and complete and "capacityData" not in parts:
+        faults.append(Fault("capacityData is missing", "or set unlimited: true in optimizerData", file=label))
+    capacity = None if optimizer.unlimited else _capacity(parts, faults)
+    sections, measured = _sections(valid, Path(label).stem or "system", label)
+    if complete:
+        excused = frozenset(name for part in parts.values() for name in part.validated.defined)
+        places = _Places(parts, measured)
+        has_servers = "serverData" in parts and bool(parts["serverData"].original)
+        found = reference_faults(sections, capacity, excused, has_servers=has_servers)
+        faults += [places.placed(fault) for fault in found]
     if faults:
         raise InputError(faults)
     return Problem(**dict(sections), capacity="unlimited" if capacity is None else capacity)
 
 
-def _warn(optimizer: _Optimizer) -> None:
+def _capacity(parts: dict[str, _Part], faults: list[Fault]) -> dict[str, int]:
+    if "capacityData" not in parts:
+        return {}
+    part = parts["capacityData"]
+    counts = part.validated.model.count
+    seen: dict[str, int] = {}
+    for position, entry in zip(part.validated.kept.get("count", ()), counts, strict=True):
+        if entry.type in seen:
+            faults.append(part.placed(Fault(f"{entry.type!r} is given twice", "keep one", ("count", position, "type"))))
+        seen[entry.type] = entry.count
+    return seen
+
+
+def _warn(optimizer: _Optimizer, label: str) -> None:
     if optimizer.saturationpolicy.casefold() not in ("", "none"):
-        logger.warning("saturationPolicy %s is not applied: what does not fit is left unserved and named",
-                       optimizer.saturationpolicy)  # fmt: skip
+        policy = optimizer.saturationpolicy
+        logger.warning("%s: saturationPolicy %s is not applied: what does not fit is left unserved", label, policy)
     if optimizer.delayedbesteffort:
-        logger.warning("delayedBestEffort is not applied")
+        logger.warning("%s: delayedBestEffort is not applied", label)
 
 
-def _sections(valid: dict[str, Any], name: str) -> tuple[Sections, dict[str, list[int]]]:
-    """Convert the valid parts; for profiles also say which entry each comes from, since some may be left out."""
-    models = valid["modeldata"].models if "modeldata" in valid else ()
-    measured = [i for i, perf in enumerate(models) if perf.perfparms or perf.decodeparms or perf.prefillparms]
-    for i in sorted(set(range(len(models))) - set(measured)):
-        logger.warning("ignored: model %s on %s has no speed parameters", models[i].name, models[i].acc)
+def _sections(valid: dict[str, Any], name: str, label: str) -> tuple[Sections, list[int]]:
+    """Convert the valid parts; also say which entry each profile comes from, since some may be left out."""
+
+    def items(part: str, field: str) -> tuple[Any, ...]:
+        return getattr(valid[part], field) if part in valid else ()
+
+    models = items("modelData", "models")
+    measured = [i for i, perf in enumerate(models) if perf.is_measured]
+    for perf in models:
+        if not perf.is_measured:
+            logger.warning("%s: ignored: model %s on %s has no speed parameters", label, perf.name, perf.acc)
+    for server in items("serverData", "servers"):
+        if server.keepaccelerator and not server.currentalloc.accelerator:
+            logger.warning("%s: keepAccelerator of %s is not applied: it has no accelerator", label, server.name)
     sections = Sections(
         name=name,
         currency="cents",
-        accelerators=tuple(_accelerator(a) for a in valid["acceleratordata"].accelerators)
-        if "acceleratordata" in valid
-        else (),
+        accelerators=tuple(_accelerator(a) for a in items("acceleratorData", "accelerators")),
         profiles=tuple(_profile(models[i]) for i in measured),
-        service_classes=tuple(_service_class(c) for c in valid["serviceclassdata"].serviceclasses)
-        if "serviceclassdata" in valid
-        else (),
-        servers=tuple(_server(s) for s in valid["serverdata"].servers) if "serverdata" in valid else (),
+        service_classes=tuple(_service_class(c) for c in items("serviceClassData", "serviceclasses")),
+        servers=tuple(_server(s) for s in items("serverData", "servers")),
         options=Options(law="inferno", assignment="single", batch_sizes="largest"),
     )
-    return sections, {"profiles": measured}
+    return sections, measured
 
 
 def _accelerator(data: _Accelerator) -> Accelerator:
@@ -415,7 +466,9 @@ def _profile(data: _ModelPerf) -> Profile:
             "kappa_ms": speeds.gamma,
         }
     else:
-        decode, prefill = data.decodeparms or _Decode(), data.prefillparms or _Prefill()
+        decode, prefill = data.decodeparms, data.prefillparms
+        assert decode is not None
+        assert prefill is not None
         times = {
             "alpha_ms": decode.alpha,
             "beta_ms": decode.beta,
@@ -453,7 +506,7 @@ def _server(data: _Server) -> Server:
     current = None
     if now.accelerator:
         current = CurrentAllocation(
-            accelerator=now.accelerator, replicas=now.numreplicas, batch_size=min(now.maxbatch, 65_536) or None
+            accelerator=now.accelerator, replicas=now.numreplicas, batch_size=min(now.maxbatch, LARGEST_BATCH) or None
         )
     return Server(
         name=data.name,
@@ -472,16 +525,16 @@ class _Places:
     """Where the items of the problem stand in the system data."""
 
     PART: ClassVar = {
-        "accelerators": ("acceleratordata", "accelerators"),
-        "profiles": ("modeldata", "models"),
-        "service_classes": ("serviceclassdata", "serviceclasses"),
-        "servers": ("serverdata", "servers"),
-        "capacity": ("capacitydata", "count"),
+        "accelerators": ("acceleratorData", "accelerators"),
+        "profiles": ("modelData", "models"),
+        "service_classes": ("serviceClassData", "serviceClasses"),
+        "servers": ("serverData", "servers"),
+        "capacity": ("capacityData", "count"),
     }
-    KEY: ClassVar = {"accelerator": "acc", "service_class": "class", "keep_accelerator": "keepaccelerator"}
+    KEY: ClassVar = {"accelerator": "acc", "service_class": "class", "keep_accelerator": "keepAccelerator"}
 
-    def __init__(self, parts: dict[str, _Part], sources: dict[str, list[int]]):
-        self.parts, self.sources = parts, sources
+    def __init__(self, parts: dict[str, _Part], measured: list[int]):
+        self.parts, self.measured = parts, measured
 
     def placed(self, fault: Fault) -> Fault:
         """Say a fault of the problem in the place of the system data."""
@@ -490,24 +543,19 @@ class _Places:
         part = self.parts.get(part_name)
         if part is None:
             return fault
-        return part.placed(replace(fault, path=(key, *self._inner(part, str(section), rest))))
+        return part.placed(replace(fault, path=(key, *self._inner(part, str(section), key, rest))))
 
-    def _inner(self, part: _Part, section: str, rest: list[PathPart]) -> Iterator[PathPart]:
+    def _inner(self, part: _Part, section: str, key: str, rest: list[PathPart]) -> Iterator[PathPart]:
         if not rest:
             return
         first, *more = rest
         if section == "capacity":
-            counts = part.validated.model.count if part.validated else ()
-            yield next((i for i, entry in enumerate(counts) if entry.type == first), 0)
-            yield "type"
-            return
-        position = first if isinstance(first, int) else 0
-        if section in self.sources:
-            position = self.sources[section][position]
-        kept = part.validated.kept.get(self.PART[section][1], ()) if part.validated else ()
-        yield kept[position] if position < len(kept) else position
+            first = next(i for i, entry in enumerate(part.validated.model.count) if entry.type == first)
+            more = ["type"]
+        assert isinstance(first, int)
+        position = self.measured[first] if section == "profiles" else first
+        yield part.validated.kept[key][position]
         if more[:1] == ["current"]:
-            yield "currentalloc"
-            yield "accelerator"
+            yield from ("currentAlloc", "accelerator")
         elif more:
             yield self.KEY.get(str(more[0]), more[0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import types
 import typing
 from collections.abc import Iterator
@@ -17,6 +16,10 @@ from inferno_milp.errors import Fault, PathPart, nearest
 M = TypeVar("M", bound=BaseModel)
 
 
+MOST_FAULTS = 200
+"""Faults told of one document; a file with more has one cause."""
+
+
 @dataclass(frozen=True, slots=True)
 class Validated(Generic[M]):
     """What came of validating a document.
@@ -26,56 +29,57 @@ class Validated(Generic[M]):
     model : the document without its faulty parts, so that what refers to what can still be checked.
     faults : what is wrong, with paths but no file yet.
     kept : for each section that is a list, the positions in the file of the items kept.
-    dropped_names : all names that the faulty parts define.
+    defined : all names that the faulty parts define.
     """
 
     model: M
     faults: tuple[Fault, ...]
     kept: dict[str, tuple[int, ...]]
-    dropped_names: frozenset[str]
+    defined: frozenset[str]
 
 
 def validate(model: type[M], data: dict[str, Any]) -> Validated[M]:
-    """Validate `data`; parts of the top level, or items of its lists, that have a fault are left out of the result."""
-    kept = {key: list(range(len(value))) for key, value in data.items() if isinstance(value, list)}
+    """Validate `data`; parts of the top level, or items of its lists, that have a fault are left out of the result.
+
+    Every field of `model` must have a default, for the case that it is left out.
+    """
+    kept = {key: range(len(value)) for key, value in data.items() if isinstance(value, list)}
     try:
-        return Validated(model.model_validate(data), (), _frozen(kept), frozenset())
+        return Validated(model.model_validate(data), (), {k: tuple(v) for k, v in kept.items()}, frozenset())
     except ValidationError as error:
-        details = error.errors(include_url=False)
-    faults = tuple(_fault(model, data, detail) for detail in details)
-    spared = copy.copy(data)
-    dropped: list[Any] = []
+        details = error.errors(include_url=False, include_context=True)
+    faults = [_fault(model, data, detail) for detail in details[:MOST_FAULTS]]
+    if len(details) > MOST_FAULTS:
+        faults.append(Fault(f"and {len(details) - MOST_FAULTS} more faults like these"))
     faulty_items: dict[str, set[int]] = {}
+    faulty_sections: set[str] = set()
     for detail in details:
         section, *rest = detail["loc"] or ("",)
         if rest and isinstance(rest[0], int):
             faulty_items.setdefault(str(section), set()).add(rest[0])
         else:
-            dropped.append(spared.pop(str(section), None))
-            kept.pop(str(section), None)
-    for section, positions in faulty_items.items():
+            faulty_sections.add(str(section))
+    spared = {key: value for key, value in data.items() if key not in faulty_sections}
+    dropped = [(key, data[key]) for key in faulty_sections if key in data]
+    positions = {key: tuple(kept[key]) for key in kept if key in spared}
+    for section, wrong in faulty_items.items():
         if section in spared:
-            kept[section] = [i for i in kept[section] if i not in positions]
-            dropped += [data[section][i] for i in positions]
-            spared[section] = [data[section][i] for i in kept[section]]
-    return Validated(model.model_validate(spared), faults, _frozen(kept), frozenset(_names(dropped)))
+            positions[section] = tuple(i for i in kept[section] if i not in wrong)
+            dropped += [(section, data[section][i]) for i in sorted(wrong)]
+            spared[section] = [data[section][i] for i in positions[section]]
+    defined = frozenset(name for section, part in dropped for name in _defined(section, part))
+    return Validated(model.model_validate(spared), tuple(faults), positions, defined)
 
 
-def _frozen(kept: dict[str, list[int]]) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(value) for key, value in kept.items()}
-
-
-def _names(data: Any) -> Iterator[str]:
-    """Yield every text in data, keys included: a name that a faulty part may define."""
-    if isinstance(data, str):
-        yield data
-    elif isinstance(data, dict):
-        for key, value in data.items():
-            yield str(key)
-            yield from _names(value)
-    elif isinstance(data, list):
-        for value in data:
-            yield from _names(value)
+def _defined(section: str, part: Any) -> Iterator[str]:
+    """Yield the names that a faulty part of a section defines; servers define none that others use."""
+    if section == "servers":
+        return
+    if isinstance(part, list):
+        for item in part:
+            yield from _defined(section, item)
+    elif isinstance(part, dict):
+        yield from (part[key] for key in ("name", "type", "model") if isinstance(part.get(key), str))
 
 
 def _fault(model: type[BaseModel], data: Any, detail: ErrorDetails) -> Fault:
@@ -110,7 +114,8 @@ def _words(detail: ErrorDetails) -> tuple[str, str]:
         "dict_type": "must be a mapping",
         "tuple_type": "must be a list",
         "string_too_short": "must not be empty",
-        "string_pattern_mismatch": "must not begin or end with white space, or span lines",
+        "string_pattern_mismatch": "must not begin or end with white space, or hold control characters",
+        "string_unicode": "must be Unicode text",
     }
     if kind == "missing":
         return "is missing", ""
@@ -132,7 +137,7 @@ def _remedy(kind: str, value: Any) -> str:
         except ValueError:
             return ""
         return "write it without quotes"
-    if kind == "string_type" and isinstance(value, (int, float)):
+    if kind == "string_type" and isinstance(value, (int, float)) and not isinstance(value, bool):
         return f"write it in quotes: '{value}'"
     return ""
 
@@ -142,10 +147,7 @@ def _shown(value: Any) -> str:
         return "nothing"
     if isinstance(value, (dict, list)):
         return "a mapping" if isinstance(value, dict) else "a list"
-    try:
-        text = repr(value)
-    except ValueError:  # an integer with more digits than Python will print
-        return "a number of too many digits"
+    text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
