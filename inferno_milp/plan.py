@@ -130,6 +130,11 @@ class Plan:
         """Whether every server is fully served."""
         return not self.unserved
 
+    @property
+    def solving_s(self) -> float:
+        """Seconds spent on building and solving, the analysis of the candidates apart."""
+        return self.stages_s.get("build", 0.0) + self.stages_s.get("solve", 0.0)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as the JSON document of docs/plan.md: plain dicts, lists, numbers, text and None."""
         return {

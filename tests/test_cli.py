@@ -169,6 +169,75 @@ class TestOutput:
         assert len(done.stdout.splitlines()) == 1
         assert done.stderr == ""
 
+    @pytest.mark.parametrize(("instance", "code"), [(LIMITED, 0), (INFEASIBLE, 1)])
+    def test_a_reader_that_leaves_does_not_change_the_exit_code(self, instance: str, code: int) -> None:
+        command = f"{sys.executable} -m inferno_milp {instance} | true; exit ${{PIPESTATUS[0]}}"
+        assert subprocess.run(["bash", "-c", command], check=False).returncode == code
+
+    def test_what_is_no_regular_file_is_written_to_as_it_is(self, tmp_path: Path) -> None:
+        kept, link, pipe = tmp_path / "kept.json", tmp_path / "link.json", tmp_path / "pipe"
+        kept.write_text("old")
+        kept.chmod(0o640)
+        link.symlink_to(kept)
+        assert process(SMALL, "--quiet", "--json", str(link)).returncode == 0
+        assert link.is_symlink()
+        assert json.loads(kept.read_text())["status"] == "optimal"
+        assert kept.stat().st_mode & 0o777 == 0o640
+        os.mkfifo(pipe)
+        with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True) as reader:
+            assert process(SMALL, "--quiet", "--json", str(pipe)).returncode == 0
+            assert json.loads(reader.communicate()[0])["status"] == "optimal"
+        assert pipe.is_fifo()
+        assert process(SMALL, "--quiet", "--json", "/dev/null").returncode == 0
+        assert Path("/dev/null").is_char_device()
+
+    def test_the_problem_is_not_written_over(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        path = tmp_path / "p.yaml"
+        path.write_text(yaml.safe_dump(problem_data()))
+        code, _, err = run(capsys, str(path), "--json", f"{tmp_path}/./p.yaml")
+        assert code == 2
+        assert "is the problem itself" in err
+        assert yaml.safe_load(path.read_text()) == problem_data()
+
+    @pytest.mark.parametrize("target", ["-", "x.out"])
+    def test_not_two_results_in_one_place(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path, target: str
+    ) -> None:
+        target = target if target == "-" else str(tmp_path / target)
+        code, out, err = run(capsys, SMALL, "--json", target, "--csv", target)
+        assert (code, out) == (2, "")
+        assert "cannot go to the same place" in err
+
+    def test_stdout_that_takes_nothing(self) -> None:
+        for redirection, reason in ((">/dev/full", "No space left"), (">&-", "stdout is closed")):
+            command = f"{sys.executable} -m inferno_milp {SMALL} --json - {redirection}"
+            done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+            assert done.returncode == 2
+            assert reason in done.stderr
+            assert "Traceback" not in done.stderr
+
+    def test_no_stderr(self) -> None:
+        command = f"{sys.executable} -m inferno_milp none.yaml 2>&-"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (2, "")
+
+    def test_a_terminal_without_the_characters(self) -> None:
+        done = process(SMALL, env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+        assert done.returncode == 0
+        assert "standby" in done.stdout
+
+    def test_names_are_not_markup(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        data = problem_data()
+        data["servers"] = [{**data["servers"][0], "name": name} for name in ("[/foo]", "[red]x", "a:rocket:b")]
+        data["currency"] = "[bold]"
+        path = tmp_path / "p.yaml"
+        path.write_text(yaml.safe_dump(data))
+        for argv in ((str(path),), ("candidates", str(path)), ("compare", str(path))):
+            code, out, err = run(capsys, *argv)
+            assert (code, err) == (0, "")
+            assert "[bold]" in out
+            assert argv[0] == "compare" or all(name in out for name in ("[/foo]", "[red]x", "a:rocket:b"))
+
     def test_json_does_not_pay_for_pandas_or_plots(self) -> None:
         code = (
             "import sys; from inferno_milp.cli import main; main([sys.argv[1], '--json', '-']);"
@@ -223,6 +292,14 @@ class TestErrors:
             ["analyze", "--server", "x"],
             ["analyze", "--alpha-ms", "-1"],
             ["analyze", "--alpha-ms", "abc"],
+            ["analyze", "--alpha-ms", "1e308"],
+            ["analyze", "--max-batch", "100000000"],
+            ["analyze", "--max-batch", "9" * 30],
+            ["analyze", "--max-queue", "-1"],
+            ["analize", LIMITED],
+            ["no/such/problem.yaml"],
+            [LIMITED, "--json", "x" * 5000],
+            [LIMITED, "--json", "/proc/x.json"],
         ],
     )
     def test_usage(self, capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
@@ -230,6 +307,9 @@ class TestErrors:
         assert (code, out) == (2, "")
         assert err
         assert "Traceback" not in err
+
+    def test_a_misspelt_subcommand(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "no subcommand and no file 'analize'; did you mean 'analyze'?" in run(capsys, "analize", LIMITED)[2]
 
     def test_internal_errors_have_their_own_code(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -332,6 +412,12 @@ class TestOtherSubcommands:
         assert [row["rate_per_s"] for row in document["rates"]] == [1, 2.5]
         assert document["verdict"] == "capped"
         assert len(target.read_text().splitlines()) == 3
+
+    def test_analyze_what_takes_no_time(self, capsys: pytest.CaptureFixture[str]) -> None:
+        timeless = ["--input-tokens", "0", "--output-tokens", "1"]
+        code, out, _ = run(capsys, "analyze", *self.ENGINE, *timeless)
+        assert code == 0
+        assert "any rate is served: such requests take no time" in out
 
     def test_analyze_what_cannot_be(self, capsys: pytest.CaptureFixture[str]) -> None:
         code, out, _ = run(capsys, "analyze", *self.ENGINE, "--itl-ms", "10")

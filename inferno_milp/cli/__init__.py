@@ -7,14 +7,16 @@ stdout holds the result alone; progress, warnings and errors go to stderr.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
+from pathlib import Path
 
 from inferno_milp.cli.arguments import SUBCOMMANDS, make_parser
-from inferno_milp.errors import InputError, OptionError
+from inferno_milp.cli.output import tell
+from inferno_milp.errors import InputError, OptionError, nearest
 
 SERVES_ALL, UNSERVED, BAD_INPUT, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -27,6 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv : arguments after the program's name; by default the process's own.
     """
     arguments = make_parser().parse_args(_with_subcommand(list(sys.argv[1:] if argv is None else argv)))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that has no "–" gets "?", not a failure
     with _logging_to_stderr(arguments):
         return _run(arguments)
 
@@ -50,18 +55,13 @@ def _run(arguments: Namespace) -> int:
         return int(arguments.run(arguments))
     except InputError as error:
         count = len(error.faults)
-        print(error, file=sys.stderr)  # noqa: T201
-        print(f"{count} error{'s' * (count != 1)} in the input; nothing was written", file=sys.stderr)  # noqa: T201
+        tell(f"{error}\n{count} error{'s' * (count != 1)} in the input; nothing was written")
         return BAD_INPUT
     except OptionError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        tell(f"error: {error}")
         return BAD_INPUT
-    except BrokenPipeError:
-        # The reader of stdout has gone; keep the interpreter from complaining when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return UNSERVED
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)  # noqa: T201
+        tell("interrupted")
         return INTERRUPTED
     except Exception as error:
         logging.getLogger(__name__).critical(
@@ -73,5 +73,8 @@ def _run(arguments: Namespace) -> int:
 def _with_subcommand(argv: list[str]) -> list[str]:
     """`inferno-milp PROBLEM …` means `inferno-milp optimize PROBLEM …`."""
     if not argv or argv[0] in SUBCOMMANDS or argv[0] in ("-h", "--help", "--version"):
-        return argv
+        return argv or ["optimize"]
+    meant = nearest(argv[0], SUBCOMMANDS)
+    if meant.startswith("did you mean") and not Path(argv[0]).exists():
+        make_parser().error(f"no subcommand and no file {argv[0]!r}; {meant}")
     return ["optimize", *argv]

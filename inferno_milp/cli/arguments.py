@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 from typing import TypeAlias
 
 from inferno_milp._version import __version__
 from inferno_milp.cli import commands
+from inferno_milp.problem import LARGEST_BATCH
 
 SUBCOMMANDS = ("optimize", "analyze", "candidates", "compare", "validate")
 LAWS = ("inferno",)
+LARGEST_NUMBER = 1e12
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -64,8 +65,8 @@ def _add_analyze(subparsers: Subparsers) -> None:
         ("output-tokens", "mean output tokens"),
     ):
         engine.add_argument(f"--{name}", type=_number, metavar="X", help=unit)
-    engine.add_argument("--max-batch", type=int, metavar="N", help="max batch size")
-    engine.add_argument("--max-queue", type=int, metavar="Q", help="queue limit (default: 10 × N)")
+    engine.add_argument("--max-batch", type=_batch, metavar="N", help="max batch size")
+    engine.add_argument("--max-queue", type=_queue, metavar="Q", help="queue limit (default: 10 × N)")
     asked = parser.add_argument_group("what is asked")
     asked.add_argument("--rate-per-s", type=_number, nargs="+", metavar="R", help="rates to analyse, requests/s")
     asked.add_argument("--ttft-ms", type=_positive, metavar="MS", help="target of the mean time to first token")
@@ -134,9 +135,21 @@ def _number(text: str) -> float:
         value = float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if not math.isfinite(value) or value < 0:
-        raise argparse.ArgumentTypeError(f"must be a finite number, at least 0, not {text}")
+    if not 0 <= value <= LARGEST_NUMBER:  # NaN is not either
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to {LARGEST_NUMBER:g}, not {text}")
     return value
+
+
+def _batch(text: str) -> int:
+    if not (text.isdecimal() and 1 <= len(text) <= 9 and 1 <= int(text) <= LARGEST_BATCH):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {LARGEST_BATCH}, not {text}")
+    return int(text)
+
+
+def _queue(text: str) -> int:
+    if not (text.isdecimal() and len(text) <= 9):
+        raise argparse.ArgumentTypeError(f"must be a whole number, at least 0, not {text}")
+    return int(text)
 
 
 def _positive(text: str) -> float:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inferno_milp.cli.output import (
@@ -15,8 +13,9 @@ from inferno_milp.cli.output import (
     check_targets,
     progress,
     result_console,
+    stdout_to_its_end,
     write_json,
-    write_whole,
+    write_text,
 )
 from inferno_milp.errors import Fault, InputError, OptionError, nearest
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 def _read(arguments: Namespace) -> Problem:
     from inferno_milp.read import read_problem
 
-    check_targets(arguments.json, arguments.csv)
+    check_targets(arguments.json, arguments.csv, arguments.problem)
     problem = read_problem(arguments.problem)
     if arguments.unlimited:
         problem = problem.with_unlimited_capacity()
@@ -42,12 +41,13 @@ def _read(arguments: Namespace) -> Problem:
 
 def run_optimize(arguments: Namespace) -> int:
     """Plan, show the plan, write it."""
-    plan = _plan(arguments, arguments.solver)
+    (plan,) = _plan(arguments, arguments.solver)
     _show(arguments, lambda console: _plan_parts(plan, console), plan.to_dict, plan.to_frame)
     return 0 if plan.serves_all else 1
 
 
-def _plan(arguments: Namespace, solver: str) -> Plan:
+def _plan(arguments: Namespace, *solvers: str) -> list[Plan]:
+    """Read the problem, and plan with each solver."""
     from inferno_milp.planner import optimize
 
     with progress(quiet=arguments.quiet) as on_stage:
@@ -55,14 +55,17 @@ def _plan(arguments: Namespace, solver: str) -> Plan:
         start = time.perf_counter()
         problem = _read(arguments)
         read_s = time.perf_counter() - start
-        plan = optimize(
-            problem,
-            solver=solver,  # type: ignore[arg-type]  # argparse has checked it
-            time_limit_s=arguments.time_limit,
-            gap=arguments.gap,
-            on_stage=on_stage,
-        )
-    return replace(plan, stages_s={"read": read_s, **plan.stages_s})
+        plans = [
+            optimize(
+                problem,
+                solver=solver,  # type: ignore[arg-type]  # argparse has checked it
+                time_limit_s=arguments.time_limit,
+                gap=arguments.gap,
+                on_stage=on_stage,
+            )
+            for solver in solvers
+        ]
+    return [replace(plan, stages_s={"read": read_s, **plan.stages_s}) for plan in plans]
 
 
 def _plan_parts(plan: Plan, console: Console) -> list[Any]:
@@ -79,25 +82,23 @@ def _show(
 ) -> None:
     """Write what was asked for: files first, so that a broken terminal loses nothing."""
     if arguments.csv:
-        text = frame().to_csv(index=False)
-        if arguments.csv == STDOUT:
-            sys.stdout.write(text)
-        else:
-            write_whole(text, Path(arguments.csv))
+        write_text(frame().to_csv(index=False), arguments.csv)
     if arguments.json:
         write_json(document(), arguments.json)
     if not arguments.quiet and STDOUT not in (arguments.json, arguments.csv):
         from inferno_milp.report import print_report
 
-        console = result_console()
-        print_report(console, *parts(console))
+        with stdout_to_its_end():
+            console = result_console()
+            print_report(console, *parts(console))
 
 
 def run_compare(arguments: Namespace) -> int:
     """Plan with both solvers and show what each finds."""
     from inferno_milp.report import comparison_table
 
-    plans = {solver: _plan(arguments, solver) for solver in ("greedy", "milp")}
+    names = ("greedy", "milp")
+    plans = dict(zip(names, _plan(arguments, *names), strict=True))
 
     def frame() -> pd.DataFrame:
         import pandas as pd
@@ -105,7 +106,7 @@ def run_compare(arguments: Namespace) -> int:
         keys = ("status", "total_cost_per_hour", "bound", "gap")
         rows = [
             {"solver": name, **{key: getattr(plan, key) for key in keys}, "unserved": len(plan.unserved),
-             "seconds": sum(plan.stages_s.values())}
+             "seconds": plan.solving_s}
             for name, plan in plans.items()
         ]  # fmt: skip
         return pd.DataFrame(rows)
@@ -166,7 +167,7 @@ def run_analyze(arguments: Namespace) -> int:
     from inferno_milp.cli.engine import analyze_engine
     from inferno_milp.report import analysis_table
 
-    check_targets(arguments.json, arguments.csv)
+    check_targets(arguments.json, arguments.csv, *filter(None, [arguments.problem]))
     found = analyze_engine(arguments)
 
     def frame() -> pd.DataFrame:
@@ -202,7 +203,8 @@ def run_validate(arguments: Namespace) -> int:
                 "service classes": problem.service_classes,
             }
             summary = ", ".join(f"{len(items)} {name}" for name, items in counts.items())
-            sys.stdout.write(f"{path}: good: {summary}\n")
+            with stdout_to_its_end() as stdout:
+                stdout.write(f"{path}: good: {summary}\n")
     if faults:
         raise InputError(faults)
     return 0

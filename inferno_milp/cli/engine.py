@@ -44,6 +44,8 @@ class EngineAnalysis:
         if verdict == "infeasible":
             best = self.sizing.analysis
             return f"no rate keeps {promised}: at best TTFT is {best.ttft_ms:.4g} ms and ITL {best.itl_ms:.4g} ms"
+        if not np.isfinite(rate):
+            return "any rate is served: such requests take no time"
         limit = f"with {promised}" if verdict == "met" else "where the engine is nearly full"
         return f"highest rate: {rate:.6g} requests/s ({rate * 60:.6g} per minute), {limit}"
 

@@ -6,10 +6,10 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 
@@ -20,48 +20,100 @@ PLAIN_WIDTH = 100_000
 """Width of a console that is no terminal: lines of plain text are never cut."""
 
 
+class _ResultConsole(Console):
+    """Writes text as it is: no name is markup."""
+
+    def __init__(self, width: int | None = None):
+        super().__init__(highlight=False, markup=False, emoji=False, width=width)
+
+    def on_broken_pipe(self) -> None:
+        """Leave a reader that has gone to `stdout_to_its_end`: rich would end the program, with a code of its own."""
+        raise BrokenPipeError
+
+
 def result_console() -> Console:
     """Return the console for results: stdout."""
-    console = Console(file=sys.stdout, highlight=False)
-    return console if console.is_terminal else Console(file=sys.stdout, highlight=False, width=PLAIN_WIDTH)
+    console = _ResultConsole()
+    return console if console.is_terminal else _ResultConsole(width=PLAIN_WIDTH)
 
 
-def check_targets(*files: str | None) -> None:
-    """Raise OptionError, before any work is done, if a file can't be written where it is wanted."""
+def check_targets(json_target: str | None, csv_target: str | None, *inputs: Path) -> None:
+    """Raise OptionError, before any work is done, if a file can't be written where it is wanted.
+
+    Parameters
+    ----------
+    inputs : files or folders that are read; none of them may be written over.
+    """
+    targets = [target for target in (json_target, csv_target) if target is not None]
     faults = []
-    for name in files:
-        if name is None or name == STDOUT:
-            continue
-        path = Path(name)
-        if path.is_dir():
-            faults.append(f"{name} is a folder")
-        elif not path.parent.is_dir():
-            faults.append(f"cannot write {name}: no folder {path.parent}")
-        elif not os.access(path.parent, os.W_OK):
-            faults.append(f"cannot write {name}: folder {path.parent} is read-only")
+    if STDOUT in targets and sys.stdout is None:
+        faults.append("stdout is closed")
+    if len({_real(target) for target in targets}) < len(targets):
+        faults.append("--json and --csv cannot go to the same place")
+    for target in targets:
+        if target != STDOUT:
+            faults += _target_faults(target, inputs)
     if faults:
         raise OptionError("; ".join(faults))
 
 
+def _real(target: str) -> str:
+    return target if target == STDOUT else os.path.realpath(target)
+
+
+def _target_faults(target: str, inputs: Sequence[Path]) -> Iterator[str]:
+    path = Path(target)
+    try:
+        if path.is_dir():
+            yield f"{target} is a folder"
+        elif not path.parent.is_dir():
+            yield f"cannot write {target}: no folder {path.parent}"
+        elif any(path.exists() and other.exists() and path.samefile(other) for other in inputs):
+            yield f"{target} is the problem itself"
+        elif not os.access(path if path.exists() else path.parent, os.W_OK):
+            yield f"cannot write {target}: not permitted"
+    except (OSError, ValueError) as error:
+        yield f"cannot write {target}: {getattr(error, 'strerror', None) or error}"
+
+
 def write_json(document: Any, target: str) -> None:
     """Write one JSON document to a file, or to stdout for `-`."""
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_text(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n", target)
+
+
+def write_text(text: str, target: str) -> None:
+    """Write text to a file, or to stdout for `-`.
+
+    A regular file is written so that, whatever happens, the old or the new one is there, and whole. What is no regular
+    file (a device, a pipe) is written to as it is.
+
+    Raises
+    ------
+    OptionError
+        If it cannot be written.
+    """
     if target == STDOUT:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    else:
-        write_whole(text, Path(target))
+        with stdout_to_its_end() as stdout:
+            stdout.write(text)
+        return
+    path = Path(os.path.realpath(target))
+    try:
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+        else:
+            _replace(path, text)
+    except OSError as error:
+        raise OptionError(f"cannot write {target}: {error.strerror or error}") from None
 
 
-def write_whole(text: str, path: Path) -> None:
-    """Write a text file so that, whatever happens, the old or the new file is there, and whole."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+def _replace(path: Path, text: str) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".inferno-milp.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
         umask = os.umask(0)
         os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
+        Path(temporary).chmod(path.stat().st_mode if path.exists() else 0o666 & ~umask)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -69,9 +121,36 @@ def write_whole(text: str, path: Path) -> None:
 
 
 @contextmanager
+def stdout_to_its_end() -> Iterator[TextIO]:
+    """Give stdout, flushed at the end; a reader that has gone (`| head -1`) is no fault of the result.
+
+    Raises
+    ------
+    OptionError
+        If stdout cannot be written to for another reason: a full disk, say.
+    """
+    if sys.stdout is None:
+        raise OptionError("stdout is closed")
+    try:
+        yield sys.stdout
+        sys.stdout.flush()
+    except OSError as error:
+        # What is still buffered has nowhere to go, and the interpreter must not try again as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise OptionError(f"cannot write to stdout: {error.strerror or error}") from None
+
+
+def tell(text: str) -> None:
+    """Write a line for the user to stderr, if there is one."""
+    if sys.stderr is not None:
+        sys.stderr.write(f"{text}\n")
+
+
+@contextmanager
 def progress(*, quiet: bool) -> Iterator[Callable[[str], None]]:
     """Show on stderr which stage is running; only where it is a terminal."""
-    console = Console(file=sys.stderr)
+    console = Console(stderr=True)
     if quiet or not console.is_terminal:
         yield lambda _: None
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from pydantic import BeforeValidator
 from inferno_milp.errors import Fault, InputError, PathPart
 from inferno_milp.problem import Capacity, Name, Problem, Sections, reference_faults
 from inferno_milp.read.source import Source, UnreadableError, load_source
-from inferno_milp.read.validate import Validated, validate
+from inferno_milp.read.validate import MOST_FAULTS, Validated, validate
 
 LISTS = ("accelerators", "profiles", "service_classes", "servers")
 SINGLES = ("name", "currency", "capacity", "options")
@@ -72,7 +73,7 @@ def read_document(source: Source) -> Problem:
         excused = frozenset(name for _, validated in parts.files for name in validated.defined)
         has_servers = any(source.data.get("servers") for source, _ in parts.files)
         found = reference_faults(sections, capacity, excused, has_servers=has_servers)
-        parts.faults += [_placed(fault, origins, source) for fault in found]
+        parts.faults += [_placed(fault, origins, source) for fault in islice(found, MOST_FAULTS)]
     if parts.faults:
         raise InputError(parts.faults)
     return Problem(**merged)

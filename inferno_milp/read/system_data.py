@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -38,7 +39,7 @@ from inferno_milp.problem import (
     reference_faults,
 )
 from inferno_milp.read.source import Source, load_source
-from inferno_milp.read.validate import Validated, validate
+from inferno_milp.read.validate import MOST_FAULTS, Validated, validate
 
 logger = logging.getLogger(__name__)
 
@@ -381,7 +382,7 @@ def _assemble(parts: dict[str, _Part], faults: list[Fault], label: str) -> Probl
         places = _Places(parts, measured)
         has_servers = "serverData" in parts and bool(parts["serverData"].original)
         found = reference_faults(sections, capacity, excused, has_servers=has_servers)
-        faults += [places.placed(fault) for fault in found]
+        faults += [places.placed(fault) for fault in islice(found, MOST_FAULTS)]
     if faults:
         raise InputError(faults)
     return Problem(**dict(sections), capacity="unlimited" if capacity is None else capacity)
