@@ -190,7 +190,7 @@ def _wait_quantile(level: float, origin: _Origin) -> FloatArray:
     def excess(time_ms: FloatArray, index: npt.NDArray[np.intp]) -> FloatArray:
         return wait_exceeds(time_ms, chains.take(index), queues[index]) - (1 - level)
 
-    upper = gammainccinv(queues, 1 - level) / chains.sums.full_rate
+    upper = gammainccinv(queues, 1 - level) / chains.full_rate
     found = elementwise.find_root(
         excess,
         (upper * 1e-300, upper * (1 + 1e-9)),

@@ -19,8 +19,9 @@ from scipy.special import gammaincc, gammaln
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-ServiceTime = Callable[[int, int], FloatArray]
-"""`service_ms(n, count)`: S(n), the mean service time in a batch of n, of the first `count` engines."""
+FillLoad = Callable[[int, FloatArray], None]
+"""`fill_load(n, out)`: write ρ_n = λ·S(n)/n, with S the law's mean service time in a batch of n, of the first
+`len(out)` engines."""
 
 DROWNED = 1e10
 """Above this r the geometric sums are their last term, to the precision of a double."""
@@ -34,9 +35,8 @@ class BatchSums:
 
     p_full: FloatArray  # B = w_N / Σ w_n
     p_not_full: FloatArray  # 1 − B, kept apart because B may be close to 1
-    p_zero: FloatArray  # w_0 / Σ w_n
+    p_zero: FloatArray  # w_0 / Σ w_n; NaN where it was not asked for
     mean_not_full: FloatArray  # E[n | n < N]
-    full_rate: FloatArray  # μ(N)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,7 @@ class Chain:
     Attributes
     ----------
     rate : arrival rate λ.
+    full_rate : μ(N), at which a full batch lets requests go.
     ratio : r = λ/μ(N).
     unit : 1.
     geometric, geometric_weighted : Σ_{k<Q} r^k and Σ_{k<Q} (k+1)·r^k.
@@ -56,6 +57,7 @@ class Chain:
     """
 
     rate: FloatArray
+    full_rate: FloatArray
     max_batch: IntArray
     sums: BatchSums
     ratio: FloatArray
@@ -74,7 +76,7 @@ class Chain:
     @property
     def wait_ms(self) -> FloatArray:
         """Mean wait in the queue of an accepted arrival."""
-        return self.sums.p_full * self.geometric_weighted / (self.sums.full_rate * self.accepted)
+        return self.sums.p_full * self.geometric_weighted / (self.full_rate * self.accepted)
 
     @property
     def batch(self) -> FloatArray:
@@ -115,18 +117,28 @@ class Chain:
         return self.sums.p_zero * self.unit / self.accepted
 
 
-def solve_chain(rate: FloatArray, service_ms: ServiceTime, max_batch: IntArray, max_queue: FloatArray) -> Chain:
+def solve_chain(
+    rate: FloatArray,
+    full_rate: FloatArray,
+    fill_load: FillLoad,
+    max_batch: IntArray,
+    max_queue: FloatArray,
+    *,
+    with_empty: bool = True,
+) -> Chain:
     """Solve the chain of every engine.
 
     Parameters
     ----------
     rate : arrival rates in requests/ms, ≥ 0.
-    service_ms : the law's S(n); called once for every n, with the number of engines whose batch reaches n.
+    full_rate : μ(N) in requests/ms.
+    fill_load : the law's ρ_n; called once for every n, for the engines whose batch reaches n.
     max_batch : N ≥ 1, **in falling order**, so that those whose batch reaches n are always the first.
     max_queue : Q ≥ 0, whole numbers.
+    with_empty : whether `p_empty` will be wanted.
     """
-    sums = _walk_batch(rate, service_ms, max_batch)
-    ratio = rate / sums.full_rate
+    sums = _walk_batch(rate.size, fill_load, max_batch, with_empty=with_empty)
+    ratio = rate / full_rate
     over = ratio > 1
     small = np.where(over, 1 / np.where(over, ratio, 1.0), ratio)  # r or 1/r, whichever is ≤ 1
     plain, weighted, last = _geometric_sums(small, max_queue)
@@ -140,6 +152,7 @@ def solve_chain(rate: FloatArray, service_ms: ServiceTime, max_batch: IntArray, 
         unit = np.ones_like(rate)
     return Chain(
         rate=rate,
+        full_rate=full_rate,
         max_batch=max_batch,
         sums=sums,
         ratio=ratio,
@@ -151,41 +164,37 @@ def solve_chain(rate: FloatArray, service_ms: ServiceTime, max_batch: IntArray, 
     )
 
 
-def _walk_batch(rate: FloatArray, service_ms: ServiceTime, max_batch: IntArray) -> BatchSums:
+def _walk_batch(size: int, fill_load: FillLoad, max_batch: IntArray, *, with_empty: bool) -> BatchSums:
     """Recursion B ← ρB/(1+ρB), m ← m + (n − m)·B over n = 1 … N, with ρ_n = λ·S(n)/n.
 
     Positive terms only, so each element keeps full relative precision. The mean is carried one step behind,
     over n < N, because the mean over n ≤ N would have to be taken apart again by a difference.
     """
-    p_full, p_zero = np.ones_like(rate), np.ones_like(rate)
-    p_not_full, mean, mean_before = np.zeros_like(rate), np.zeros_like(rate), np.zeros_like(rate)
-    full_rate = np.empty_like(rate)
-    weight_buffer, stay_buffer = np.empty_like(rate), np.empty_like(rate)
+    p_full, p_zero = np.ones(size), np.ones(size) if with_empty else np.full(size, np.nan)
+    p_not_full, mean, mean_before = np.zeros(size), np.zeros(size), np.zeros(size)
+    weight_buffer, stay_buffer = np.empty(size), np.empty(size)
     longest = int(max_batch.max(initial=0))
     # How many engines' batches reach n, for n = 1 … longest + 1.
     reach = np.searchsorted(-max_batch, -np.arange(1, longest + 2), side="right").tolist()
     for n in range(1, longest + 1):
         active, ending = reach[n - 1], reach[n]
         if n == 1 or active < reach[n - 2]:
-            rates, full, zero = rate[:active], p_full[:active], p_zero[:active]
-            weight, stay, means = weight_buffer[:active], stay_buffer[:active], mean[:active]
-        service = service_ms(n, active)
-        np.multiply(service, rates, out=weight)
+            full, zero, means = p_full[:active], p_zero[:active], mean[:active]
+            weight, stay = weight_buffer[:active], stay_buffer[:active]
+        fill_load(n, weight)
         weight *= full
-        weight *= 1 / n
         np.add(weight, 1, out=stay)
         np.reciprocal(stay, out=stay)
         np.multiply(weight, stay, out=full)
-        zero *= stay
+        if with_empty:
+            zero *= stay
         if ending < active:
             done = slice(ending, active)
             p_not_full[done], mean_before[done] = stay[done], mean[done]
-            with np.errstate(divide="ignore"):
-                full_rate[done] = n / service[done]
         np.subtract(n, means, out=weight)
         weight *= full
         means += weight
-    return BatchSums(p_full, p_not_full, p_zero, mean_before, full_rate)
+    return BatchSums(p_full, p_not_full, p_zero, mean_before)
 
 
 def _geometric_sums(ratio: FloatArray, count: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -221,7 +230,7 @@ def wait_exceeds(time_ms: FloatArray, chain: Chain, max_queue: FloatArray) -> Fl
     An arrival that finds k ahead of it in the queue waits for k+1 departures of a full batch, a gamma time, so
     P(W > t) = (B/D)·Σ_{k<Q} r^k·Γ(k+1, μt)/k!, which sums to the closed forms below.
     """
-    ratio, full_rate = chain.ratio, chain.sums.full_rate
+    ratio, full_rate = chain.ratio, chain.full_rate
     x = full_rate * time_ms
     gap = 1 - ratio
     safe = np.where(gap == 0, 1.0, gap)

@@ -38,10 +38,6 @@ class Engines:
         """Number of engines."""
         return self.max_batch.size
 
-    def service_ms(self, n: int, count: int) -> FloatArray:
-        """S(n) of the first `count` engines."""
-        return self.base_ms[:count] + n * self.slope_ms[:count]
-
     @property
     def lightest_rate(self) -> FloatArray:
         """μ(1) in requests/ms; infinite where a request takes no time."""
@@ -54,9 +50,16 @@ class Engines:
         with np.errstate(divide="ignore"):
             return self.max_batch / (self.base_ms + self.max_batch * self.slope_ms)
 
-    def chain(self, rate: FloatArray) -> Chain:
-        """Solve the chain at the given arrival rates (requests/ms)."""
-        return solve_chain(rate, self.service_ms, self.max_batch, self.max_queue)
+    def chain(self, rate: FloatArray, *, with_empty: bool = True) -> Chain:
+        """Solve the chain at the given arrival rates (requests/ms); `with_empty` as in `solve_chain`."""
+        base, slope = rate * self.base_ms, rate * self.slope_ms
+
+        def fill_load(n: int, out: FloatArray) -> None:
+            """Write ρ_n = λ·(base + slope·n)/n."""
+            np.multiply(base[: out.size], 1 / n, out=out)
+            out += slope[: out.size]
+
+        return solve_chain(rate, self.full_rate, fill_load, self.max_batch, self.max_queue, with_empty=with_empty)
 
     def prompt_time_ms(self, chain: Chain) -> FloatArray:
         """Time of the own prompt in the batch joined: γ + δ·I·n, 0 without a prompt."""
