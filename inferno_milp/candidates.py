@@ -287,7 +287,8 @@ def _with_batch_sizes(
     Source of max(maxBatchSize · atTokens // K, 1): llm-inferno/optimizer v0.6.0.
     """
     held = profiles.max_batch_size[profile]
-    scaled = np.floor(held * profiles.at_output_tokens[profile] / servers.output_tokens[server])
+    # Floor division, as in `Profile.largest_batch`: the floor of a quotient may round to the next whole number.
+    scaled = held * profiles.at_output_tokens[profile] // servers.output_tokens[server]
     largest = np.clip(np.where(np.isnan(scaled), held, scaled), 1, LARGEST_BATCH)
     fixed = servers.max_batch_size[server]
     largest = np.where(np.isnan(fixed), largest, fixed).astype(np.int64)
@@ -308,7 +309,6 @@ def _analyse(
 ) -> tuple[Rows, Rejected]:
     """Size every row, and part those that can serve from those that cannot."""
     loaded = ~np.isnan(servers.output_tokens[server])
-    queue = servers.max_queue_size[server]
     sizing = size(
         problem.options.law,
         alpha_ms=profiles.alpha_ms[profile],
@@ -319,7 +319,7 @@ def _analyse(
         input_tokens=np.where(loaded, servers.input_tokens[server], 0.0),
         output_tokens=np.where(loaded, servers.output_tokens[server], 1.0),
         max_batch=batch_size,
-        max_queue=np.where(np.isnan(queue), 10 * batch_size, queue),
+        max_queue=servers.max_queue_size[server],
         ttft_ms=servers.ttft_ms[server],
         itl_ms=np.where(loaded, servers.itl_ms[server], np.nan),
         tps=servers.tps[server],

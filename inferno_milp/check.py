@@ -165,16 +165,12 @@ def _latency_violations(problem: Problem, plan: Plan) -> Iterator[str]:
 
 
 def _compare_latencies(problem: Problem, chosen: list[tuple[Server, Load, Allocation, Profile]]) -> Iterator[str]:
-    batches = [allocation.batch_size for _, _, allocation, _ in chosen]
     engines = {
         **{name: [getattr(profile, name) for *_, profile in chosen] for name in TIMES},
         "input_tokens": [load.input_tokens for _, load, _, _ in chosen],
         "output_tokens": [load.output_tokens for _, load, _, _ in chosen],
-        "max_batch": batches,
-        "max_queue": [
-            10 * batch if server.max_queue_size is None else server.max_queue_size
-            for (server, *_), batch in zip(chosen, batches, strict=True)
-        ],
+        "max_batch": [allocation.batch_size for _, _, allocation, _ in chosen],
+        "max_queue": [np.nan if s.max_queue_size is None else s.max_queue_size for s, *_ in chosen],
     }
     targets = [problem.targets_of(server) for server, *_ in chosen]
     promised = {name: [getattr(t, name) or np.nan for t in targets] for name in ("ttft_ms", "itl_ms", "tps")}

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from inferno_milp.candidates import Candidates
 
 Outcome = Literal["optimal", "feasible", "infeasible", "no_solution", "heuristic"]
-"""optimal: proven within the gap; feasible: the time ran out with a solution; infeasible: proven that there is none;
+"""optimal: proven within the gap; feasible: a solution that is not; infeasible: proven that there is none;
 no_solution: the time ran out without one; heuristic: nothing is proven and servers may be left out."""
 
 

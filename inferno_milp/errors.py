@@ -66,9 +66,12 @@ def path_text(path: Iterable[PathPart]) -> str:
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a remedy naming the known name nearest to a misspelt one, else all of them if they are few."""
     names = sorted(set(known))
-    close = difflib.get_close_matches(name.casefold(), [known_name.casefold() for known_name in names], n=1)
+    folded = {known_name.casefold(): known_name for known_name in names}
+    close = difflib.get_close_matches(name.casefold(), folded, n=1)
+    if len(name) >= 3:
+        close += [part for part in folded if name.casefold() in part or (len(part) >= 3 and part in name.casefold())]
     if close:
-        return f"did you mean {next(n for n in names if n.casefold() == close[0])!r}?"
+        return f"did you mean {folded[close[0]]!r}?"
     if not names:
         return "none is defined"
     return f"known: {', '.join(names)}" if len(names) <= 12 else f"{len(names)} are known, none like it"

@@ -24,8 +24,8 @@ class Solution:
 
     Attributes
     ----------
-    outcome : optimal (proven within the gap), feasible (the time ran out with a solution), infeasible (proven), or
-        no_solution (the time ran out without one).
+    outcome : optimal (proven within the gap), feasible (a solution that is not), infeasible (proven), or no_solution
+        (the time ran out without one).
     objective : of the solution; None without one.
     bound : proven lower bound; None where there is none.
     """

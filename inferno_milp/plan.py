@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 Status = Literal["optimal", "feasible", "partial", "infeasible", "no_solution"]
 """optimal: proven within the gap asked for; feasible: serves everybody, not proven; partial: some are unserved;
 infeasible: proven that not all can be served; no_solution: the time ran out before any plan was found."""
+
+SolverName = Literal["milp", "greedy"]
+SOLVERS: tuple[str, ...] = get_args(SolverName)
+DEFAULT_GAP = 1e-4
+"""Relative gap between cost and bound at which a plan counts as optimal, unless another is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +169,7 @@ class Plan:
                 "model": server.model,
                 "priority": server.priority,
                 "offered_rate_per_s": server.offered_rate_per_s,
+                "required_rate_per_s": server.required_rate_per_s,
                 "served_rate_per_s": server.served_rate_per_s,
                 "meets_targets": server.meets_targets,
                 "reason": server.reason,

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, get_args
+from typing import Any, cast
 
 import numpy as np
 
@@ -20,16 +20,23 @@ from inferno_milp.greedy import solve_greedy
 from inferno_milp.highs_engine import version
 from inferno_milp.milp import NAME, find_shortfall, solve_milp
 from inferno_milp.milp import build_model as make_program
-from inferno_milp.plan import Allocation, CapacityUse, Plan, ServerPlan, SolverRun, Status
+from inferno_milp.plan import (
+    DEFAULT_GAP,
+    SOLVERS,
+    Allocation,
+    CapacityUse,
+    Plan,
+    ServerPlan,
+    SolverName,
+    SolverRun,
+    Status,
+)
 from inferno_milp.problem import Problem
 from inferno_milp.queueing import Analysis, analyze
 from inferno_milp.reasons import why_no_candidate, why_not_placed
 
 logger = logging.getLogger(__name__)
 
-SolverName = Literal["milp", "greedy"]
-SOLVERS: tuple[str, ...] = get_args(SolverName)
-DEFAULT_GAP = 1e-4
 PURCHASE_TIME_S = 10.0
 """Time for finding what would have to be bought, once a problem is proven infeasible."""
 
@@ -66,7 +73,7 @@ def optimize(
     time_limit_s : seconds; None is no limit. The solver is stopped when they are up, and a plan found but not proven
         by then has status "feasible". The analysis of the candidates and the check of the plan are not cut short.
     gap : relative gap between cost and bound at which a plan counts as optimal; 0 asks for the very least cost.
-    on_stage : called with the name of each stage as it begins: "candidates", "build", "solve".
+    on_stage : called with the name of each stage as it begins: "candidates", "build", "solve", "check".
 
     Returns
     -------
@@ -86,6 +93,7 @@ def optimize(
         table = find_candidates(problem)
     logger.info("%d candidates for %d servers", len(table.rows), len(problem.servers))
     choice = _run_greedy(table, clock) if solver == "greedy" else _run_milp(table, clock, gap)
+    clock.announce("check")
     plan = _assemble(table, choice, clock)
     check_plan(problem, plan, gap=gap)
     return plan
@@ -111,11 +119,15 @@ class _Clock:
         self._end = None if time_limit_s is None else time.perf_counter() + time_limit_s
         self.stages_s: dict[str, float] = {}
 
+    def announce(self, name: str) -> None:
+        """Say that a stage begins."""
+        if self._on_stage:
+            self._on_stage(name)
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time one stage."""
-        if self._on_stage:
-            self._on_stage(name)
+        self.announce(name)
         start = time.perf_counter()
         yield
         self.stages_s[name] = time.perf_counter() - start
@@ -165,14 +177,6 @@ def relative_gap(cost: float, bound: float) -> float:
     return max(cost - bound, 0.0) / cost if cost > 0 else 0.0
 
 
-STATUS: dict[str, Status] = {
-    "optimal": "optimal",
-    "feasible": "feasible",
-    "infeasible": "infeasible",
-    "no_solution": "no_solution",
-}
-
-
 def _assemble(table: Candidates, choice: Choice, clock: _Clock) -> Plan:
     """Turn the chosen rows into a plan: latencies at the assigned rates, reasons for what is unserved, totals."""
     allocations = _allocations(choice)
@@ -180,7 +184,8 @@ def _assemble(table: Candidates, choice: Choice, clock: _Clock) -> Plan:
     np.add.at(used, choice.candidates.rows.type[choice.rows], choice.candidates.rows.devices[choice.rows])
     servers = _servers(table, choice, allocations, used)
     served = all(server.meets_targets for server in servers)
-    status = STATUS.get(choice.outcome, "feasible" if served else "partial")
+    found = "feasible" if served else "partial"
+    status = cast(Status, found if choice.outcome == "heuristic" else choice.outcome)
     without_plan = status in ("infeasible", "no_solution")
     cost = math.fsum(a.cost_per_hour for found in allocations.values() for a in found)
     objective, bound = choice.objective, choice.bound
@@ -254,10 +259,7 @@ def _analyse_rows(table: Candidates, choice: Choice, rate_per_s: np.ndarray[Any,
         input_tokens=[s.load.input_tokens if s.load else 0.0 for s in servers],
         output_tokens=[s.load.output_tokens if s.load else 1.0 for s in servers],
         max_batch=rows.batch_size,
-        max_queue=[
-            10 * n if s.max_queue_size is None else s.max_queue_size
-            for s, n in zip(servers, rows.batch_size.tolist(), strict=True)
-        ],
+        max_queue=[np.nan if s.max_queue_size is None else s.max_queue_size for s in servers],
         rate_per_s=rate_per_s,
     )
 
@@ -314,4 +316,4 @@ def _messages(table: Candidates, status: Status, clock: _Clock) -> Iterator[str]
         if extra:
             devices = ", ".join(f"{count} {name}" for name, count in extra.items())
             yield f"{servable} would fit with {devices} more, the cheapest devices to add"
-        yield "--solver greedy plans what it can of the others"
+        yield "the greedy solver plans what it can of an infeasible problem"

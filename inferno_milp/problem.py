@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from inferno_milp.errors import Fault, InputError, PathPart, nearest
+from inferno_milp.errors import Fault, InputError, OptionError, PathPart, nearest, path_text
 
 LARGEST_BATCH = 16_384
 """No engine runs larger batches; the bound keeps a slip of the pen from costing hours."""
@@ -72,7 +72,7 @@ class Accelerator(_Model):
     name: Name
     """Name of the arrangement: `2xH100`."""
     type: Name
-    """Accelerator type of its devices: `H100`; by default the name."""
+    """Accelerator type of its devices, `H100` for `2xH100`; for a single device by default the name."""
     devices: PositiveCount = 1
     """Devices in it."""
     cost_per_hour: NonNegative
@@ -87,7 +87,8 @@ class Accelerator(_Model):
     @model_validator(mode="before")
     @classmethod
     def _type_is_name(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "type" not in data:
+        # An arrangement of several devices is rarely a type of its own: that would silently have no capacity.
+        if isinstance(data, dict) and "type" not in data and data.get("devices", 1) == 1:
             name = data.get("name")
             return {**data, "type": name if _is_name(name) else "?"}  # what is wrong with the name is said there
         return data
@@ -182,8 +183,11 @@ class CurrentAllocation(_Model):
     """What a server runs on now."""
 
     accelerator: Name
-    replicas: Count
+    """Accelerator by name."""
+    replicas: Count = 0
+    """Replicas at present."""
     batch_size: BatchSize | None = None
+    """Max batch size at present."""
 
 
 class Server(_Model):
@@ -215,14 +219,19 @@ class Server(_Model):
         return data
 
 
+Law = Literal["inferno"]
+Assignment = Literal["single"]
+BatchSizes = Literal["largest", "every"]
+
+
 class Options(_Model):
     """How the problem is to be read by the analysis and the optimization."""
 
-    law: Literal["inferno"] = "inferno"
+    law: Law = "inferno"
     """Law of the queueing analysis."""
-    assignment: Literal["single"] = "single"
+    assignment: Assignment = "single"
     """`single`: each server runs on one accelerator, with one batch size."""
-    batch_sizes: Literal["largest", "every"] = "largest"
+    batch_sizes: BatchSizes = "largest"
     """`largest`: the largest batch that fits, as llm-inferno does; `every`: all from 1 to that one are candidates."""
 
 
@@ -280,8 +289,19 @@ class Problem(Sections):
         return service_class.targets[server.model]
 
     def with_options(self, **changes: Any) -> Problem:
-        """Return the same problem with other options, named as the fields of `Options`."""
-        return self.model_copy(update={"options": Options(**{**self.options.model_dump(), **changes})})
+        """Return the same problem with other options, named as the fields of `Options`.
+
+        Raises
+        ------
+        OptionError
+            For an option that cannot be.
+        """
+        try:
+            options = Options.model_validate({**self.options.model_dump(), **changes})
+        except ValidationError as error:
+            wrong = [f"{path_text(d['loc'])}={d['input']!r}: {d['msg']}" for d in error.errors(include_url=False)]
+            raise OptionError("; ".join(wrong)) from None
+        return self.model_copy(update={"options": options})
 
     def with_unlimited_capacity(self) -> Problem:
         """Return the same problem without limits on the devices."""

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from inferno_milp.candidates import MOST_DEVICES, Candidates
-from inferno_milp.problem import Targets
+from inferno_milp.candidates import MOST_DEVICES, Candidates, Rows
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why an accelerator is no candidate for a server."""
+    """Why no plan of least cost runs a server on an accelerator."""
 
     server: str
     accelerator: str
@@ -22,7 +21,7 @@ class Rejection:
 
 
 def find_rejections(candidates: Candidates, servers: Sequence[int] | None = None) -> Iterator[Rejection]:
-    """Say for every (server, accelerator) without a candidate why it has none.
+    """Say for every (server, accelerator) that no plan of least cost can use why not.
 
     Parameters
     ----------
@@ -32,20 +31,40 @@ def find_rejections(candidates: Candidates, servers: Sequence[int] | None = None
     problem = candidates.problem
     position = {a.name: i for i, a in enumerate(problem.accelerators)}
     profiled = {(p.model, position[p.accelerator]) for p in problem.profiles}
-    has = set(zip(candidates.rows.server.tolist(), candidates.rows.accelerator.tolist(), strict=True))
+    best, kept = candidates.one_per_accelerator().rows, candidates.undominated().rows
+    row_of = {pair: i for i, pair in enumerate(zip(best.server.tolist(), best.accelerator.tolist(), strict=True))}
+    useful = set(zip(kept.server.tolist(), kept.accelerator.tolist(), strict=True))
     failed = _failed_rows(candidates)
     for s in range(len(problem.servers)) if servers is None else servers:
         server = problem.servers[s]
         for a, accelerator in enumerate(problem.accelerators):
-            if (s, a) in has or not candidates.needs[s]:
+            if (s, a) in useful or not candidates.needs[s]:
                 continue
             if (server.model, a) not in profiled:
                 reason = f"no profile of {server.model} on {accelerator.name}"
+            elif (s, a) in row_of:
+                reason = _why_dropped(candidates, best.take(np.array([row_of[s, a]])), kept)
             elif (s, a) in failed:
-                reason = _misses(candidates, failed[s, a], targets_of(candidates, s))
+                reason = _misses(candidates, failed[s, a])
             else:
-                reason = f"the server keeps {server.current.accelerator if server.current else 'its own'}"
+                assert server.current is not None
+                reason = f"the server keeps {server.current.accelerator}"
             yield Rejection(server.name, accelerator.name, reason)
+
+
+def _why_dropped(candidates: Candidates, row: Rows, kept: Rows) -> str:
+    """Say why a candidate is not kept: it takes more than there is, or another of those kept is never worse."""
+    kind, cost, devices = int(row.type[0]), float(row.cost_per_hour[0]), int(row.devices[0])
+    name = candidates.types[kind]
+    if candidates.available is not None and devices > candidates.available[kind]:
+        return f"it needs {devices} {name} ({candidates.available[kind]} available)"
+    rivals = (kept.server == row.server[0]) & (kept.cost_per_hour <= cost)
+    if candidates.available is not None:
+        rivals &= (kept.type == kind) & (kept.devices <= devices)
+    rival = kept.take(np.flatnonzero(rivals)[:1])
+    other = candidates.problem.accelerators[rival.accelerator[0]].name
+    less = f"{other} costs {_plain(rival.cost_per_hour[0], 6)}, not {_plain(cost, 6)}"
+    return less if candidates.available is None else f"{less}, and takes no more {name}"
 
 
 def _failed_rows(candidates: Candidates) -> dict[tuple[int, int], int]:
@@ -63,19 +82,17 @@ def _failed_rows(candidates: Candidates) -> dict[tuple[int, int], int]:
 def _over_targets(candidates: Candidates, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
     """By what factor rejected rows miss the target that they miss most."""
     rejected = candidates.rejected
-    targets = [targets_of(candidates, s) for s in rejected.server[rows].tolist()]
+    problem = candidates.problem
+    targets = [problem.targets_of(problem.servers[s]) for s in rejected.server[rows].tolist()]
     over_ttft = rejected.ttft_ms[rows] / np.array([t.ttft_ms or np.inf for t in targets])
     over_itl = rejected.itl_ms[rows] / np.array([t.itl_ms or np.inf for t in targets])
     return np.asarray(np.maximum(over_ttft, over_itl))
 
 
-def targets_of(candidates: Candidates, server: int) -> Targets:
-    """Return the targets of a server."""
-    return candidates.problem.targets_of(candidates.problem.servers[server])
-
-
-def _misses(candidates: Candidates, i: int, targets: Targets) -> str:
-    rejected = candidates.rejected
+def _misses(candidates: Candidates, i: int) -> str:
+    """Say which targets a rejected row misses, and by what."""
+    rejected, problem = candidates.rejected, candidates.problem
+    targets = problem.targets_of(problem.servers[rejected.server[i]])
     if rejected.timeless[i]:
         return "by its profile such requests take no time at all, and no rate follows from that"
     misses = [
@@ -109,7 +126,7 @@ def why_no_candidate(candidates: Candidates, server: int) -> str:
     if nearest is not None:
         problem = candidates.problem
         accelerator = problem.profiles[candidates.rejected.profile[nearest]].accelerator
-        miss = _misses(candidates, nearest, targets_of(candidates, server))
+        miss = _misses(candidates, nearest)
         return f"no accelerator can serve it; nearest is {accelerator}: {miss}"
     too_large = _too_large(candidates, server)
     if too_large:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from rich import box
 from rich.console import Console, Group, RenderableType
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -16,8 +18,6 @@ from inferno_milp.queueing import Analysis
 from inferno_milp.reasons import Rejection
 
 BAR_CELLS = 30
-WIDE = 100
-"""Columns from which a terminal shows every figure."""
 
 
 def print_report(console: Console, *parts: RenderableType) -> None:
@@ -35,34 +35,79 @@ def plan_report(plan: Plan, console: Console) -> Sequence[RenderableType]:
     return parts
 
 
-def _table(console: Console, *columns: str, right: Iterable[str] = ()) -> Table:
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Rows of cells under columns, some of which are numbers and some of which may be left out.
+
+    Attributes
+    ----------
+    numbers : columns that are numbers: set to the right, never folded.
+    droppable : columns to leave out, in this order, while the table is wider than the terminal.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[RenderableType, ...], ...]
+    numbers: frozenset[str] = frozenset()
+    droppable: tuple[str, ...] = ()
+
+
+def _fitted(grid: Grid, console: Console) -> RenderableType:
+    """Lay a grid out for a console: plain lines of any length, or a table as wide as the terminal allows."""
+    dropped: list[str] = []
+    table = _table(grid, console, dropped)
+    if not console.is_terminal:
+        return table
+    for column in grid.droppable:
+        if Measurement.get(console, console.options.update(max_width=10_000), table).maximum <= console.width:
+            break
+        dropped.append(column)
+        table = _table(grid, console, dropped)
+    if not dropped:
+        return table
+    return Group(table, Text(f"(left out, for the terminal is narrow: {', '.join(dropped)})", style="dim"))
+
+
+def _table(grid: Grid, console: Console, dropped: Sequence[str]) -> Table:
     plain = not console.is_terminal
     table = Table(
         box=None if plain else box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0) if plain else (0, 1, 0, 0)
     )
-    numbers = set(right)
-    for column in columns:
-        justify = "right" if column in numbers else "left"
+    shown = [i for i, column in enumerate(grid.columns) if column not in dropped]
+    for column in (grid.columns[i] for i in shown):
+        is_number = column in grid.numbers
         # On a narrow terminal names are folded, numbers never.
-        no_wrap = plain or column in numbers
-        table.add_column(column, justify=justify, no_wrap=no_wrap, overflow="fold")  # type: ignore[arg-type]
+        table.add_column(
+            column,
+            justify="right" if is_number else "left",
+            no_wrap=plain or is_number,
+            min_width=len(column) if is_number else None,
+            overflow="fold",
+        )
+    for row in grid.rows:
+        table.add_row(*(row[i] for i in shown))
     return table
 
 
-def _servers_table(plan: Plan, console: Console) -> Table:
+def _grid(
+    names: Sequence[str],
+    numbers: Sequence[str],
+    rows: Iterable[tuple[RenderableType, ...]],
+    droppable: tuple[str, ...] = (),
+) -> Grid:
+    """Make a grid of names followed by numbers."""
+    return Grid((*names, *numbers), tuple(rows), frozenset(numbers), droppable)
+
+
+def _servers_table(plan: Plan, console: Console) -> RenderableType:
     named = any(server.name != f"{server.service_class}-{server.model}" for server in plan.servers)
-    numbers = ["repl.", "batch", f"{plan.currency}/h", "TTFT ms", "p95", "ITL ms", "load/min", "util."]
-    head = ["server", "model"] if named else ["class", "model"]
-    columns = [*head, "accelerator", *numbers]
-    # A narrow terminal shows less rather than folding every name.
-    shown = [i for i, c in enumerate(columns) if console.width >= WIDE or c not in ("p95", "util.")]
-    table = _table(console, *(columns[i] for i in shown), right=numbers)
-    for server in plan.servers:
-        name = server.name if named else server.service_class
-        for row in _server_rows(server):
-            cells = (name, server.model, *row)
-            table.add_row(*(cells[i] for i in shown))
-    return table
+    rows = (
+        (server.name if named else server.service_class, server.model, *row)
+        for server in plan.servers
+        for row in _server_rows(server)
+    )
+    names = ("server" if named else "class", "model", "accelerator")
+    numbers = ("repl.", "batch", f"{plan.currency}/h", "TTFT ms", "p95", "ITL ms", "load/min", "util.")
+    return _fitted(_grid(names, numbers, rows, ("util.", "p95", "batch")), console)
 
 
 def _server_rows(server: ServerPlan) -> Iterator[tuple[RenderableType, ...]]:
@@ -79,12 +124,9 @@ def _server_rows(server: ServerPlan) -> Iterator[tuple[RenderableType, ...]]:
         yield (a.accelerator, str(a.replicas), str(a.batch_size), cost, *latencies, share, used)
 
 
-def _unserved_table(plan: Plan, console: Console) -> Table:
-    table = _table(console, "not served", "why")
-    for server in plan.servers:
-        if server.reason:
-            table.add_row(Text(server.name, style="red"), server.reason)
-    return table
+def _unserved_table(plan: Plan, console: Console) -> RenderableType:
+    rows = ((Text(server.name, style="red"), server.reason) for server in plan.servers if server.reason)
+    return _fitted(_grid(("not served", "why"), (), rows), console)
 
 
 def _ms(value: float | None) -> str:
@@ -93,16 +135,15 @@ def _ms(value: float | None) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _capacity_table(plan: Plan, console: Console) -> Table:
-    table = _table(
-        console, "type", "used", "available", "use" if console.is_terminal else "", right=("used", "available")
+def _capacity_table(plan: Plan, console: Console) -> RenderableType:
+    rows = tuple(
+        (use.type, f"{use.used}", "unlimited", "")
+        if use.available is None
+        else (use.type, f"{use.used}", f"{use.available}", _bar(use.used, use.available, console))
+        for use in plan.capacity
     )
-    for use in plan.capacity:
-        if use.available is None:
-            table.add_row(use.type, f"{use.used:,}", "unlimited", "")
-        else:
-            table.add_row(use.type, f"{use.used:,}", f"{use.available:,}", _bar(use.used, use.available, console))
-    return table
+    last = "use" if console.is_terminal else ""
+    return _fitted(Grid(("type", "used", "available", last), rows, frozenset(("used", "available")), (last,)), console)
 
 
 def _bar(used: int, available: int, console: Console) -> RenderableType:
@@ -142,40 +183,37 @@ def _total_line(plan: Plan) -> Text:
     return line
 
 
-def candidates_table(candidates: Candidates, console: Console) -> Table:
+def candidates_table(candidates: Candidates, console: Console) -> RenderableType:
     """Lay out the table of candidates, cheapest first within each server."""
     problem, rows = candidates.problem, candidates.rows
-    numbers = ("batch", "max/min", "repl.", "devices", f"{problem.currency}/h")
-    table = _table(console, "server", "accelerator", *numbers, right=numbers)
-    for i in np.lexsort((rows.accelerator, rows.batch_size, rows.cost_per_hour, rows.server)).tolist():
-        rate = rows.max_rate_per_s[i] * 60
-        table.add_row(
+    order = np.lexsort((rows.accelerator, rows.batch_size, rows.cost_per_hour, rows.server)).tolist()
+    cells = (
+        (
             problem.servers[rows.server[i]].name,
             problem.accelerators[rows.accelerator[i]].name,
             str(rows.batch_size[i]),
-            "–" if np.isnan(rate) else f"{rate:.4g}",
-            f"{rows.replicas[i]:,}",
-            f"{rows.devices[i]:,} {candidates.types[rows.type[i]]}",
+            "–" if np.isnan(rows.max_rate_per_s[i]) else f"{rows.max_rate_per_s[i] * 60:.4g}",
+            str(rows.replicas[i]),
+            f"{rows.devices[i]} {candidates.types[rows.type[i]]}",
             f"{rows.cost_per_hour[i]:.6g}",
         )
-    return table
+        for i in order
+    )
+    numbers = ("batch", "max/min", "repl.", "devices", f"{problem.currency}/h")
+    return _fitted(_grid(("server", "accelerator"), numbers, cells, ("batch",)), console)
 
 
-def rejections_table(rejections: Iterable[Rejection], console: Console) -> Table:
-    """Lay out why accelerators are no candidates."""
-    table = _table(console, "server", "accelerator", "why it is no candidate")
-    for rejection in rejections:
-        table.add_row(rejection.server, rejection.accelerator, rejection.reason)
-    return table
+def rejections_table(rejections: Iterable[Rejection], console: Console) -> RenderableType:
+    """Lay out what no plan of least cost can use, and why."""
+    rows = ((r.server, r.accelerator, r.reason) for r in rejections)
+    return _fitted(_grid(("server", "accelerator", "why not"), (), rows), console)
 
 
-def comparison_table(plans: dict[str, Plan], console: Console) -> Table:
+def comparison_table(plans: dict[str, Plan], console: Console) -> RenderableType:
     """Lay out plans of several solvers side by side."""
     currency = next(iter(plans.values())).currency
-    numbers = (f"{currency}/h", "unserved", "bound", "gap", "seconds")
-    table = _table(console, "solver", "status", *numbers, right=numbers)
-    for name, plan in plans.items():
-        table.add_row(
+    rows = (
+        (
             name,
             plan.status,
             "–" if plan.total_cost_per_hour is None else f"{plan.total_cost_per_hour:.10g}",
@@ -184,25 +222,26 @@ def comparison_table(plans: dict[str, Plan], console: Console) -> Table:
             "–" if plan.gap is None else f"{plan.gap:.2%}",
             f"{plan.solving_s:.3f}",
         )
-    return table
+        for name, plan in plans.items()
+    )
+    numbers = (f"{currency}/h", "unserved", "bound", "gap", "seconds")
+    return _fitted(_grid(("solver", "status"), numbers, rows, ("gap", "bound")), console)
 
 
-def analysis_table(analysis: Analysis, console: Console) -> Table:
+def analysis_table(analysis: Analysis, console: Console) -> RenderableType:
     """Lay out the analysis of one engine at several rates."""
+    figures = [
+        analysis.rate_per_s, analysis.rate_per_s * 60, analysis.ttft_ms, analysis.ttft_percentile(95), analysis.itl_ms,
+        analysis.wait_ms, analysis.throughput_per_s, analysis.running,
+    ]  # fmt: skip
+    shares = [analysis.utilization, analysis.p_wait, analysis.blocking]
+    cells = [[_figure(x) for x in np.atleast_1d(column)] for column in figures]
+    cells += [[_percent(x) for x in np.atleast_1d(column)] for column in shares]
     numbers = (
         "rate/s", "rate/min", "TTFT ms", "p95", "ITL ms", "wait ms", "out/s", "running", "util.", "P(wait)", "blocked"
     )  # fmt: skip
-    table = _table(console, *numbers, right=numbers)
-    p95 = np.atleast_1d(analysis.ttft_percentile(95))
-    columns = [
-        analysis.rate_per_s, analysis.rate_per_s * 60, analysis.ttft_ms, p95, analysis.itl_ms, analysis.wait_ms,
-        analysis.throughput_per_s, analysis.running,
-    ]  # fmt: skip
-    shares = [analysis.utilization, analysis.p_wait, analysis.blocking]
-    for i in range(p95.size):
-        figures = [_figure(np.atleast_1d(column)[i]) for column in columns]
-        table.add_row(*figures, *(_percent(np.atleast_1d(share)[i]) for share in shares))
-    return table
+    droppable = ("out/s", "P(wait)", "wait ms", "running", "rate/min", "blocked")
+    return _fitted(_grid((), numbers, zip(*cells, strict=True), droppable), console)
 
 
 def _figure(value: float) -> str:

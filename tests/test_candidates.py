@@ -144,7 +144,7 @@ def test_free_devices_are_not_wasted() -> None:
 
 
 def test_more_devices_than_can_be_counted() -> None:
-    accelerators = [{**a, "devices": 10**9} for a in problem_data()["accelerators"]]
+    accelerators = [{"type": a["name"], **a, "devices": 10**9} for a in problem_data()["accelerators"]]
     profiles = [{**p, "accelerators_per_replica": 10**9} for p in problem_data()["profiles"]]
     table = find_candidates(make_problem(accelerators=accelerators, profiles=profiles))
     assert len(table.rows) == 0
@@ -154,6 +154,28 @@ def test_more_devices_than_can_be_counted() -> None:
 def test_the_least_rate_still_takes_a_replica() -> None:
     table = find_candidates(with_server(load={**LOAD, "rate_per_s": 5e-324}))
     assert table.rows.replicas.tolist() == [1, 1, 1]
+
+
+def test_memory_and_check_agree_on_the_largest_batch() -> None:
+    """191 · 256 / 76.4 is 640 to the digits of a double, and 639 by floor division: there is one rule."""
+    data = problem_data()
+    data["profiles"] = [{**p, "max_batch_size": 191, "at_output_tokens": 256} for p in data["profiles"]]
+    data["servers"][0]["load"]["output_tokens"] = 76.4
+    problem = Problem.model_validate(data)
+    assert set(find_candidates(problem).rows.batch_size.tolist()) == {problem.profiles[0].largest_batch(76.4)}
+    assert optimize(problem).serves_all
+
+
+def test_candidates_that_are_dropped_have_a_reason_too() -> None:
+    servers = [{**problem_data()["servers"][0], "load": {**LOAD, "rate_per_s": 60.0}}]
+    table = find_candidates(make_problem(servers=servers, capacity={"A": 3, "B": 3}))
+    assert {r.accelerator: r.reason for r in find_rejections(table)} == {
+        "A": "it needs 13 A (3 available)",
+        "2xB": "B costs 50, not 50, and takes no more B",
+    }
+    unlimited = find_candidates(make_problem(servers=servers, capacity="unlimited"))
+    reasons = {r.accelerator: r.reason for r in find_rejections(unlimited)}
+    assert reasons == {"A": "B costs 50, not 130", "2xB": "B costs 50, not 50"}
 
 
 class TestReasons:

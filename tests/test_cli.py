@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -254,7 +255,24 @@ class TestOutput:
             env={**os.environ, "TERM": "xterm-256color"}, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         assert "██████████" in done.stdout
-        assert "solving" in done.stdout
+        assert "reading the problem" in done.stdout
+
+    @pytest.mark.parametrize("columns", [60, 80, 100, 140])
+    @pytest.mark.parametrize("argv", [(LIMITED,), ("analyze", SMALL, "--server", "interactive-chat-8b", "-a", "A100")])
+    def test_no_digit_is_lost_on_a_narrow_terminal(self, columns: int, argv: tuple[str, ...]) -> None:
+        """What does not fit is left out column by column, and said; numbers are never cut or folded."""
+        inner = f"stty cols {columns}; {sys.executable} -m inferno_milp {' '.join(argv)}"
+        done = subprocess.run(
+            ["script", "-qec", inner, "/dev/null"], capture_output=True, text=True, check=True,
+            env={**os.environ, "TERM": "xterm-256color", "COLUMNS": str(columns)}, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", done.stdout).splitlines()
+        whole = {word for line in process(*argv).stdout.splitlines() for word in line.split()}
+        table = [line for line in lines if re.match(r" *(Premium|Free|Bronze|[0-9.]+ )", line)]
+        assert len(table) >= 10
+        numbers = {word for line in table for word in line.split() if re.fullmatch(r"[0-9.]+%?", word)}
+        assert numbers <= whole
+        assert any("left out" in line for line in lines) == (columns < 100)
 
 
 class TestErrors:

@@ -281,13 +281,28 @@ def test_faults_of_different_kinds_do_not_hide_one_another(tmp_path: Path) -> No
     assert found == {"key 'name' is given twice", "service class 'gold' has no targets", "model 'mm' has no profile"}
 
 
+def test_a_faulty_server_does_not_hide_what_it_refers_to(tmp_path: Path) -> None:
+    data = change(problem_data(), "servers.0.load.output_tokens", 0)
+    change(data, "servers.0.service_class", "golt")
+    found = [path_text(fault.path) for fault in faults(write(tmp_path / "p.yaml", data))]
+    assert sorted(found) == ["servers[0].load.output_tokens", "servers[0].service_class"]
+
+
+def test_several_devices_need_a_type(tmp_path: Path) -> None:
+    """`4xA` would be a type of its own, with no capacity, and nobody would know."""
+    fault = only_fault(write(tmp_path / "p.yaml", change(problem_data(), "accelerators.2.type", ...)))
+    assert (fault.path, fault.problem) == (("accelerators", 2, "type"), "is missing")
+    assert "accelerator type of its devices" in fault.remedy
+
+
 def test_references_of_a_faulty_part_define_nothing(tmp_path: Path) -> None:
     data = problem_data()
     wrong = {**data["servers"][0], "name": "a", "service_class": "gld", "min_replicas": -1}
     data["servers"] = [wrong, {**wrong, "name": "b", "min_replicas": 1}]
     found = faults(write(tmp_path / "p.yaml", data))
-    assert [path_text(fault.path) for fault in found] == ["servers[0].min_replicas", "servers[1].service_class"]
-    assert found[1].remedy == "did you mean 'gold'?"
+    places = [path_text(fault.path) for fault in found]
+    assert sorted(places) == ["servers[0].min_replicas", "servers[0].service_class", "servers[1].service_class"]
+    assert found[-1].remedy == "did you mean 'gold'?"
 
 
 def test_nothing_is_called_unknown_where_a_file_is_missing(tmp_path: Path) -> None:

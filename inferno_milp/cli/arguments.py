@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 from inferno_milp._version import __version__
 from inferno_milp.cli import commands
-from inferno_milp.problem import LARGEST_BATCH
+from inferno_milp.plan import DEFAULT_GAP, SOLVERS
+from inferno_milp.problem import LARGEST_BATCH, Assignment, BatchSizes, Law
 
 SUBCOMMANDS = ("optimize", "analyze", "candidates", "compare", "validate")
-LAWS = ("inferno",)
+LAWS = get_args(Law)
 LARGEST_NUMBER = 1e12
 
 
@@ -39,7 +40,7 @@ Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _add_optimize(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("optimize", help="find the plan of least cost (the default)")
     _add_problem(parser)
-    parser.add_argument("--solver", choices=("milp", "greedy"), default="milp", help="default: milp")
+    parser.add_argument("--solver", choices=SOLVERS, default="milp", help="default: milp")
     _add_solving(parser)
     _add_output(parser)
     parser.set_defaults(run=commands.run_optimize)
@@ -81,7 +82,7 @@ def _add_candidates(subparsers: Subparsers) -> None:
     _add_problem(parser)
     parser.add_argument("--server", action="append", metavar="NAME", help="only this server (may be repeated)")
     parser.add_argument("--undominated", action="store_true", help="only those that a plan of least cost may need")
-    parser.add_argument("--rejected", action="store_true", help="show instead what is no candidate, and why")
+    parser.add_argument("--rejected", action="store_true", help="show what no plan of least cost can use, and why")
     _add_output(parser)
     parser.set_defaults(run=commands.run_candidates)
 
@@ -107,15 +108,17 @@ def _add_problem(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--unlimited", action="store_true", help="as if there were no limit on the devices")
     parser.add_argument("--law", choices=LAWS, help="law of the queueing analysis (default: the problem's)")
-    parser.add_argument("--assignment", choices=("single",), help="default: the problem's")
+    parser.add_argument("--assignment", choices=get_args(Assignment), help="default: the problem's")
     parser.add_argument(
-        "--batch-sizes", choices=("largest", "every"), help="batch sizes to analyse (default: the problem's)"
+        "--batch-sizes", choices=get_args(BatchSizes), help="batch sizes to analyse (default: the problem's)"
     )
 
 
 def _add_solving(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time-limit", type=_positive, metavar="S", help="seconds (default: none)")
-    parser.add_argument("--gap", type=_gap, default=1e-4, metavar="G", help="relative gap to prove (default: 1e-4)")
+    parser.add_argument(
+        "--gap", type=_gap, default=DEFAULT_GAP, metavar="G", help="relative gap to prove (default: %(default)g)"
+    )
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -126,7 +129,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def _add_volume(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--quiet", action="store_true", help="no table, no progress, no warnings")
+    group.add_argument("--quiet", action="store_true", help="no table on stdout; on stderr errors alone")
     group.add_argument("--verbose", action="store_true", help="tell more on stderr")
 
 

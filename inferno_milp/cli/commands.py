@@ -17,7 +17,7 @@ from inferno_milp.cli.output import (
     write_json,
     write_text,
 )
-from inferno_milp.errors import Fault, InputError, OptionError, nearest
+from inferno_milp.errors import Fault, InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -151,15 +151,9 @@ def run_candidates(arguments: Namespace) -> int:
 
 
 def _positions(problem: Problem, names: list[str] | None) -> list[int]:
-    by_name = {server.name: i for i, server in enumerate(problem.servers)}
-    faults = [
-        Fault(f"unknown server {name!r}", nearest(name, by_name), ("--server",))
-        for name in names or ()
-        if name not in by_name
-    ]
-    if faults:
-        raise InputError(faults)
-    return [by_name[name] for name in names] if names else list(range(len(problem.servers)))
+    from inferno_milp.cli.engine import find_server
+
+    return [find_server(problem, name) for name in names] if names else list(range(len(problem.servers)))
 
 
 def run_analyze(arguments: Namespace) -> int:
@@ -208,6 +202,3 @@ def run_validate(arguments: Namespace) -> int:
     if faults:
         raise InputError(faults)
     return 0
-
-
-__all__ = ["OptionError", "run_analyze", "run_candidates", "run_compare", "run_optimize", "run_validate"]

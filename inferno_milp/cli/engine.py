@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from inferno_milp.errors import OptionError, nearest
-from inferno_milp.problem import Problem, Server
+from inferno_milp.problem import Problem
 from inferno_milp.queueing import Analysis, Sizing, analyze, size
 from inferno_milp.read import read_problem
 
@@ -46,7 +46,8 @@ class EngineAnalysis:
             return f"no rate keeps {promised}: at best TTFT is {best.ttft_ms:.4g} ms and ITL {best.itl_ms:.4g} ms"
         if not np.isfinite(rate):
             return "any rate is served: such requests take no time"
-        limit = f"with {promised}" if verdict == "met" else "where the engine is nearly full"
+        full = "where the engine is nearly full" if self.targets["tps"] is None else "0.9 of what fills the engine"
+        limit = f"with {promised}" if verdict == "met" else full
         return f"highest rate: {rate:.6g} requests/s ({rate * 60:.6g} per minute), {limit}"
 
     def records(self) -> list[dict[str, float]]:
@@ -110,18 +111,24 @@ def _from_problem(arguments: Namespace) -> tuple[dict[str, float], dict[str, flo
     problem = read_problem(arguments.problem)
     if not (arguments.server and arguments.accelerator):
         raise OptionError("with a PROBLEM, --server and --accelerator say which engine is meant")
-    server = _named(problem, arguments.server)
+    server = problem.servers[find_server(problem, arguments.server)]
+    if arguments.accelerator not in {a.name for a in problem.accelerators}:
+        hint = nearest(arguments.accelerator, (a.name for a in problem.accelerators))
+        raise OptionError(f"unknown accelerator {arguments.accelerator!r}; {hint}")
     profiles = {p.accelerator: p for p in problem.profiles if p.model == server.model}
     if arguments.accelerator not in profiles:
-        hint = nearest(arguments.accelerator, profiles)
-        raise OptionError(f"no profile of {server.model} on {arguments.accelerator!r}; {hint}")
+        there = ", ".join(sorted(profiles))
+        raise OptionError(f"no profile of {server.model} on {arguments.accelerator}; there are some on {there}")
     profile = profiles[arguments.accelerator]
     engine: dict[str, float] = {
         name: getattr(profile, name) for name in ("alpha_ms", "beta_ms", "gamma_ms", "delta_ms", "kappa_ms")
     }
+    engine["max_batch"] = profile.max_batch_size
     if server.load is not None:
         engine |= {"input_tokens": server.load.input_tokens, "output_tokens": server.load.output_tokens}
         engine["max_batch"] = profile.largest_batch(server.load.output_tokens)
+    elif arguments.input_tokens is None or arguments.output_tokens is None:
+        raise OptionError(f"{server.name} has no load: give --input-tokens and --output-tokens")
     if server.max_batch_size is not None:
         engine["max_batch"] = server.max_batch_size
     if server.max_queue_size is not None:
@@ -130,8 +137,15 @@ def _from_problem(arguments: Namespace) -> tuple[dict[str, float], dict[str, flo
     return engine, {"ttft_ms": promised.ttft_ms, "itl_ms": promised.itl_ms, "tps": promised.tps}
 
 
-def _named(problem: Problem, name: str) -> Server:
-    by_name = {server.name: server for server in problem.servers}
+def find_server(problem: Problem, name: str) -> int:
+    """Return the position of a server, by name.
+
+    Raises
+    ------
+    OptionError
+        If there is none of that name.
+    """
+    by_name = {server.name: i for i, server in enumerate(problem.servers)}
     if name not in by_name:
         raise OptionError(f"unknown server {name!r}; {nearest(name, by_name)}")
     return by_name[name]

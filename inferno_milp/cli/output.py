@@ -159,6 +159,7 @@ def progress(*, quiet: bool) -> Iterator[Callable[[str], None]]:
         "candidates": "analysing candidates",
         "build": "building the program",
         "solve": "solving",
+        "check": "checking the plan",
     }
     with console.status("starting") as status:
         yield lambda stage: status.update(words.get(stage, stage))

@@ -112,7 +112,7 @@ def analyze(
     gamma_ms, delta_ms : prompt processing: base, and slope per prompt token, ms.
     input_tokens, output_tokens : mean tokens per request; inputs ≥ 0, outputs ≥ 1.
     max_batch : max batch size N ≥ 1 (whole).
-    max_queue : queue limit Q ≥ 0 (whole); by default 10 · N.
+    max_queue : queue limit Q ≥ 0 (whole); None or NaN is 10 · N.
     rate_per_s : arrival rate, requests/s, ≥ 0. It may exceed what the engine can serve: some are turned away.
     kappa_ms : slope per context token read, ms; folded into β and δ at the mean context.
 

@@ -11,6 +11,9 @@ from inferno_milp.queueing.chain import Chain, FloatArray, IntArray, solve_chain
 
 Number = npt.ArrayLike
 
+QUEUE_PER_BATCH = 10
+"""Queue limit by default, as a multiple of the max batch size (llm-inferno/optimizer v0.6.0)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Engines:
@@ -94,8 +97,8 @@ def make_engines(
     ValueError
         Naming every parameter that is not finite, negative, or below its least value.
     """
-    if max_queue is None:
-        max_queue = 10 * np.asarray(max_batch)
+    queue = np.asarray(np.nan if max_queue is None else max_queue, dtype=float)
+    max_queue = np.where(np.isnan(queue), QUEUE_PER_BATCH * np.asarray(max_batch, dtype=float), queue)
     named = {
         "alpha_ms": (alpha_ms, 0),
         "beta_ms": (beta_ms, 0),

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import elementwise
 
-from inferno_milp.queueing.analysis import Analysis, analyze_engines, check_law
+from inferno_milp.queueing.analysis import MS_PER_S, Analysis, analyze_engines, check_law
 from inferno_milp.queueing.chain import FloatArray, IntArray
 from inferno_milp.queueing.engine import Engines, Number, make_engines
 
@@ -19,7 +19,6 @@ HIGHEST_RATE = 0.999
 TPS_RATE = 0.9
 """With a target in tokens per second, the highest rate as a fraction of the highest admissible one."""
 
-MS_PER_S = 1000.0
 BLOCK = 16384
 """Engines sized at once: their arrays together stay in the processor's cache."""
 

@@ -7,10 +7,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, ValidationError
 
 from inferno_milp.errors import Fault, InputError, PathPart
-from inferno_milp.problem import Capacity, Name, Problem, Sections, reference_faults
+from inferno_milp.problem import Capacity, Name, Problem, Sections, Server, reference_faults
 from inferno_milp.read.source import Source, UnreadableError, load_source
 from inferno_milp.read.validate import MOST_FAULTS, Validated, validate
 
@@ -68,6 +68,7 @@ def read_document(source: Source) -> Problem:
             parts.faults.append(Fault("capacity is missing", remedy, file=source.label))
         merged["capacity"] = "unlimited"
     if not parts.unreadable:
+        merged["servers"] += _faulty_servers(parts, origins, len(merged["servers"]))
         sections = Document.model_construct(**{**_defaults(), **merged})
         capacity = merged["capacity"] if isinstance(merged["capacity"], dict) else None
         excused = frozenset(name for _, validated in parts.files for name in validated.defined)
@@ -145,6 +146,22 @@ def _merge(parts: _Parts) -> tuple[dict[str, Any], Origins]:
             value = getattr(document, key)
             merged[key] = "unlimited" if key == "capacity" and value is None else value
     return merged, origins
+
+
+def _faulty_servers(parts: _Parts, origins: Origins, count: int) -> list[Server]:
+    """Servers with a fault, less all but their names, so that what they refer to is checked all the same."""
+    found: list[Server] = []
+    for source, validated in parts.files:
+        for position in validated.faulty.get("servers", ()):
+            item = source.data["servers"][position]
+            names = {key: item.get(key) for key in ("name", "service_class", "model")} if isinstance(item, dict) else {}
+            try:
+                server = Server.model_validate({key: name for key, name in names.items() if name is not None})
+            except ValidationError:
+                continue
+            origins["servers", count + len(found)] = (source, ("servers", position))
+            found.append(server)
+    return found
 
 
 def _placed(fault: Fault, origins: Origins, root: Source) -> Fault:

@@ -29,12 +29,14 @@ class Validated(Generic[M]):
     model : the document without its faulty parts, so that what refers to what can still be checked.
     faults : what is wrong, with paths but no file yet.
     kept : for each section that is a list, the positions in the file of the items kept.
+    faulty : the positions of the others.
     defined : all names that the faulty parts define.
     """
 
     model: M
     faults: tuple[Fault, ...]
     kept: dict[str, tuple[int, ...]]
+    faulty: dict[str, tuple[int, ...]]
     defined: frozenset[str]
 
 
@@ -45,7 +47,7 @@ def validate(model: type[M], data: dict[str, Any]) -> Validated[M]:
     """
     kept = {key: range(len(value)) for key, value in data.items() if isinstance(value, list)}
     try:
-        return Validated(model.model_validate(data), (), {k: tuple(v) for k, v in kept.items()}, frozenset())
+        return Validated(model.model_validate(data), (), {k: tuple(v) for k, v in kept.items()}, {}, frozenset())
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=True)
     faults = [_fault(model, data, detail) for detail in details[:MOST_FAULTS]]
@@ -68,7 +70,8 @@ def validate(model: type[M], data: dict[str, Any]) -> Validated[M]:
             dropped += [(section, data[section][i]) for i in sorted(wrong)]
             spared[section] = [data[section][i] for i in positions[section]]
     defined = frozenset(name for section, part in dropped for name in _defined(section, part))
-    return Validated(model.model_validate(spared), tuple(faults), positions, defined)
+    faulty = {section: tuple(sorted(wrong)) for section, wrong in faulty_items.items() if section in spared}
+    return Validated(model.model_validate(spared), tuple(faults), positions, faulty, defined)
 
 
 def _defined(section: str, part: Any) -> Iterator[str]:
