@@ -107,7 +107,7 @@ def _servers_table(plan: Plan, console: Console) -> RenderableType:
     )
     names = ("server" if named else "class", "model", "accelerator")
     numbers = ("repl.", "batch", f"{plan.currency}/h", "TTFT ms", "p95", "ITL ms", "load/min", "util.")
-    return _fitted(_grid(names, numbers, rows, ("util.", "p95", "batch")), console)
+    return _fitted(_grid(names, numbers, rows, ("util.", "p95", "load/min", "batch")), console)
 
 
 def _server_rows(server: ServerPlan) -> Iterator[tuple[RenderableType, ...]]:
