@@ -7,218 +7,40 @@ Source of the layout: llm-inferno/optimizer v0.6.0 and the newer form with `perf
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel
 
 from inferno_milp.errors import Fault, InputError, PathPart, nearest, path_text
-from inferno_milp.problem import (
-    LARGEST_BATCH,
-    Accelerator,
-    BatchSize,
-    Count,
-    CurrentAllocation,
-    Flag,
-    Load,
-    Name,
-    NonNegative,
-    Options,
-    PositiveCount,
-    Power,
-    Problem,
-    Profile,
-    Sections,
-    Server,
-    ServiceClass,
-    Targets,
-    reference_faults,
-)
+from inferno_milp.problem import Problem, reference_faults
 from inferno_milp.read.source import Source, load_source
+from inferno_milp.read.system_convert import to_sections, warn_of
+from inferno_milp.read.system_models import (
+    SPELLING,
+    SystemAcceleratorData,
+    SystemCapacityData,
+    SystemModel,
+    SystemModelData,
+    SystemOptimizer,
+    SystemOptimizerData,
+    SystemServerData,
+    SystemServiceClassData,
+)
 from inferno_milp.read.validate import MOST_FAULTS, Validated, validate
 
 logger = logging.getLogger(__name__)
 
-Whole = Annotated[int, Field(strict=True, ge=-(10**9), le=10**9)]
-Text = Annotated[str, Field(max_length=200)]
-Tokens = Annotated[float, Field(strict=True, ge=0, le=1e9, allow_inf_nan=False)]
-
-
-_KEYS = """
-system acceleratorData modelData serviceClassData serverData optimizerData capacityData
-accelerators name type multiplicity memSize memBW power idle full midPower midUtil cost
-models acc accCount maxBatchSize atTokens decodeParms prefillParms perfParms alpha beta gamma delta
-serviceClasses priority modelTargets model slo-itl slo-ttft slo-tps
-servers class keepAccelerator minNumReplicas maxQueueSize currentAlloc desiredAlloc
-accelerator numReplicas maxBatch itlAverage ttftAverage load arrivalRate throughput avgInTokens avgOutTokens
-optimizer unlimited heterogeneous milpSolver useCplex delayedBestEffort saturationPolicy count
-"""
-SPELLING = {name.casefold(): name for name in _KEYS.split()}
-"""How each key is spelled in llm-inferno, by its folded form."""
-
-
-class _Folded(BaseModel):
-    """Fields are named as keys folded to lower case; their aliases are the keys as they are spelled."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", alias_generator=lambda name: SPELLING[name.replace("_", "-")]
-    )
-
-
-class _Power(_Folded):
-    idle: NonNegative = 0.0
-    full: NonNegative = 0.0
-    midpower: NonNegative = 0.0
-    midutil: Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)] = 0.0
-
-
-class _Accelerator(_Folded):
-    name: Name
-    type: Name
-    multiplicity: PositiveCount = 1
-    memsize: NonNegative = 0.0
-    membw: NonNegative = 0.0
-    power: _Power | None = None
-    cost: NonNegative
-
-
-class _Decode(_Folded):
-    alpha: NonNegative
-    beta: NonNegative
-
-
-class _Prefill(_Folded):
-    gamma: NonNegative
-    delta: NonNegative
-
-
-class _Perf(_Folded):
-    alpha: NonNegative
-    beta: NonNegative
-    gamma: NonNegative = 0.0
-
-
-class _ModelPerf(_Folded):
-    name: Name
-    acc: Name
-    acccount: Whole = 1
-    maxbatchsize: BatchSize
-    attokens: Tokens = 0.0
-    decodeparms: _Decode | None = None
-    prefillparms: _Prefill | None = None
-    perfparms: _Perf | None = None
-
-    @model_validator(mode="after")
-    def _one_form(self) -> _ModelPerf:
-        older = (self.decodeparms, self.prefillparms)
-        if (self.perfparms and any(older)) or any(older) != all(older):
-            raise ValueError("give either perfParms, or both decodeParms and prefillParms")
-        return self
-
-    @property
-    def is_measured(self) -> bool:
-        """Whether there are speeds at all: llm-inferno's control loop may still have to find them."""
-        return bool(self.perfparms or self.decodeparms)
-
-
-class _ModelTarget(_Folded):
-    model: Name
-    slo_itl: NonNegative = 0.0
-    slo_ttft: NonNegative = 0.0
-    slo_tps: NonNegative = 0.0
-
-
-class _ServiceClass(_Folded):
-    name: Name
-    priority: Whole = 100
-    modeltargets: tuple[_ModelTarget, ...] = ()
-
-    @model_validator(mode="after")
-    def _one_target_per_model(self) -> _ServiceClass:
-        twice = [name for name, count in Counter(t.model for t in self.modeltargets).items() if count > 1]
-        if twice:
-            raise ValueError(f"models with two targets: {', '.join(twice)}")
-        return self
-
-
-class _Load(_Folded):
-    arrivalrate: NonNegative = 0.0
-    throughput: float = 0.0
-    avgintokens: Tokens = 0.0
-    avgouttokens: Tokens = 0.0
-
-
-class _Allocation(_Folded):
-    accelerator: Text = ""
-    numreplicas: Count = 0
-    maxbatch: Annotated[int, Field(strict=True, ge=0)] = 0
-    cost: float = 0.0
-    itlaverage: float = 0.0
-    ttftaverage: float = 0.0
-    load: _Load = _Load()
-
-
-class _Server(_Folded):
-    name: Name
-    service_class: Text = Field("", alias="class")
-    model: Name
-    keepaccelerator: Flag = False
-    minnumreplicas: Count = 0
-    maxbatchsize: Annotated[int, Field(strict=True, ge=0, le=LARGEST_BATCH)] = 0
-    maxqueuesize: Annotated[int, Field(strict=True, ge=0, le=10**9)] = 0
-    currentalloc: _Allocation = _Allocation()
-    desiredalloc: _Allocation | None = None
-
-
-class _Optimizer(_Folded):
-    unlimited: Flag = False
-    heterogeneous: Flag = False
-    milpsolver: Flag = False
-    usecplex: Flag = False
-    delayedbesteffort: Flag = False
-    saturationpolicy: Text = ""
-
-
-class _TypeCount(_Folded):
-    type: Name
-    count: Count
-
-
-class _AcceleratorData(_Folded):
-    accelerators: tuple[_Accelerator, ...] = ()
-
-
-class _ModelData(_Folded):
-    models: tuple[_ModelPerf, ...] = ()
-
-
-class _ServiceClassData(_Folded):
-    serviceclasses: tuple[_ServiceClass, ...] = ()
-
-
-class _ServerData(_Folded):
-    servers: tuple[_Server, ...] = ()
-
-
-class _OptimizerData(_Folded):
-    optimizer: _Optimizer = _Optimizer()
-
-
-class _CapacityData(_Folded):
-    count: tuple[_TypeCount, ...] = ()
-
-
-PARTS: dict[str, tuple[type[_Folded], str, str, bool]] = {
-    "acceleratorData": (_AcceleratorData, "accelerators", "accelerator-data.json", True),
-    "modelData": (_ModelData, "models", "model-data.json", True),
-    "serviceClassData": (_ServiceClassData, "serviceClasses", "serviceclass-data.json", True),
-    "serverData": (_ServerData, "servers", "server-data.json", True),
-    "optimizerData": (_OptimizerData, "optimizer", "optimizer-data.json", False),
-    "capacityData": (_CapacityData, "count", "capacity-data.json", False),
+PARTS: dict[str, tuple[type[SystemModel], str, str, bool]] = {
+    "acceleratorData": (SystemAcceleratorData, "accelerators", "accelerator-data.json", True),
+    "modelData": (SystemModelData, "models", "model-data.json", True),
+    "serviceClassData": (SystemServiceClassData, "serviceClasses", "serviceclass-data.json", True),
+    "serverData": (SystemServerData, "servers", "server-data.json", True),
+    "optimizerData": (SystemOptimizerData, "optimizer", "optimizer-data.json", False),
+    "capacityData": (SystemCapacityData, "count", "capacity-data.json", False),
 }
 """For each part of the system data: its model, its one key, its file in a folder, and whether it must be there."""
 
@@ -367,16 +189,16 @@ def _assemble(parts: dict[str, _Part], faults: list[Fault], label: str) -> Probl
     for part in parts.values():
         faults += [part.placed(fault) for fault in part.faults]
     valid = {name: part.validated.model for name, part in parts.items()}
-    optimizer = valid["optimizerData"].optimizer if "optimizerData" in parts else _Optimizer()
+    optimizer = valid["optimizerData"].optimizer if "optimizerData" in parts else SystemOptimizer()
     if optimizer.heterogeneous:
         fault = Fault("mixed assignment is not available", "set it to false", ("optimizer", "heterogeneous"))
         faults.append(parts["optimizerData"].placed(fault))
-    _warn(optimizer, label)
+    warn_of(optimizer, label)
     known = "optimizerData" not in parts or not parts["optimizerData"].faults
     if known and not optimizer.unlimited and complete and "capacityData" not in parts:
         faults.append(Fault("capacityData is missing", "or set unlimited: true in optimizerData", file=label))
     capacity = None if optimizer.unlimited else _capacity(parts, faults)
-    sections, measured = _sections(valid, Path(label).stem or "system", label)
+    sections, measured = to_sections(valid, Path(label).stem or "system", label)
     if complete:
         excused = frozenset(name for part in parts.values() for name in part.validated.defined)
         places = _Places(parts, measured)
@@ -399,127 +221,6 @@ def _capacity(parts: dict[str, _Part], faults: list[Fault]) -> dict[str, int]:
             faults.append(part.placed(Fault(f"{entry.type!r} is given twice", "keep one", ("count", position, "type"))))
         seen[entry.type] = entry.count
     return seen
-
-
-def _warn(optimizer: _Optimizer, label: str) -> None:
-    if optimizer.saturationpolicy.casefold() not in ("", "none"):
-        policy = optimizer.saturationpolicy
-        logger.warning("%s: saturationPolicy %s is not applied: what does not fit is left unserved", label, policy)
-    if optimizer.delayedbesteffort:
-        logger.warning("%s: delayedBestEffort is not applied", label)
-
-
-def _sections(valid: dict[str, Any], name: str, label: str) -> tuple[Sections, list[int]]:
-    """Convert the valid parts; also say which entry each profile comes from, since some may be left out."""
-
-    def items(part: str, field: str) -> tuple[Any, ...]:
-        return getattr(valid[part], field) if part in valid else ()
-
-    models = items("modelData", "models")
-    measured = [i for i, perf in enumerate(models) if perf.is_measured]
-    for perf in models:
-        if not perf.is_measured:
-            logger.warning("%s: ignored: model %s on %s has no speed parameters", label, perf.name, perf.acc)
-    for server in items("serverData", "servers"):
-        if server.keepaccelerator and not server.currentalloc.accelerator:
-            logger.warning("%s: keepAccelerator of %s is not applied: it has no accelerator", label, server.name)
-    sections = Sections(
-        name=name,
-        currency="cents",
-        accelerators=tuple(_accelerator(a) for a in items("acceleratorData", "accelerators")),
-        profiles=tuple(_profile(models[i]) for i in measured),
-        service_classes=tuple(_service_class(c) for c in items("serviceClassData", "serviceclasses")),
-        servers=tuple(_server(s) for s in items("serverData", "servers")),
-        options=Options(law="inferno", assignment="single", batch_sizes="largest"),
-    )
-    return sections, measured
-
-
-def _accelerator(data: _Accelerator) -> Accelerator:
-    power = None
-    if data.power and 0 < data.power.midutil < 1:
-        power = Power(
-            idle_w=data.power.idle,
-            full_w=data.power.full,
-            mid_w=data.power.midpower,
-            mid_utilization=data.power.midutil,
-        )
-    return Accelerator(
-        name=data.name,
-        type=data.type,
-        devices=data.multiplicity,
-        cost_per_hour=data.cost,
-        memory_gb=data.memsize or None,
-        memory_bandwidth_gb_per_s=data.membw or None,
-        power=power,
-    )
-
-
-def _profile(data: _ModelPerf) -> Profile:
-    if data.perfparms:
-        speeds = data.perfparms
-        # Newer form: iteration = α + β·(tokens computed) + γ'·(tokens read), for decoding and prompts alike.
-        times = {
-            "alpha_ms": speeds.alpha,
-            "beta_ms": speeds.beta,
-            "gamma_ms": speeds.alpha,
-            "delta_ms": speeds.beta,
-            "kappa_ms": speeds.gamma,
-        }
-    else:
-        decode, prefill = data.decodeparms, data.prefillparms
-        assert decode is not None
-        assert prefill is not None
-        times = {
-            "alpha_ms": decode.alpha,
-            "beta_ms": decode.beta,
-            "gamma_ms": prefill.gamma,
-            "delta_ms": prefill.delta,
-        }
-    return Profile(
-        model=data.name,
-        accelerator=data.acc,
-        accelerators_per_replica=max(data.acccount, 1),
-        max_batch_size=data.maxbatchsize,
-        at_output_tokens=data.attokens or None,
-        **times,
-    )
-
-
-def _service_class(data: _ServiceClass) -> ServiceClass:
-    targets = {
-        t.model: Targets(ttft_ms=t.slo_ttft or None, itl_ms=t.slo_itl or None, tps=t.slo_tps or None)
-        for t in data.modeltargets
-    }
-    priority = data.priority if 1 <= data.priority <= 100 else 100
-    return ServiceClass(name=data.name, priority=priority, targets=targets)
-
-
-def _server(data: _Server) -> Server:
-    now = data.currentalloc
-    load = None
-    if now.load.arrivalrate > 0 or now.load.avgouttokens >= 1:
-        load = Load(
-            rate_per_min=now.load.arrivalrate,
-            input_tokens=now.load.avgintokens,
-            output_tokens=max(now.load.avgouttokens, 1.0),
-        )
-    current = None
-    if now.accelerator:
-        current = CurrentAllocation(
-            accelerator=now.accelerator, replicas=now.numreplicas, batch_size=min(now.maxbatch, LARGEST_BATCH) or None
-        )
-    return Server(
-        name=data.name,
-        service_class=data.service_class or "Free",
-        model=data.model,
-        load=load,
-        min_replicas=data.minnumreplicas,
-        max_batch_size=data.maxbatchsize or None,
-        max_queue_size=data.maxqueuesize or None,
-        keep_accelerator=data.keepaccelerator and current is not None,
-        current=current,
-    )
 
 
 class _Places:

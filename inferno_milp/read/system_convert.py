@@ -1,0 +1,151 @@
+"""llm-inferno's system data → the sections of a problem."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from inferno_milp.problem import (
+    LARGEST_BATCH,
+    Accelerator,
+    CurrentAllocation,
+    Load,
+    Options,
+    Power,
+    Profile,
+    Sections,
+    Server,
+    ServiceClass,
+    Targets,
+)
+from inferno_milp.read.system_models import (
+    SystemAccelerator,
+    SystemOptimizer,
+    SystemProfile,
+    SystemServer,
+    SystemServiceClass,
+)
+
+logger = logging.getLogger(__name__)
+
+
+def warn_of(optimizer: SystemOptimizer, label: str) -> None:
+    """Say which of the seed's flags are not applied here."""
+    if optimizer.saturationpolicy.casefold() not in ("", "none"):
+        policy = optimizer.saturationpolicy
+        logger.warning("%s: saturationPolicy %s is not applied: what does not fit is left unserved", label, policy)
+    if optimizer.delayedbesteffort:
+        logger.warning("%s: delayedBestEffort is not applied", label)
+
+
+def to_sections(valid: dict[str, Any], name: str, label: str) -> tuple[Sections, list[int]]:
+    """Convert the valid parts; also say which entry each profile comes from, since some may be left out."""
+
+    def items(part: str, field: str) -> tuple[Any, ...]:
+        return getattr(valid[part], field) if part in valid else ()
+
+    models = items("modelData", "models")
+    measured = [i for i, perf in enumerate(models) if perf.is_measured]
+    for perf in models:
+        if not perf.is_measured:
+            logger.warning("%s: ignored: model %s on %s has no speed parameters", label, perf.name, perf.acc)
+    for server in items("serverData", "servers"):
+        if server.keepaccelerator and not server.currentalloc.accelerator:
+            logger.warning("%s: keepAccelerator of %s is not applied: it has no accelerator", label, server.name)
+    sections = Sections(
+        name=name,
+        currency="cents",
+        accelerators=tuple(_accelerator(a) for a in items("acceleratorData", "accelerators")),
+        profiles=tuple(_profile(models[i]) for i in measured),
+        service_classes=tuple(_service_class(c) for c in items("serviceClassData", "serviceclasses")),
+        servers=tuple(_server(s) for s in items("serverData", "servers")),
+        options=Options(law="inferno", assignment="single", batch_sizes="largest"),
+    )
+    return sections, measured
+
+
+def _accelerator(data: SystemAccelerator) -> Accelerator:
+    power = None
+    if data.power and 0 < data.power.midutil < 1:
+        power = Power(
+            idle_w=data.power.idle,
+            full_w=data.power.full,
+            mid_w=data.power.midpower,
+            mid_utilization=data.power.midutil,
+        )
+    return Accelerator(
+        name=data.name,
+        type=data.type,
+        devices=data.multiplicity,
+        cost_per_hour=data.cost,
+        memory_gb=data.memsize or None,
+        memory_bandwidth_gb_per_s=data.membw or None,
+        power=power,
+    )
+
+
+def _profile(data: SystemProfile) -> Profile:
+    if data.perfparms:
+        speeds = data.perfparms
+        # Newer form: iteration = α + β·(tokens computed) + γ'·(tokens read), for decoding and prompts alike.
+        times = {
+            "alpha_ms": speeds.alpha,
+            "beta_ms": speeds.beta,
+            "gamma_ms": speeds.alpha,
+            "delta_ms": speeds.beta,
+            "kappa_ms": speeds.gamma,
+        }
+    else:
+        decode, prefill = data.decodeparms, data.prefillparms
+        assert decode is not None
+        assert prefill is not None
+        times = {
+            "alpha_ms": decode.alpha,
+            "beta_ms": decode.beta,
+            "gamma_ms": prefill.gamma,
+            "delta_ms": prefill.delta,
+        }
+    return Profile(
+        model=data.name,
+        accelerator=data.acc,
+        accelerators_per_replica=max(data.acccount, 1),
+        max_batch_size=data.maxbatchsize,
+        at_output_tokens=data.attokens or None,
+        **times,
+    )
+
+
+def _service_class(data: SystemServiceClass) -> ServiceClass:
+    targets = {
+        t.model: Targets(ttft_ms=t.slo_ttft or None, itl_ms=t.slo_itl or None, tps=t.slo_tps or None)
+        for t in data.modeltargets
+    }
+    priority = data.priority if 1 <= data.priority <= 100 else 100
+    return ServiceClass(name=data.name, priority=priority, targets=targets)
+
+
+def _server(data: SystemServer) -> Server:
+    now = data.currentalloc
+    load = None
+    if now.load.arrivalrate > 0 or now.load.avgouttokens >= 1:
+        load = Load(
+            rate_per_min=now.load.arrivalrate,
+            input_tokens=now.load.avgintokens,
+            output_tokens=max(now.load.avgouttokens, 1.0),
+        )
+    current = None
+    if now.accelerator:
+        current = CurrentAllocation(
+            accelerator=now.accelerator, replicas=now.numreplicas, batch_size=min(now.maxbatch, LARGEST_BATCH) or None
+        )
+    return Server(
+        name=data.name,
+        service_class=data.service_class or "Free",
+        model=data.model,
+        load=load,
+        min_replicas=data.minnumreplicas,
+        max_batch_size=data.maxbatchsize or None,
+        max_queue_size=data.maxqueuesize or None,
+        keep_accelerator=data.keepaccelerator and current is not None,
+        current=current,
+    )
