@@ -57,6 +57,7 @@ class TestStatus:
         assert plan.total_cost_per_hour is plan.objective is plan.gap is None
         assert not plan.serves_all
         assert plan.servers[0].reason == "the time ran out before a plan was found"
+        assert list(plan.stages_s) == ["candidates", "build", "solve"]
 
     def test_infeasible_for_lack_of_devices(self) -> None:
         servers = [{**problem_data()["servers"][0], "name": n} for n in ("s", "t")]
