@@ -1,9 +1,10 @@
-"""Pyomo, without its wish to import SciPy's statistics.
+"""Pyomo's modelling language, without what planning does not need of it.
 
-Pyomo hooks into the import of SciPy and then imports `scipy.stats` as well, in case it should need it, which costs a
-quarter of the time of a whole planning run (`benchmarks/startup.py` measures it). This module is imported ahead of
-SciPy and takes the hook away; where a later Pyomo has no such hook, nothing is done. If Pyomo does need SciPy, it still
-imports it by itself.
+`pyomo.environ` also loads writers, solver interfaces and extensions, and Pyomo hooks into the import of SciPy to import
+`scipy.stats` as well, in case it should need it (`benchmarks/startup.py` measures what both cost). So the core alone is
+imported, ahead of SciPy, and the hook is taken away; where a later Pyomo has no such hook, nothing is done. If Pyomo
+does need SciPy, it still imports it by itself; `planner.build_model`, which hands a model out, imports `pyomo.environ`,
+so that it can be written and solved in Pyomo's own ways.
 """
 
 from pyomo.common import dependencies as _dependencies
@@ -12,7 +13,7 @@ from pyomo.core.expr.numeric_expr import LinearExpression
 _finder = getattr(_dependencies, "DeferredImportCallbackFinder", None)
 getattr(_finder, "_callbacks", {}).pop("scipy", None)
 
-import pyomo.environ as pyo  # noqa: E402 - the hook goes first
-from pyomo.repn import generate_standard_repn  # noqa: E402
+import pyomo.core as pyo  # noqa: E402 - the hook goes first
+from pyomo.repn.standard_repn import generate_standard_repn  # noqa: E402
 
 __all__ = ["LinearExpression", "generate_standard_repn", "pyo"]

@@ -54,6 +54,8 @@ def build_model(problem: Problem) -> pyo.ConcreteModel:
     if candidates.unservable.size:
         reasons = [f"{problem.servers[s].name}: {why_no_candidate(table, s)}" for s in candidates.unservable.tolist()]
         raise OptionError(f"there is no program to build: {'; '.join(reasons)}")
+    import pyomo.environ  # noqa: F401 - registers the writers and solvers for whoever gets the model
+
     return make_program(candidates)
 
 

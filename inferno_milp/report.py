@@ -18,6 +18,25 @@ from inferno_milp.queueing import Analysis
 from inferno_milp.reasons import Rejection
 
 BAR_CELLS = 30
+PLAIN_WIDTH = 100_000
+"""Width of a console that is no terminal: lines of plain text are never cut."""
+
+
+class _ResultConsole(Console):
+    """Writes text as it is: no name is markup."""
+
+    def __init__(self, width: int | None = None):
+        super().__init__(highlight=False, markup=False, emoji=False, width=width)
+
+    def on_broken_pipe(self) -> None:
+        """Leave a reader that has gone to `stdout_to_its_end`: rich would end the program, with a code of its own."""
+        raise BrokenPipeError
+
+
+def result_console() -> Console:
+    """Return the console for results: stdout."""
+    console = _ResultConsole()
+    return console if console.is_terminal else _ResultConsole(width=PLAIN_WIDTH)
 
 
 def print_report(console: Console, *parts: RenderableType) -> None:

@@ -12,7 +12,6 @@ from inferno_milp.cli.output import (
     STDOUT,
     check_targets,
     progress,
-    result_console,
     stdout_to_its_end,
     write_json,
     write_text,
@@ -86,7 +85,7 @@ def _show(
     if arguments.json:
         write_json(document(), arguments.json)
     if not arguments.quiet and STDOUT not in (arguments.json, arguments.csv):
-        from inferno_milp.report import print_report
+        from inferno_milp.report import print_report, result_console
 
         with stdout_to_its_end():
             console = result_console()

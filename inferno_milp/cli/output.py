@@ -11,30 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from rich.console import Console
-
 from inferno_milp.errors import OptionError
 
 STDOUT = "-"
-PLAIN_WIDTH = 100_000
-"""Width of a console that is no terminal: lines of plain text are never cut."""
-
-
-class _ResultConsole(Console):
-    """Writes text as it is: no name is markup."""
-
-    def __init__(self, width: int | None = None):
-        super().__init__(highlight=False, markup=False, emoji=False, width=width)
-
-    def on_broken_pipe(self) -> None:
-        """Leave a reader that has gone to `stdout_to_its_end`: rich would end the program, with a code of its own."""
-        raise BrokenPipeError
-
-
-def result_console() -> Console:
-    """Return the console for results: stdout."""
-    console = _ResultConsole()
-    return console if console.is_terminal else _ResultConsole(width=PLAIN_WIDTH)
 
 
 def check_targets(json_target: str | None, csv_target: str | None, *inputs: Path) -> None:
@@ -150,10 +129,12 @@ def tell(text: str) -> None:
 @contextmanager
 def progress(*, quiet: bool) -> Iterator[Callable[[str], None]]:
     """Show on stderr which stage is running; only where it is a terminal."""
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield lambda _: None
         return
+    from rich.console import Console
+
+    console = Console(stderr=True)
     words = {
         "read": "reading the problem",
         "candidates": "analysing candidates",
