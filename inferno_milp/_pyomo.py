@@ -14,6 +14,6 @@ _finder = getattr(_dependencies, "DeferredImportCallbackFinder", None)
 getattr(_finder, "_callbacks", {}).pop("scipy", None)
 
 import pyomo.core as pyo  # noqa: E402 - the hook goes first
-from pyomo.repn.standard_repn import generate_standard_repn  # noqa: E402
+from pyomo.repn.standard_repn import generate_standard_repn  # noqa: E402 - as above
 
 __all__ = ["LinearExpression", "generate_standard_repn", "pyo"]

@@ -61,13 +61,14 @@ class Rejected:
 
     Attributes
     ----------
-    server, profile, batch_size : as in `Rows`.
+    server, profile, accelerator, batch_size : as in `Rows`.
     ttft_ms, itl_ms : latencies at the lowest admissible rate, the least there can be.
     timeless : whether requests would take no time, so that the rate would be unbounded.
     """
 
     server: IntArray
     profile: IntArray
+    accelerator: IntArray
     batch_size: IntArray
     ttft_ms: FloatArray
     itl_ms: FloatArray
@@ -162,7 +163,6 @@ class Candidates:
 class _ServerTable:
     """What the analysis needs of each server, as arrays; NaN is not given."""
 
-    offered_per_s: FloatArray
     required_per_s: FloatArray
     input_tokens: FloatArray
     output_tokens: FloatArray
@@ -220,7 +220,6 @@ def _server_table(problem: Problem) -> _ServerTable:
     tps = _optional([t.tps for t in targets])
     promised = np.nan_to_num(tps / outputs, nan=0.0)
     return _ServerTable(
-        offered_per_s=offered,
         required_per_s=np.maximum(offered, promised),
         input_tokens=_optional([load.input_tokens if load else None for load in loads]),
         output_tokens=outputs,
@@ -349,6 +348,7 @@ def _analyse(
     rejected = Rejected(
         server=server[out],
         profile=profile[out],
+        accelerator=profiles.accelerator[profile[out]],
         batch_size=batch_size[out],
         ttft_ms=sizing.analysis.ttft_ms[out],
         itl_ms=sizing.analysis.itl_ms[out],

@@ -62,8 +62,8 @@ def run_in_child(program: Program, *, gap: float, time_limit_s: float) -> Found:
                 best = answer
             elif isinstance(answer, SolverError):
                 raise answer
-            elif answer is not None:
-                return answer.found  # type: ignore[no-any-return]
+            elif isinstance(answer, _Last):
+                return answer.found
             else:
                 raise SolverError("the process of HiGHS ended without an answer")
     finally:

@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from inferno_milp._pyomo import pyo
-from inferno_milp.candidates import Candidates, find_candidates
+from inferno_milp.candidates import Candidates, Rows, find_candidates
 from inferno_milp.check import check_plan
 from inferno_milp.choice import Choice, Outcome
 from inferno_milp.errors import OptionError
@@ -222,7 +222,7 @@ def _allocations(choice: Choice) -> dict[int, tuple[Allocation, ...]]:
     if not len(rows):
         return {}
     rate = table.required_rate_per_s[rows.server] / rows.replicas
-    analysis = _analyse_rows(table, choice, rate)
+    analysis = _analyse_rows(problem, rows, rate)
     p95 = analysis.ttft_percentile(95)
     result: dict[int, tuple[Allocation, ...]] = {}
     for i, s in enumerate(rows.server.tolist()):
@@ -248,8 +248,7 @@ def _allocations(choice: Choice) -> dict[int, tuple[Allocation, ...]]:
     return result
 
 
-def _analyse_rows(table: Candidates, choice: Choice, rate_per_s: np.ndarray[Any, np.dtype[np.float64]]) -> Analysis:
-    rows, problem = table.rows.take(choice.rows), table.problem
+def _analyse_rows(problem: Problem, rows: Rows, rate_per_s: np.ndarray[Any, np.dtype[np.float64]]) -> Analysis:
     profiles = [problem.profiles[p] for p in rows.profile]
     servers = [problem.servers[s] for s in rows.server]
     return analyze(
@@ -280,7 +279,7 @@ def _servers(
         found = allocations.get(s, ())
         reason = None
         if not found and table.needs[s]:
-            reason = _reason(table, choice, s, s in hopeless, left)
+            reason = _reason(table, choice, s, hopeless, left)
         result.append(
             ServerPlan(
                 name=server.name,
@@ -298,11 +297,11 @@ def _servers(
     return tuple(result)
 
 
-def _reason(table: Candidates, choice: Choice, server: int, hopeless: bool, left: list[int]) -> str:
-    if hopeless:
+def _reason(table: Candidates, choice: Choice, server: int, hopeless: set[int], left: list[int]) -> str:
+    if server in hopeless:
         return why_no_candidate(table, server)
     if choice.outcome == "infeasible":
-        if choice.candidates.unservable.size:
+        if hopeless:
             return "not planned, because other servers cannot be served at all"
         return "the servers do not all fit into the capacity together"
     if choice.outcome == "no_solution":

@@ -58,31 +58,34 @@ def _why_dropped(candidates: Candidates, row: Rows, kept: Rows) -> str:
     name = candidates.types[kind]
     if candidates.available is not None and devices > candidates.available[kind]:
         return f"it needs {devices} {name} ({candidates.available[kind]} available)"
-    rivals = (kept.server == row.server[0]) & (kept.cost_per_hour <= cost)
+    rivals = kept.take(_rows_of(kept.server, int(row.server[0])))
+    good = rivals.cost_per_hour <= cost
     if candidates.available is not None:
-        rivals &= (kept.type == kind) & (kept.devices <= devices)
-    rival = kept.take(np.flatnonzero(rivals)[:1])
+        good &= (rivals.type == kind) & (rivals.devices <= devices)
+    rival = rivals.take(np.flatnonzero(good)[:1])
     other = candidates.problem.accelerators[rival.accelerator[0]].name
     less = f"{other} costs {_plain(rival.cost_per_hour[0], 6)}, not {_plain(cost, 6)}"
     return less if candidates.available is None else f"{less}, and takes no more {name}"
 
 
+def _rows_of(servers: npt.NDArray[np.int64], server: int) -> npt.NDArray[np.intp]:
+    """Positions of a server's rows; tables are in the order of the servers."""
+    return np.arange(*np.searchsorted(servers, [server, server + 1]))
+
+
 def _failed_rows(candidates: Candidates) -> dict[tuple[int, int], int]:
     """For each (server, accelerator), the rejected row that comes nearest to the targets."""
-    problem, rejected = candidates.problem, candidates.rejected
-    position = {a.name: i for i, a in enumerate(problem.accelerators)}
+    rejected = candidates.rejected
     over = _over_targets(candidates, np.arange(len(rejected.server)))
     result: dict[tuple[int, int], int] = {}
     for i in np.argsort(over, kind="stable").tolist():
-        accelerator = problem.profiles[rejected.profile[i]].accelerator
-        result.setdefault((int(rejected.server[i]), position[accelerator]), i)
+        result.setdefault((int(rejected.server[i]), int(rejected.accelerator[i])), i)
     return result
 
 
 def _over_targets(candidates: Candidates, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
     """By what factor rejected rows miss the target that they miss most."""
-    rejected = candidates.rejected
-    problem = candidates.problem
+    rejected, problem = candidates.rejected, candidates.problem
     targets = [problem.targets_of(problem.servers[s]) for s in rejected.server[rows].tolist()]
     over_ttft = rejected.ttft_ms[rows] / np.array([t.ttft_ms or np.inf for t in targets])
     over_itl = rejected.itl_ms[rows] / np.array([t.itl_ms or np.inf for t in targets])
@@ -124,10 +127,8 @@ def why_no_candidate(candidates: Candidates, server: int) -> str:
     """
     nearest = _nearest_miss(candidates, server)
     if nearest is not None:
-        problem = candidates.problem
-        accelerator = problem.profiles[candidates.rejected.profile[nearest]].accelerator
-        miss = _misses(candidates, nearest)
-        return f"no accelerator can serve it; nearest is {accelerator}: {miss}"
+        accelerator = candidates.problem.accelerators[candidates.rejected.accelerator[nearest]].name
+        return f"no accelerator can serve it; nearest is {accelerator}: {_misses(candidates, nearest)}"
     too_large = _too_large(candidates, server)
     if too_large:
         return f"it does not fit even alone: {too_large}"
@@ -137,9 +138,9 @@ def why_no_candidate(candidates: Candidates, server: int) -> str:
 
 def _nearest_miss(candidates: Candidates, server: int) -> int | None:
     """Position of the rejected row that misses the server's targets by the least factor; None if a row is good."""
-    if (candidates.rows.server == server).any():
+    if _rows_of(candidates.rows.server, server).size:
         return None
-    rows = np.flatnonzero(candidates.rejected.server == server)
+    rows = _rows_of(candidates.rejected.server, server)
     return int(rows[np.argmin(_over_targets(candidates, rows))]) if rows.size else None
 
 
@@ -164,7 +165,7 @@ def _needs(candidates: Candidates, server: int, devices: Sequence[int], word: st
     """Say what a server's least candidate of each type takes, beside what there is: `needs 12 H100 (8 left)`."""
     rows = candidates.rows
     least: dict[int, int] = {}
-    for row in np.flatnonzero(rows.server == server).tolist():
+    for row in _rows_of(rows.server, server).tolist():
         kind, needed = int(rows.type[row]), int(rows.devices[row])
         least[kind] = min(needed, least.get(kind, needed))
     texts = [

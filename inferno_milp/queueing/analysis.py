@@ -159,11 +159,12 @@ def analyze_engines(
 ) -> Analysis:
     """Analyse sorted engines at `rate` (requests/ms) and put the figures back into the caller's order and shape."""
     chain = engines.chain(rate)
+    ttft_ms, itl_ms = engines.latencies_ms(chain)
     origin = _Origin(engines, chain, order, shape)
     return Analysis(
         rate_per_s=origin.restored(rate * MS_PER_S),
-        ttft_ms=origin.restored(chain.wait_ms + engines.prompt_time_ms(chain)),
-        itl_ms=origin.restored(engines.itl_ms(chain)),
+        ttft_ms=origin.restored(ttft_ms),
+        itl_ms=origin.restored(itl_ms),
         wait_ms=origin.restored(chain.wait_ms),
         throughput_per_s=origin.restored(chain.throughput_per_ms * MS_PER_S),
         running=origin.restored(chain.running),

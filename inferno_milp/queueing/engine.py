@@ -64,13 +64,13 @@ class Engines:
 
         return solve_chain(rate, self.full_rate, fill_load, self.max_batch, self.max_queue, with_empty=with_empty)
 
-    def prompt_time_ms(self, chain: Chain) -> FloatArray:
-        """Time of the own prompt in the batch joined: γ + δ·I·n, 0 without a prompt."""
-        return self.gamma_ms + self.prompt_ms * chain.batch
+    def latencies_ms(self, chain: Chain) -> tuple[FloatArray, FloatArray]:
+        """Mean time to first token and inter-token latency, from the wait and the batch n that is joined.
 
-    def itl_ms(self, chain: Chain) -> FloatArray:
-        """Inter-token latency: α + β·n."""
-        return self.alpha_ms + self.beta_ms * chain.batch
+        They are W + γ + δ·I·n (only the wait where there is no prompt), and α + β·n.
+        """
+        batch = chain.batch
+        return chain.wait_ms + self.gamma_ms + self.prompt_ms * batch, self.alpha_ms + self.beta_ms * batch
 
 
 def make_engines(

@@ -130,10 +130,9 @@ def _size_block(
         A latency may equal its target over a whole range of rates (β = 0, say): that is met, and no root to stop at.
         """
         some = engines.take(index)
-        chain = some.chain(rate, with_empty=False)
-        ttft_used = (chain.wait_ms + some.prompt_time_ms(chain)) / ttft_ms[index]
-        itl_used = some.itl_ms(chain) / itl_ms[index]
-        value = np.log(np.maximum(np.maximum(ttft_used, itl_used), 1e-300))
+        ttft, itl = some.latencies_ms(some.chain(rate, with_empty=False))
+        used = np.maximum(ttft / ttft_ms[index], itl / itl_ms[index])
+        value = np.log(np.maximum(used, 1e-300))
         return np.where(value <= 0, np.minimum(value, -1e-15), value)
 
     # An engine whose requests take no time serves any rate, or none: its latencies are constant.
