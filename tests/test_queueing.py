@@ -15,7 +15,7 @@ from scipy.special import gammainccinv
 
 from conftest import read_csv
 from inferno_milp import queueing
-from inferno_milp.queueing.sizing import HIGHEST_RATE, LOWEST_RATE, TPS_RATE
+from inferno_milp.queueing.inferno import HIGHEST_RATE, LOWEST_RATE, TPS_RATE
 
 ENGINE: dict[str, Any] = {
     "alpha_ms": 20.0,
@@ -418,7 +418,7 @@ class TestBadArguments:
             queueing.size("inferno", **ENGINE, **{name: 0.0})
 
     def test_laws(self) -> None:
-        with pytest.raises(ValueError, match="unknown law 'infernal'; known: inferno"):
+        with pytest.raises(ValueError, match="unknown law 'infernal'; known: continuous-batching, inferno"):
             queueing.analyze("infernal", **ENGINE, rate_per_s=1.0)
 
     @pytest.mark.parametrize("percent", [-1, 100, 101, math.nan])

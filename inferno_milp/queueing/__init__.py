@@ -3,7 +3,19 @@
 `analyze` gives latencies and throughput at a rate, `size` the highest rate that meets targets.
 """
 
-from inferno_milp.queueing.analysis import LAWS, Analysis, analyze
+from inferno_milp.queueing.analysis import DEFAULT_LAW, LAWS, Analysis, analyze
+from inferno_milp.queueing.parameters import EngineParameters
 from inferno_milp.queueing.sizing import Sizing, size
+from inferno_milp.queueing.targets import Target, read_percent
 
-__all__ = ["LAWS", "Analysis", "Sizing", "analyze", "size"]
+__all__ = [
+    "DEFAULT_LAW",
+    "LAWS",
+    "Analysis",
+    "EngineParameters",
+    "Sizing",
+    "Target",
+    "analyze",
+    "read_percent",
+    "size",
+]

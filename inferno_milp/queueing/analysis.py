@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Unpack
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import elementwise
-from scipy.special import gammainccinv
 
-from inferno_milp.queueing.chain import Chain, FloatArray, wait_exceeds
-from inferno_milp.queueing.engine import Engines, Number, make_engines
+from inferno_milp.queueing.arrays import FloatArray, IntArray
+from inferno_milp.queueing.continuous import make_continuous_engines
+from inferno_milp.queueing.inferno import make_inferno_engines
+from inferno_milp.queueing.law import Engines, Solution
+from inferno_milp.queueing.parameters import EngineParameters, Layout, Number, read_parameters
 
-LAWS = ("inferno",)
-"""Names of the laws that `analyze` and `size` know."""
+LAWS: dict[str, Callable[[dict[str, FloatArray]], Engines]] = {
+    "continuous-batching": make_continuous_engines,
+    "inferno": make_inferno_engines,
+}
+"""The laws that `analyze` and `size` know, by name."""
+DEFAULT_LAW = "continuous-batching"
 
 MS_PER_S = 1000.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """The solved chains behind an analysis, and how their order becomes the caller's."""
+    """The solution behind an analysis, and how its order becomes the caller's."""
 
     engines: Engines
-    chain: Chain
-    order: npt.NDArray[np.intp]
-    shape: tuple[int, ...]
-
-    def restored(self, values: FloatArray) -> FloatArray:
-        """Put sorted values back into the caller's order and shape."""
-        result = np.empty_like(values)
-        result[self.order] = values
-        return result.reshape(self.shape)
+    solution: Solution
+    layout: Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,7 @@ class Analysis:
     utilization : `running` as a fraction of the max batch size.
     blocking : probability that an arrival is turned away because the queue is full.
     p_wait, p_empty : probability that an accepted arrival has to wait, or finds the engine empty.
+    max_batch : max batch size N, after what the KV cache holds.
     """
 
     rate_per_s: FloatArray
@@ -61,10 +62,11 @@ class Analysis:
     blocking: FloatArray
     p_wait: FloatArray
     p_empty: FloatArray
+    max_batch: IntArray
     _origin: _Origin = field(repr=False, compare=False)
 
     def wait_percentile(self, percent: float) -> FloatArray:
-        """Percentile of the wait of an accepted arrival, ms; exact for the chain.
+        """Percentile of the wait of an accepted arrival, ms; with law `inferno` exact for its chain.
 
         Parameters
         ----------
@@ -75,46 +77,45 @@ class Analysis:
         ValueError
             If `percent` is outside [0, 100).
         """
-        if not 0 <= percent < 100:
-            raise ValueError(f"percent must be within [0, 100), not {percent}")
-        return self._origin.restored(_wait_quantile(percent / 100, self._origin))
+        solution = self._origin.solution
+        return self._percentile(percent, solution.wait_ms, lambda some, time_ms: some.wait_exceeds(time_ms))
 
     def ttft_percentile(self, percent: float) -> FloatArray:
-        """Percentile of the time to first token, ms: that of the wait, plus the mean time of the own prompt.
+        """Percentile of the time to first token of an accepted arrival, ms; `percent` as in `wait_percentile`.
 
-        The law `inferno` has no spread in the prompt's time, so all spread is in the wait.
+        The law `inferno` has no spread in the prompt's own time, so there all spread is in the wait.
         """
-        return self.wait_percentile(percent) + (self.ttft_ms - self.wait_ms)
+        solution = self._origin.solution
+        return self._percentile(percent, solution.ttft_ms, lambda some, time_ms: some.ttft_exceeds(time_ms))
+
+    def itl_percentile(self, percent: float) -> FloatArray:
+        """Percentile of the time between two tokens, over all tokens, ms; `percent` as in `wait_percentile`.
+
+        The law `inferno` knows no spread of it.
+        """
+        solution = self._origin.solution
+        return self._percentile(percent, solution.itl_ms, lambda some, time_ms: some.itl_exceeds(time_ms))
+
+    def _percentile(
+        self, percent: float, mean_ms: FloatArray, exceeds: Callable[[Solution, FloatArray], FloatArray]
+    ) -> FloatArray:
+        if not 0 <= percent < 100:
+            raise ValueError(f"percent must be within [0, 100), not {percent}")
+        found = _quantile(self._origin.solution, mean_ms, exceeds, 1 - percent / 100)
+        return np.asarray(self._origin.layout.restored(found), dtype=float)
 
 
-def analyze(
-    law: str = "inferno",
-    *,
-    alpha_ms: Number,
-    beta_ms: Number,
-    gamma_ms: Number,
-    delta_ms: Number,
-    input_tokens: Number,
-    output_tokens: Number,
-    max_batch: Number,
-    max_queue: Number | None = None,
-    rate_per_s: Number,
-    kappa_ms: Number = 0.0,
-) -> Analysis:
+def analyze(law: str = DEFAULT_LAW, *, rate_per_s: Number, **engine: Unpack[EngineParameters]) -> Analysis:
     """Analyse inference engines at given arrival rates.
-
-    All parameters broadcast against one another as NumPy arrays do.
 
     Parameters
     ----------
     law : name of the law, one of `LAWS`.
-    alpha_ms, beta_ms : iteration time of decoding: base, and slope per running sequence, ms.
-    gamma_ms, delta_ms : prompt processing: base, and slope per prompt token, ms.
-    input_tokens, output_tokens : mean tokens per request; inputs ≥ 0, outputs ≥ 1.
-    max_batch : max batch size N ≥ 1 (whole).
-    max_queue : queue limit Q ≥ 0 (whole); None or NaN is 10 · N.
     rate_per_s : arrival rate, requests/s, ≥ 0. It may exceed what the engine can serve: some are turned away.
-    kappa_ms : slope per context token read, ms; folded into β and δ at the mean context.
+    **engine : `alpha_ms`, `beta_ms`, `gamma_ms`, `delta_ms`, `input_tokens`, `output_tokens`, `max_batch`, and
+        optionally `max_queue=None` (10 · N), `kappa_ms=0`, `overhead_ms=0`, `prefill_quadratic_ms=0`,
+        `lag_iterations=0`, `cv2_input=0`, `cv2_output=1`, `cv2_arrival=1`, `token_budget=8192`, `kv_tokens=None`,
+        `max_blocking=0.01`: see `EngineParameters`. All broadcast against one another, and against the rate.
 
     Returns
     -------
@@ -122,81 +123,77 @@ def analyze(
 
     Raises
     ------
+    TypeError
+        If a parameter is missing or not known.
     ValueError
-        If a parameter is not finite, is negative or too small, or the law is not known.
+        If a parameter is not finite, is out of range, or the law is not known; or if a request does not fit into
+        the KV cache.
 
     Notes
     -----
-    Source: the state-dependent queue M/M(n)/1/N+Q of llm-inferno/optimizer v0.6.0 (queue-analysis v0.1.0).
+    Sources: `inferno` is the state-dependent queue M/M(n)/1/N+Q of llm-inferno/optimizer v0.6.0 (queue-analysis
+    v0.1.0); `continuous-batching` is derived and measured in docs/queueing.md.
     """
-    check_law(law)
     rate = np.asarray(rate_per_s, dtype=float) / MS_PER_S
     if not (np.isfinite(rate) & (rate >= 0)).all():
         raise ValueError("rate_per_s must be finite and at least 0")
-    engines, order, shape = make_engines(
-        alpha_ms=alpha_ms,
-        beta_ms=beta_ms,
-        gamma_ms=gamma_ms,
-        delta_ms=delta_ms,
-        kappa_ms=kappa_ms,
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-        max_batch=max_batch,
-        max_queue=max_queue,
-        others=(rate,),
-    )
-    return analyze_engines(engines, np.broadcast_to(rate, shape).ravel()[order], order, shape)
+    engines, layout = make_engines(law, engine, rate)
+    if not engines.fits.all():
+        raise ValueError("kv_tokens cannot hold one request of input_tokens + output_tokens")
+    return analyze_engines(engines, layout.sorted(rate), layout)
 
 
-def check_law(law: str) -> None:
-    """Raise ValueError unless `law` is one of `LAWS`."""
+def make_engines(law: str, engine: EngineParameters, *others: FloatArray) -> tuple[Engines, Layout]:
+    """Make engines of a law, sorted by falling max batch size; raise as `analyze` does."""
     if law not in LAWS:
         raise ValueError(f"unknown law {law!r}; known: {', '.join(LAWS)}")
+    parameters, shape = read_parameters(engine, *others)
+    engines = LAWS[law](parameters)
+    order = np.argsort(-engines.max_batch, kind="stable")
+    return engines.take(order), Layout(order, shape)
 
 
-def analyze_engines(
-    engines: Engines, rate: FloatArray, order: npt.NDArray[np.intp], shape: tuple[int, ...]
-) -> Analysis:
+def analyze_engines(engines: Engines, rate: FloatArray, layout: Layout) -> Analysis:
     """Analyse sorted engines at `rate` (requests/ms) and put the figures back into the caller's order and shape."""
-    chain = engines.chain(rate)
-    ttft_ms, itl_ms = engines.latencies_ms(chain)
-    origin = _Origin(engines, chain, order, shape)
-    return Analysis(
-        rate_per_s=origin.restored(rate * MS_PER_S),
-        ttft_ms=origin.restored(ttft_ms),
-        itl_ms=origin.restored(itl_ms),
-        wait_ms=origin.restored(chain.wait_ms),
-        throughput_per_s=origin.restored(chain.throughput_per_ms * MS_PER_S),
-        running=origin.restored(chain.running),
-        utilization=origin.restored(chain.running / engines.max_batch),
-        blocking=origin.restored(chain.blocking),
-        p_wait=origin.restored(chain.p_wait),
-        p_empty=origin.restored(chain.p_empty),
-        _origin=origin,
-    )
+    solution = engines.solve(rate)
+    figures = {
+        "rate_per_s": rate * MS_PER_S,
+        "ttft_ms": solution.ttft_ms,
+        "itl_ms": solution.itl_ms,
+        "wait_ms": solution.wait_ms,
+        "throughput_per_s": solution.throughput_per_ms * MS_PER_S,
+        "running": solution.running,
+        "utilization": solution.running / engines.max_batch,
+        "blocking": solution.blocking,
+        "p_wait": solution.p_wait,
+        "p_empty": solution.p_empty,
+    }
+    restored = {name: np.asarray(layout.restored(values), dtype=float) for name, values in figures.items()}
+    batch = np.asarray(layout.restored(engines.max_batch), dtype=np.int64)
+    return Analysis(**restored, max_batch=batch, _origin=_Origin(engines, solution, layout))
 
 
-def _wait_quantile(level: float, origin: _Origin) -> FloatArray:
-    """Smallest t with P(W ≤ t) ≥ level, in ms.
-
-    The longest an accepted arrival can have to wait is Q departures, so the quantile of that gamma time bounds it.
-    """
-    engines, chain = origin.engines, origin.chain
-    result = np.zeros(engines.size)
-    waits = np.flatnonzero(chain.p_wait > 1 - level)
-    if not waits.size:
+def _quantile(
+    solution: Solution, mean_ms: FloatArray, exceeds: Callable[[Solution, FloatArray], FloatArray], level: float
+) -> FloatArray:
+    """Smallest t with P(time > t) ≤ level, in ms."""
+    result = np.zeros_like(mean_ms)
+    late = np.flatnonzero(exceeds(solution, result) > level)
+    if not late.size:
         return result
-    chains, queues = chain.take(waits), engines.max_queue[waits]
+    some = solution.take(late)
+    upper = 10 * mean_ms[late] / level  # Markov's inequality, and room: a tail's mean is not exactly the law's
 
-    def excess(time_ms: FloatArray, index: npt.NDArray[np.intp]) -> FloatArray:
-        return wait_exceeds(time_ms, chains.take(index), queues[index]) - (1 - level)
+    def excess(time_ms: FloatArray, index: IntArray) -> FloatArray:
+        return exceeds(some.take(index), time_ms) - level
 
-    upper = gammainccinv(queues, 1 - level) / chains.full_rate
     found = elementwise.find_root(
         excess,
         (upper * 1e-300, upper * (1 + 1e-9)),
-        args=(np.arange(waits.size),),
+        args=(np.arange(late.size),),
         tolerances={"xatol": 0, "xrtol": 1e-14, "fatol": 0, "frtol": 0},
     )
-    result[waits] = np.where(found.success, found.x, 0.0)
+    # A time may have a probability of its own: the end of the bracket where it is no longer exceeded is the quantile.
+    (left, right), (at_left, _) = found.bracket, found.f_bracket
+    result[late] = np.where(found.f_x <= 0, found.x, np.where(at_left <= 0, left, right))
     return result

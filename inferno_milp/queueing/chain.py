@@ -2,7 +2,7 @@
 
 States are the number of requests in the system, n = 0 … N+Q. Arrivals come at rate λ; departures leave at
 μ(n) = n/S(n) while the batch fills (n ≤ N) and at μ(N) above. Only the batch is walked, n = 1 … N; the queue
-is geometric with ratio r = λ/μ(N), so it has closed forms and no state of it is ever stored.
+is geometric with ratio r = λ/μ(N), so it has closed forms (`steps`) and no state of it is ever stored.
 
 Times are in ms and rates in requests/ms here; arrays are one-dimensional, one element per engine.
 """
@@ -10,27 +10,20 @@ Times are in ms and rates in requests/ms here; arrays are one-dimensional, one e
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-from scipy.special import gammaincc, gammaln
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from inferno_milp.queueing.arrays import FloatArray, IntArray, Takes
+from inferno_milp.queueing.steps import geometric_sums, steps_exceed
 
 FillLoad = Callable[[int, FloatArray], None]
 """`fill_load(n, out)`: write ρ_n = λ·S(n)/n, with S the law's mean service time in a batch of n, of the first
 `len(out)` engines."""
 
-DROWNED = 1e10
-"""Above this r the geometric sums are their last term, to the precision of a double."""
-SERIES_LIMIT = 0.5
-"""Below this |Q·(1 − r)| the geometric sums are computed by forms that do not divide by 1 − r."""
-
 
 @dataclass(frozen=True, slots=True)
-class BatchSums:
+class BatchSums(Takes):
     """What the recursion over the batch leaves behind; every sum is over n ≤ N and normalised."""
 
     p_full: FloatArray  # B = w_N / Σ w_n
@@ -40,7 +33,7 @@ class BatchSums:
 
 
 @dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(Takes):
     """Stationary figures of the chain, one element per engine, computed as they are asked for.
 
     Where r > 1, `unit` and all sums are divided by r^Q, which would overflow; ratios of them are not affected.
@@ -49,7 +42,7 @@ class Chain:
     ----------
     rate : arrival rate λ.
     full_rate : μ(N), at which a full batch lets requests go.
-    ratio : r = λ/μ(N).
+    ratio : r = λ/μ(N), to the power p.
     unit : 1.
     geometric, geometric_weighted : Σ_{k<Q} r^k and Σ_{k<Q} (k+1)·r^k.
     last : r^Q.
@@ -66,12 +59,6 @@ class Chain:
     geometric_weighted: FloatArray
     last: FloatArray
     accepted: FloatArray
-
-    def take(self, which: npt.NDArray[np.intp]) -> Chain:
-        """Return the chains of the chosen engines."""
-        sums = BatchSums(*(getattr(self.sums, f.name)[which] for f in fields(BatchSums)))
-        others = {f.name: getattr(self, f.name)[which] for f in fields(Chain) if f.name != "sums"}
-        return Chain(sums=sums, **others)
 
     @property
     def wait_ms(self) -> FloatArray:
@@ -111,6 +98,17 @@ class Chain:
         """Probability that an accepted arrival has to wait."""
         return self.sums.p_full * self.geometric / self.accepted
 
+    def wait_exceeds(self, time_ms: FloatArray, max_queue: FloatArray) -> FloatArray:
+        """P(W > t) of an accepted arrival, exactly; t ≥ 0.
+
+        An arrival that finds k ahead of it in the queue waits for k+1 departures of a full batch, a gamma time.
+        """
+        exceeds = self.p_wait
+        waits = np.flatnonzero((exceeds > 0) & (time_ms > 0))
+        departures = self.full_rate[waits] * time_ms[waits]
+        exceeds[waits] *= steps_exceed(departures, self.ratio[waits], max_queue[waits])
+        return exceeds
+
     @property
     def p_empty(self) -> FloatArray:
         """Probability that an accepted arrival finds the engine empty."""
@@ -125,6 +123,7 @@ def solve_chain(
     max_queue: FloatArray,
     *,
     with_empty: bool = True,
+    power: FloatArray | None = None,
 ) -> Chain:
     """Solve the chain of every engine.
 
@@ -136,12 +135,16 @@ def solve_chain(
     max_batch : N ≥ 1, **in falling order**, so that those whose batch reaches n are always the first.
     max_queue : Q ≥ 0, whole numbers.
     with_empty : whether `p_empty` will be wanted.
+    power : exponent p for arrivals that are not Poisson: the law that arrivals see has ratios ρ_n^p and r^p, so that
+        p < 1 (bursts) spreads it out and p > 1 draws it together. Only figures as seen by arrivals mean anything then.
     """
-    sums = _walk_batch(rate.size, fill_load, max_batch, with_empty=with_empty)
+    sums = _walk_batch(rate.size, fill_load, max_batch, with_empty=with_empty, power=power)
     ratio = rate / full_rate
+    if power is not None:
+        ratio = ratio**power
     over = ratio > 1
     small = np.where(over, 1 / np.where(over, ratio, 1.0), ratio)  # r or 1/r, whichever is ≤ 1
-    plain, weighted, last = _geometric_sums(small, max_queue)
+    plain, weighted, last = geometric_sums(small, max_queue)
     if over.any():
         # Σ r^{k−Q} = Σ_{j=1}^{Q} r^{−j}, and Σ (k+1) r^{k−Q} = Σ_{j=1}^{Q} (Q+1−j) r^{−j}
         unit = np.where(over, last, 1.0)
@@ -164,7 +167,9 @@ def solve_chain(
     )
 
 
-def _walk_batch(size: int, fill_load: FillLoad, max_batch: IntArray, *, with_empty: bool) -> BatchSums:
+def _walk_batch(
+    size: int, fill_load: FillLoad, max_batch: IntArray, *, with_empty: bool, power: FloatArray | None
+) -> BatchSums:
     """Recursion B ← ρB/(1+ρB), m ← m + (n − m)·B over n = 1 … N, with ρ_n = λ·S(n)/n.
 
     Positive terms only, so each element keeps full relative precision. The mean is carried one step behind,
@@ -182,6 +187,8 @@ def _walk_batch(size: int, fill_load: FillLoad, max_batch: IntArray, *, with_emp
             full, zero, means = p_full[:active], p_zero[:active], mean[:active]
             weight, stay = weight_buffer[:active], stay_buffer[:active]
         fill_load(n, weight)
+        if power is not None:
+            np.power(weight, power[:active], out=weight)
         weight *= full
         np.add(weight, 1, out=stay)
         np.reciprocal(stay, out=stay)
@@ -195,87 +202,3 @@ def _walk_batch(size: int, fill_load: FillLoad, max_batch: IntArray, *, with_emp
         weight *= full
         means += weight
     return BatchSums(p_full, p_not_full, p_zero, mean_before)
-
-
-def _geometric_sums(ratio: FloatArray, count: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Σ_{k<Q} r^k, Σ_{k<Q} (k+1) r^k and r^Q for 0 ≤ r ≤ 1, without cancellation near r = 1."""
-    gap = 1 - ratio
-    safe = np.where(gap == 0, 1.0, gap)
-    # r = 0 is held a hair above it: log 0 · Q would be NaN for Q = 0.
-    log_power = count * np.where(ratio < 0.5, np.log(np.maximum(ratio, 1e-300)), np.log1p(-np.minimum(gap, 0.9)))
-    plain = np.where(gap == 0, count, -np.expm1(log_power) / safe)
-    power = np.exp(log_power)
-    weighted = (plain - count * power) / safe
-    near = count * gap < SERIES_LIMIT
-    if near.any():
-        weighted[near] = _weighted_sum_near_one(gap[near], count[near])
-    return plain, weighted, power
-
-
-def _weighted_sum_near_one(gap: FloatArray, count: FloatArray) -> FloatArray:
-    """Σ_{k<Q} (k+1)(1−d)^k = Σ_j (−d)^j (j+1) C(Q+1, j+2): binomial expansion, d·Q small."""
-    term = count * (count + 1) / 2
-    total = term.copy()
-    for j in range(30):
-        term = term * (-gap) * ((j + 2) / (j + 1)) * (count - 1 - j) / (j + 3)
-        total += term
-        if np.all(np.abs(term) <= np.finfo(float).eps * np.abs(total)):
-            break
-    return total
-
-
-def wait_exceeds(time_ms: FloatArray, chain: Chain, max_queue: FloatArray) -> FloatArray:
-    """P(W > t) of an accepted arrival, exactly; t > 0, λ > 0, Q ≥ 1.
-
-    An arrival that finds k ahead of it in the queue waits for k+1 departures of a full batch, a gamma time, so
-    P(W > t) = (B/D)·Σ_{k<Q} r^k·Γ(k+1, μt)/k!, which sums to the closed forms below.
-    """
-    ratio, full_rate = chain.ratio, chain.full_rate
-    x = full_rate * time_ms
-    gap = 1 - ratio
-    safe = np.where(gap == 0, 1.0, gap)
-    log_power = max_queue * np.log(ratio)
-    scale = np.maximum(log_power, 0)  # the chain's sums are divided by r^Q where r > 1
-    with np.errstate(over="ignore", under="ignore"):
-        first = np.exp(-gap * x - scale + _log_gammaincc(max_queue, ratio * x))
-        second = np.exp(log_power - scale) * gammaincc(max_queue, x)
-        total = (first - second) / safe
-    near = np.abs(gap) * np.maximum(max_queue, x) < SERIES_LIMIT
-    if near.any():
-        total[near] = _tail_near_one(x[near], ratio[near], max_queue[near]) * np.exp(-scale[near])
-    # Where hardly any arrival is accepted, one finds all Q − 1 others waiting; the differences above are lost in r.
-    total = np.where(ratio > DROWNED, gammaincc(max_queue, x) / ratio, total)
-    return np.asarray(chain.sums.p_full / chain.accepted * total)
-
-
-def _tail_near_one(x: FloatArray, ratio: FloatArray, count: FloatArray) -> FloatArray:
-    """Compute the same sum for r near 1, as the mean slope of its numerator between r and 1 (8-point Gauss-Legendre).
-
-    Its numerator f(s) = e^{−(1−s)x}·Q(q, sx) − s^q·Q(q, x), with Q the upper regularised gamma function, is zero at
-    s = 1, so f(r)/(1−r) = −mean of f' over [r, 1], with f'(s) = x·e^{−(1−s)x}·Q(q−1, sx) − q·s^{q−1}·Q(q, x).
-    At r = 1 this is the known q·Q(q, x) − x·Q(q−1, x).
-    """
-    nodes, weights = np.polynomial.legendre.leggauss(8)
-    constant = gammaincc(count, x)
-    total = np.zeros_like(x)
-    for node, weight in zip(nodes, weights, strict=True):
-        s = ratio + (1 - ratio) * (node + 1) / 2
-        slope = count * s ** (count - 1) * constant - x * np.exp(-(1 - s) * x) * gammaincc(count - 1, s * x)
-        total += weight / 2 * slope
-    return total
-
-
-def _log_gammaincc(shape: FloatArray, x: FloatArray) -> FloatArray:
-    """Logarithm of the upper regularised gamma function, also where the function itself underflows."""
-    value = gammaincc(shape, x)
-    with np.errstate(divide="ignore"):
-        result = np.log(value)
-    tiny = (value < 1e-280) & (shape > 0)
-    if tiny.any():
-        a, z = shape[tiny], x[tiny]
-        # Continued fraction of Legendre (DLMF 8.9.2) from the tail; it converges at once since x is far above a here.
-        fraction = np.zeros_like(a)
-        for k in range(40, 0, -1):
-            fraction = k * (a - k) / (z + (2 * k + 1) - a + fraction)
-        result[tiny] = a * np.log(z) - z - gammaln(a) - np.log(z + 1 - a + fraction)
-    return np.asarray(result)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import elementwise
 
-from inferno_milp.queueing.analysis import MS_PER_S, Analysis, analyze_engines, check_law
-from inferno_milp.queueing.chain import FloatArray, IntArray
-from inferno_milp.queueing.engine import Engines, Number, make_engines
+from inferno_milp.queueing.analysis import DEFAULT_LAW, MS_PER_S, Analysis, analyze_engines, make_engines
+from inferno_milp.queueing.arrays import BoolArray, FloatArray, IntArray
+from inferno_milp.queueing.law import Engines
+from inferno_milp.queueing.parameters import EngineParameters, Number
+from inferno_milp.queueing.targets import LatencyTarget, Target, read_limit, read_targets
 
-LOWEST_RATE = 0.001
-"""The lowest admissible rate, as a fraction of μ(1)."""
-HIGHEST_RATE = 0.999
-"""The highest admissible rate, as a fraction of μ(N)."""
-TPS_RATE = 0.9
-"""With a target in tokens per second, the highest rate as a fraction of the highest admissible one."""
+FLOOR = 1e-300
 
 BLOCK = 16384
 """Engines sized at once: their arrays together stay in the processor's cache."""
@@ -31,42 +29,36 @@ class Sizing:
     ----------
     max_rate_per_s : highest arrival rate at which every target is met, requests/s; 0 where none is.
     verdict : "met" (a target is what limits the rate), "capped" (all targets are met at the highest admissible
-        rate) or "infeasible" (a target is missed at the lowest one already).
+        rate) or "infeasible" (a target is missed at the lowest one already, or a request does not fit into memory).
     analysis : figures at `max_rate_per_s`; where infeasible, at the lowest admissible rate, the best there can be;
         where requests take no time, and so the rate is infinite, at a rate of 0.
+    fits : whether the KV cache holds a request at all.
     """
 
     max_rate_per_s: FloatArray
     verdict: npt.NDArray[np.str_]
     analysis: Analysis
+    fits: BoolArray
 
 
 def size(
-    law: str = "inferno",
+    law: str = DEFAULT_LAW,
     *,
-    alpha_ms: Number,
-    beta_ms: Number,
-    gamma_ms: Number,
-    delta_ms: Number,
-    input_tokens: Number,
-    output_tokens: Number,
-    max_batch: Number,
-    max_queue: Number | None = None,
-    kappa_ms: Number = 0.0,
-    ttft_ms: Number | None = None,
-    itl_ms: Number | None = None,
+    ttft_ms: Target = None,
+    itl_ms: Target = None,
     tps: Number | None = None,
+    **engine: Unpack[EngineParameters],
 ) -> Sizing:
     """Find the highest rate at which engines meet their targets.
 
-    Parameters are those of `analyze`, less the rate, and the targets, which broadcast with them.
-
     Parameters
     ----------
-    ttft_ms, itl_ms : targets of the mean time to first token and inter-token latency, ms. None, NaN or infinity
-        is no target.
+    law, **engine : as in `analyze`.
+    ttft_ms, itl_ms : targets of the time to first token and of the inter-token latency, ms: a number for the mean, or
+        numbers by name, any of `mean` and `p50` to `p99.9`: `{"p95": 1000}`. None, NaN or infinity is no target.
+        Numbers broadcast with the parameters.
     tps : target of tokens per second. What it asks of the number of replicas is the caller's (required rate =
-        max(offered, tps / output tokens)); here it keeps the rate below `TPS_RATE` of the highest.
+        max(offered, tps / output tokens)); with law `inferno` it also keeps the rate below 0.9 of the highest.
 
     Returns
     -------
@@ -74,74 +66,66 @@ def size(
 
     Raises
     ------
-    ValueError
-        As in `analyze`; also for a target that is not greater than 0.
+    TypeError, ValueError
+        As in `analyze`; also for a target that is not greater than 0, or not a mean or percentile.
 
     Notes
     -----
-    Both latencies never fall as the rate grows (the law of accepted arrivals is ordered by likelihood ratio in λ), so
-    the verdict is decided by evaluation at the two ends of the admissible rates, and otherwise there is one root.
+    No latency falls as the rate grows, so the verdict is decided by evaluation at the two ends of the admissible
+    rates, and otherwise there is one root. Law `inferno` admits 0.001·μ(1) to 0.999·μ(N), law `continuous-batching`
+    all rates of which no more than `max_blocking` is turned away.
     The rate returned meets the targets as evaluated; it lies within 1e-12 (relative) below the root.
     """
-    check_law(law)
-    targets = [_target(name, value) for name, value in (("ttft_ms", ttft_ms), ("itl_ms", itl_ms), ("tps", tps))]
-    engines, order, shape = make_engines(
-        alpha_ms=alpha_ms,
-        beta_ms=beta_ms,
-        gamma_ms=gamma_ms,
-        delta_ms=delta_ms,
-        kappa_ms=kappa_ms,
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-        max_batch=max_batch,
-        max_queue=max_queue,
-        others=tuple(targets),
-    )
-    ttft, itl, tokens = (np.broadcast_to(target, shape).ravel()[order] for target in targets)
-    rate, verdict = np.empty(engines.size), np.empty(engines.size, dtype="U10")
-    for start in range(0, engines.size, BLOCK):
-        block = slice(start, start + BLOCK)
-        rate[block], verdict[block] = _size_block(engines.take(block), ttft[block], itl[block], tokens[block])
-    verdicts, rates = np.empty_like(verdict), np.empty_like(rate)
-    verdicts[order] = verdict
-    rates[order] = np.where(verdict == "infeasible", 0.0, rate * MS_PER_S)
-    analysis = analyze_engines(engines, np.where(np.isfinite(rate), rate, 0.0), order, shape)
-    return Sizing(rates.reshape(shape), verdicts.reshape(shape), analysis)
-
-
-def _target(name: str, value: Number | None) -> FloatArray:
-    target = np.asarray(np.inf if value is None else value, dtype=float)
-    target = np.where(np.isnan(target), np.inf, target)
-    if (target <= 0).any():
-        raise ValueError(f"{name} must be greater than 0")
-    return target
+    targets, promised = read_targets(ttft_ms, itl_ms), read_limit("tps", tps)
+    engines, layout = make_engines(law, engine, promised, *(target.limit_ms for target in targets))
+    targets = [target.sorted(layout) for target in targets]
+    promises_tps = np.isfinite(layout.sorted(promised))
+    count = promises_tps.size
+    rate, verdict = np.empty(count), np.empty(count, dtype="U10")
+    for start in range(0, count, BLOCK):
+        block = np.arange(start, min(start + BLOCK, count))
+        some = engines.take(slice(start, start + BLOCK))
+        rate[block], verdict[block] = _size_block(some, targets, promises_tps[block], start)
+    analysis = analyze_engines(engines, np.where(np.isfinite(rate), rate, 0.0), layout)
+    rates = np.asarray(layout.restored(np.where(verdict == "infeasible", 0.0, rate * MS_PER_S)), dtype=float)
+    verdicts = np.asarray(layout.restored(verdict), dtype="U10")
+    most = np.asarray(layout.restored(engines.max_blocking), dtype=float)
+    turned_away = (verdicts == "met") & (most < 1) & (analysis.blocking >= most * (1 - 1e-6))
+    verdicts[turned_away] = "capped"  # not by a target, but by what may be turned away
+    return Sizing(rates, verdicts, analysis, np.asarray(layout.restored(engines.fits), dtype=bool))
 
 
 def _size_block(
-    engines: Engines, ttft_ms: FloatArray, itl_ms: FloatArray, tps: FloatArray
+    engines: Engines, targets: list[LatencyTarget], promises_tps: BoolArray, offset: int
 ) -> tuple[FloatArray, npt.NDArray[np.str_]]:
-    """Rates (requests/ms; the lowest where infeasible) and verdicts of a block of engines; infinity is no target."""
-    lowest = LOWEST_RATE * engines.lightest_rate
-    highest = HIGHEST_RATE * engines.full_rate * np.where(np.isfinite(tps), TPS_RATE, 1.0)
+    """Rates (requests/ms; the lowest where infeasible) and verdicts of a block of engines.
+
+    Parameters
+    ----------
+    offset : position of the block in the targets.
+    """
+    lowest, highest = engines.lowest_rate, engines.highest_rate(promises_tps=promises_tps)
 
     def excess(rate: FloatArray, index: IntArray) -> FloatArray:
-        """log(latency / target) of whichever target is nearer to being missed: below 0 where both are met.
-
-        A latency may equal its target over a whole range of rates (β = 0, say): that is met, and no root to stop at.
-        """
+        """Logarithm of what is used of whichever limit is nearest to being passed: below 0 where all are kept."""
         some = engines.take(index)
-        ttft, itl = some.latencies_ms(some.chain(rate, with_empty=False))
-        used = np.maximum(ttft / ttft_ms[index], itl / itl_ms[index])
-        value = np.log(np.maximum(used, 1e-300))
-        return np.where(value <= 0, np.minimum(value, -1e-15), value)
+        solution = some.solve(rate, with_empty=False)
+        used = [target.used(solution, index + offset) for target in targets]
+        if (some.max_blocking < 1).any():
+            used.append(np.where(some.max_blocking < 1, solution.blocking / some.max_blocking, 0.0))
+        value = np.log(np.maximum(np.maximum.reduce(used), FLOOR))
+        # A latency may equal its target over a whole range of rates (β = 0, say): that is met, and no root to stop at.
+        return np.asarray(np.where(value <= 0, np.minimum(value, -1e-15), value))
 
     # An engine whose requests take no time serves any rate, or none: its latencies are constant.
     timeless = np.isinf(highest)
-    served = np.zeros(engines.size, dtype=bool)
+    served = np.zeros(timeless.size, dtype=bool)
     served[timeless] = excess(np.zeros(int(timeless.sum())), np.flatnonzero(timeless)) <= 0
+    served &= engines.fits
     rate = np.where(served, np.inf, 0.0)
     verdict = np.where(served, "capped", "infeasible").astype("U10")
-    work = np.flatnonzero(~timeless)
+    rate[~timeless] = lowest[~timeless]
+    work = np.flatnonzero(~timeless & engines.fits)
     if not work.size:
         return rate, verdict
     found = elementwise.find_root(
