@@ -19,10 +19,12 @@ from inferno_milp._version import __version__
 if TYPE_CHECKING:
     from inferno_milp.errors import InfernoError, InputError, OptionError, PlanCheckError
     from inferno_milp.plan import Plan
+    from inferno_milp.plan_file import read_plan
     from inferno_milp.planner import build_model, optimize
     from inferno_milp.problem import Problem
     from inferno_milp.queueing import analyze, size
     from inferno_milp.read import read_problem
+    from inferno_milp.simulate import simulate_plan
 
 _HOME = {
     "InfernoError": "errors",
@@ -34,7 +36,9 @@ _HOME = {
     "analyze": "queueing",
     "build_model": "planner",
     "optimize": "planner",
+    "read_plan": "plan_file",
     "read_problem": "read",
+    "simulate_plan": "simulate",
     "size": "queueing",
 }
 
@@ -49,7 +53,9 @@ __all__ = [
     "analyze",
     "build_model",
     "optimize",
+    "read_plan",
     "read_problem",
+    "simulate_plan",
     "size",
 ]
 

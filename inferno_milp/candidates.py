@@ -11,8 +11,10 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import numpy.typing as npt
 
+from inferno_milp.engines import EngineTable, engine_table, latency_targets, optional
+from inferno_milp.percentiles import read_percent
 from inferno_milp.problem import LARGEST_BATCH, Problem
-from inferno_milp.queueing import size
+from inferno_milp.queueing import Sizing, analyze, size
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -62,17 +64,19 @@ class Rejected:
     Attributes
     ----------
     server, profile, accelerator, batch_size : as in `Rows`.
-    ttft_ms, itl_ms : latencies at the lowest admissible rate, the least there can be.
+    latencies_ms : by latency and statistic, as promised: what they are at the lowest admissible rate, the least there
+        can be; NaN where nothing is promised.
     timeless : whether requests would take no time, so that the rate would be unbounded.
+    fits : whether the KV cache holds a request at all.
     """
 
     server: IntArray
     profile: IntArray
     accelerator: IntArray
     batch_size: IntArray
-    ttft_ms: FloatArray
-    itl_ms: FloatArray
+    latencies_ms: dict[tuple[str, str], FloatArray]
     timeless: BoolArray
+    fits: BoolArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,8 @@ class Candidates:
     required_rate_per_s : rate that each server's replicas must carry together, requests/s:
         max(offered, TPS target / output tokens).
     needs : whether each server needs an allocation at all (it has a rate to carry, or a minimum of replicas).
+    engines : parameters of the queueing analysis.
+    latency_targets : promises by latency and statistic, one element per server, ms; NaN is none.
     rows : the candidates.
     rejected : analysed rows that are none.
     """
@@ -96,6 +102,8 @@ class Candidates:
     available: IntArray | None
     required_rate_per_s: FloatArray
     needs: BoolArray
+    engines: EngineTable
+    latency_targets: dict[str, dict[str, FloatArray]]
     rows: Rows
     rejected: Rejected
 
@@ -164,14 +172,12 @@ class _ServerTable:
     """What the analysis needs of each server, as arrays; NaN is not given."""
 
     required_per_s: FloatArray
-    input_tokens: FloatArray
     output_tokens: FloatArray
-    ttft_ms: FloatArray
-    itl_ms: FloatArray
+    latency_targets: dict[str, dict[str, FloatArray]]
     tps: FloatArray
     min_replicas: IntArray
     max_batch_size: FloatArray
-    max_queue_size: FloatArray
+    engines: EngineTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +186,6 @@ class _ProfileTable:
 
     accelerator: IntArray
     type: IntArray
-    alpha_ms: FloatArray
-    beta_ms: FloatArray
-    gamma_ms: FloatArray
-    delta_ms: FloatArray
-    kappa_ms: FloatArray
     max_batch_size: FloatArray
     at_output_tokens: FloatArray
     cost_per_replica: FloatArray
@@ -208,7 +209,17 @@ def find_candidates(problem: Problem) -> Candidates:
     if problem.capacity is not None:
         available = np.array([problem.capacity.get(name, 0) for name in types], dtype=np.int64)
     rows, rejected = _analyse(problem, servers, profiles, server, profile, batch_size)
-    return Candidates(problem, types, available, servers.required_per_s, needs, rows, rejected)
+    return Candidates(
+        problem=problem,
+        types=types,
+        available=available,
+        required_rate_per_s=servers.required_per_s,
+        needs=needs,
+        engines=servers.engines,
+        latency_targets=servers.latency_targets,
+        rows=rows,
+        rejected=rejected,
+    )
 
 
 def _server_table(problem: Problem) -> _ServerTable:
@@ -216,19 +227,17 @@ def _server_table(problem: Problem) -> _ServerTable:
     targets = [by_class[s.service_class][s.model] for s in problem.servers]
     loads = [s.load for s in problem.servers]
     offered = np.array([load.arrival_rate_per_s if load else 0.0 for load in loads])
-    outputs = _optional([load.output_tokens if load else None for load in loads])
-    tps = _optional([t.tps for t in targets])
+    outputs = optional([load.output_tokens if load else None for load in loads])
+    tps = optional([t.tps for t in targets])
     promised = np.nan_to_num(tps / outputs, nan=0.0)
     return _ServerTable(
         required_per_s=np.maximum(offered, promised),
-        input_tokens=_optional([load.input_tokens if load else None for load in loads]),
         output_tokens=outputs,
-        ttft_ms=_optional([t.ttft_ms for t in targets]),
-        itl_ms=_optional([t.itl_ms for t in targets]),
+        latency_targets=latency_targets(targets),
         tps=tps,
         min_replicas=np.array([s.min_replicas for s in problem.servers], dtype=np.int64),
-        max_batch_size=_optional([s.max_batch_size for s in problem.servers]),
-        max_queue_size=_optional([s.max_queue_size for s in problem.servers]),
+        max_batch_size=optional([s.max_batch_size for s in problem.servers]),
+        engines=engine_table(problem),
     )
 
 
@@ -241,20 +250,11 @@ def _profile_table(problem: Problem, types: tuple[str, ...]) -> _ProfileTable:
     return _ProfileTable(
         accelerator=np.array([position[p.accelerator] for p in profiles], dtype=np.int64),
         type=np.array([type_position[a.type] for a in accelerators], dtype=np.int64),
-        alpha_ms=np.array([p.alpha_ms for p in profiles], dtype=float),
-        beta_ms=np.array([p.beta_ms for p in profiles], dtype=float),
-        gamma_ms=np.array([p.gamma_ms for p in profiles], dtype=float),
-        delta_ms=np.array([p.delta_ms for p in profiles], dtype=float),
-        kappa_ms=np.array([p.kappa_ms for p in profiles], dtype=float),
         max_batch_size=np.array([p.max_batch_size for p in profiles], dtype=float),
-        at_output_tokens=_optional([p.at_output_tokens for p in profiles]),
+        at_output_tokens=optional([p.at_output_tokens for p in profiles]),
         cost_per_replica=per_replica * np.array([a.cost_per_hour for a in accelerators], dtype=float),
         devices_per_replica=per_replica * np.array([a.devices for a in accelerators], dtype=float),
     )
-
-
-def _optional(values: list[float | None] | list[int | None]) -> FloatArray:
-    return np.array([np.nan if value is None else value for value in values], dtype=float)
 
 
 def _pairs(problem: Problem, needs: BoolArray) -> tuple[IntArray, IntArray]:
@@ -289,9 +289,11 @@ def _with_batch_sizes(
     # Floor division, as in `Profile.largest_batch`: the floor of a quotient may round to the next whole number.
     scaled = held * profiles.at_output_tokens[profile] // servers.output_tokens[server]
     largest = np.clip(np.where(np.isnan(scaled), held, scaled), 1, LARGEST_BATCH)
+    if problem.options.law != "inferno":
+        largest = np.minimum(largest, servers.engines.kv_batch(server, profile))
     fixed = servers.max_batch_size[server]
     largest = np.where(np.isnan(fixed), largest, fixed).astype(np.int64)
-    if problem.options.batch_sizes == "largest":
+    if not problem.options.every_batch_size:
         return server, profile, largest
     total = int(largest.sum())
     starts = np.repeat(np.cumsum(largest) - largest, largest)
@@ -308,21 +310,13 @@ def _analyse(
 ) -> tuple[Rows, Rejected]:
     """Size every row, and part those that can serve from those that cannot."""
     loaded = ~np.isnan(servers.output_tokens[server])
-    sizing = size(
-        problem.options.law,
-        alpha_ms=profiles.alpha_ms[profile],
-        beta_ms=profiles.beta_ms[profile],
-        gamma_ms=profiles.gamma_ms[profile],
-        delta_ms=profiles.delta_ms[profile],
-        kappa_ms=profiles.kappa_ms[profile],
-        input_tokens=np.where(loaded, servers.input_tokens[server], 0.0),
-        output_tokens=np.where(loaded, servers.output_tokens[server], 1.0),
-        max_batch=batch_size,
-        max_queue=servers.max_queue_size[server],
-        ttft_ms=servers.ttft_ms[server],
-        itl_ms=np.where(loaded, servers.itl_ms[server], np.nan),
-        tps=servers.tps[server],
-    )
+    parameters = servers.engines.of(server, profile, batch_size)
+    targets = {
+        latency: {statistic: values[server] for statistic, values in by_statistic.items()}
+        for latency, by_statistic in servers.latency_targets.items()
+    }
+    targets["itl_ms"] = {name: np.where(loaded, values, np.nan) for name, values in targets["itl_ms"].items()}
+    sizing = size(problem.options.law, **parameters, **targets, tps=servers.tps[server])
     required = servers.required_per_s[server]
     timeless = (required > 0) & np.isinf(sizing.max_rate_per_s)
     rate = np.where(loaded, sizing.analysis.throughput_per_s, np.nan)
@@ -350,8 +344,35 @@ def _analyse(
         profile=profile[out],
         accelerator=profiles.accelerator[profile[out]],
         batch_size=batch_size[out],
-        ttft_ms=sizing.analysis.ttft_ms[out],
-        itl_ms=sizing.analysis.itl_ms[out],
+        latencies_ms=_least_latencies(problem, servers, server[out], profile[out], batch_size[out], sizing, out),
         timeless=timeless[out],
+        fits=sizing.fits[out],
     )
     return rows.take(accepted), rejected
+
+
+def _least_latencies(
+    problem: Problem,
+    servers: _ServerTable,
+    server: IntArray,
+    profile: IntArray,
+    batch_size: IntArray,
+    sizing: Sizing,
+    out: BoolArray,
+) -> dict[tuple[str, str], FloatArray]:
+    """Latencies of rejected rows at the lowest admissible rate, as they are promised."""
+    result: dict[tuple[str, str], FloatArray] = {}
+    for latency, by_statistic in servers.latency_targets.items():
+        for statistic, limits in by_statistic.items():
+            found = getattr(sizing.analysis, latency)[out]
+            percent = read_percent(statistic)
+            promised = ~np.isnan(limits[server])
+            rows = np.flatnonzero(promised & sizing.fits[out])
+            if percent is not None and rows.size:
+                engines = servers.engines.of(server[rows], profile[rows], batch_size[rows])
+                rate_per_s = sizing.analysis.rate_per_s[out][rows]
+                analysis = analyze(problem.options.law, **engines, rate_per_s=rate_per_s)
+                of_rows = analysis.ttft_percentile if latency == "ttft_ms" else analysis.itl_percentile
+                found[rows] = of_rows(percent)
+            result[latency, statistic] = np.where(promised, found, np.nan)
+    return result

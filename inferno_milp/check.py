@@ -9,17 +9,20 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from inferno_milp.errors import PlanCheckError
 from inferno_milp.plan import Allocation, Plan, ServerPlan
 from inferno_milp.problem import Accelerator, Load, Problem, Profile, Server, Targets
-from inferno_milp.queueing import analyze, size
+from inferno_milp.queueing import Analysis, EngineParameters, analyze, size
 
 RELATIVE = 1e-6
 """Tolerance on figures that are computed twice, in different order."""
-TIMES = ("alpha_ms", "beta_ms", "gamma_ms", "delta_ms", "kappa_ms")
+FIGURES = ("max_rate_per_s", "ttft_ms", "ttft_p95_ms", "ttft_p99_ms", "itl_ms", "itl_p95_ms", "utilization")
+"""What an allocation says of the queueing analysis; None without a load."""
 
 
 def check_plan(problem: Problem, plan: Plan, *, gap: float | None = None) -> None:
@@ -154,7 +157,7 @@ def _latency_violations(problem: Problem, plan: Plan) -> Iterator[str]:
         for a in planned.allocations:
             profile = profiles.get((server.model, a.accelerator))
             if server.load is None:
-                if {a.max_rate_per_s, a.ttft_ms, a.ttft_p95_ms, a.itl_ms, a.utilization} != {None}:
+                if any(getattr(a, name) is not None for name in FIGURES) or a.targets or a.batch_sizes:
                     yield f"{server.name} on {a.accelerator}: latencies without a load"
             elif not _is_batch(a.batch_size) or not (math.isfinite(a.rate_per_s) and a.rate_per_s >= 0):
                 yield f"{server.name} on {a.accelerator}: batch {a.batch_size}, rate {a.rate_per_s} cannot be"
@@ -165,35 +168,92 @@ def _latency_violations(problem: Problem, plan: Plan) -> Iterator[str]:
 
 
 def _compare_latencies(problem: Problem, chosen: list[tuple[Server, Load, Allocation, Profile]]) -> Iterator[str]:
-    engines = {
-        **{name: [getattr(profile, name) for *_, profile in chosen] for name in TIMES},
-        "input_tokens": [load.input_tokens for _, load, _, _ in chosen],
-        "output_tokens": [load.output_tokens for _, load, _, _ in chosen],
+    engines = _engine_parameters(problem, chosen)
+    promised = [list(problem.targets_of(server).limits_ms()) for server, *_ in chosen]
+    limits: dict[str, dict[str, list[float]]] = {"ttft_ms": {}, "itl_ms": {}}
+    for i, targets in enumerate(promised):
+        for latency, statistic, limit in targets:
+            limits[latency].setdefault(statistic, [np.nan] * len(chosen))[i] = limit
+    tps = [problem.targets_of(server).tps or np.nan for server, *_ in chosen]
+    at_rate = analyze(problem.options.law, **engines, rate_per_s=[a.rate_per_s for _, _, a, _ in chosen])
+    sized = size(problem.options.law, **engines, ttft_ms=limits["ttft_ms"], itl_ms=limits["itl_ms"], tps=tps)
+    found = {
+        "max_rate_per_s": sized.analysis.throughput_per_s,
+        "ttft_ms": at_rate.ttft_ms,
+        "ttft_p95_ms": at_rate.ttft_percentile(95),
+        "ttft_p99_ms": at_rate.ttft_percentile(99),
+        "itl_ms": at_rate.itl_ms,
+        "itl_p95_ms": at_rate.itl_percentile(95),
+        "utilization": at_rate.utilization,
+    }
+    statistics = {
+        (latency, name): _statistic(at_rate, latency, name) for latency, by_name in limits.items() for name in by_name
+    }
+    for i, (server, _, a, _) in enumerate(chosen):
+        values = {name: float(array[i]) for name, array in found.items()}
+        at_targets = {(latency, name): float(statistics[latency, name][i]) for latency, name, _ in promised[i]}
+        for fault in (*_wrong_figures(a, values), *_missed_targets(a, promised[i], at_targets)):
+            yield f"{server.name} on {a.accelerator}: {fault}"
+
+
+def _engine_parameters(problem: Problem, chosen: list[tuple[Server, Load, Allocation, Profile]]) -> EngineParameters:
+    def of_profile(name: str) -> list[Any]:
+        return [np.nan if getattr(profile, name) is None else getattr(profile, name) for *_, profile in chosen]
+
+    def of_load(name: str) -> list[float]:
+        return [getattr(load, name) for _, load, _, _ in chosen]
+
+    return {
+        "alpha_ms": of_profile("alpha_ms"),
+        "beta_ms": of_profile("beta_ms"),
+        "gamma_ms": of_profile("gamma_ms"),
+        "delta_ms": of_profile("delta_ms"),
+        "kappa_ms": of_profile("kappa_ms"),
+        "overhead_ms": of_profile("overhead_ms"),
+        "prefill_quadratic_ms": of_profile("prefill_quadratic_ms"),
+        "lag_iterations": of_profile("lag_iterations"),
+        "token_budget": of_profile("token_budget"),
+        "kv_tokens": of_profile("kv_tokens"),
+        "input_tokens": of_load("input_tokens"),
+        "output_tokens": of_load("output_tokens"),
+        "cv2_input": of_load("cv2_input"),
+        "cv2_output": of_load("cv2_output"),
+        "cv2_arrival": of_load("cv2_arrival"),
         "max_batch": [allocation.batch_size for _, _, allocation, _ in chosen],
         "max_queue": [np.nan if s.max_queue_size is None else s.max_queue_size for s, *_ in chosen],
+        "max_blocking": problem.options.max_blocking,
     }
-    targets = [problem.targets_of(server) for server, *_ in chosen]
-    promised = {name: [getattr(t, name) or np.nan for t in targets] for name in ("ttft_ms", "itl_ms", "tps")}
-    at_rate = analyze(problem.options.law, **engines, rate_per_s=[a.rate_per_s for _, _, a, _ in chosen])
-    p95 = at_rate.ttft_percentile(95)
-    sized = size(problem.options.law, **engines, **promised)
-    for i, (server, _, a, _) in enumerate(chosen):
-        place = f"{server.name} on {a.accelerator}"
-        highest = float(sized.analysis.throughput_per_s[i])
-        found = {
-            "highest rate": (highest, a.max_rate_per_s, None),
-            "TTFT": (float(at_rate.ttft_ms[i]), a.ttft_ms, targets[i].ttft_ms),
-            "TTFT p95": (float(p95[i]), a.ttft_p95_ms, None),
-            "ITL": (float(at_rate.itl_ms[i]), a.itl_ms, targets[i].itl_ms),
-            "utilization": (float(at_rate.utilization[i]), a.utilization, None),
-        }
-        for name, (value, said, target) in found.items():
-            if not _same(said, value):
-                yield f"{place}: {name} {said}, should be {value}"
-            if target is not None and value > target * (1 + RELATIVE):
-                yield f"{place}: {name} {value} above its target {target}"
-        if a.rate_per_s > highest * (1 + RELATIVE):
-            yield f"{place}: rate {a.rate_per_s} above the highest, {highest}"
+
+
+def _wrong_figures(allocation: Allocation, found: dict[str, float]) -> Iterator[str]:
+    for name, value in found.items():
+        if not _same(getattr(allocation, name), value):
+            yield f"{name} {getattr(allocation, name)}, should be {value}"
+    if allocation.rate_per_s > found["max_rate_per_s"] * (1 + RELATIVE):
+        yield f"rate {allocation.rate_per_s} above the highest, {found['max_rate_per_s']}"
+    if (allocation.batch_size, allocation.replicas) not in {(c.batch_size, c.replicas) for c in allocation.batch_sizes}:
+        yield "the allocation is not among its choices of batch size"
+
+
+def _missed_targets(
+    allocation: Allocation, promised: list[tuple[str, str, float]], found: dict[tuple[str, str], float]
+) -> Iterator[str]:
+    if [(use.latency, use.statistic, use.limit_ms) for use in allocation.targets] != promised:
+        yield "the targets are not the server's"
+    said = {(use.latency, use.statistic): use.value_ms for use in allocation.targets}
+    for latency, statistic, limit in promised:
+        value = found[latency, statistic]
+        if not _same(said.get((latency, statistic), value), value):
+            yield f"{latency} {statistic} {said[latency, statistic]}, should be {value}"
+        if value > limit * (1 + RELATIVE):
+            yield f"{latency} {statistic} {value} above its target {limit}"
+
+
+def _statistic(analysis: Analysis, latency: str, name: str) -> npt.NDArray[np.float64]:
+    if name == "mean":
+        return np.asarray(getattr(analysis, latency), dtype=float)
+    percentile = analysis.ttft_percentile if latency == "ttft_ms" else analysis.itl_percentile
+    return percentile(float(name.removeprefix("p")))
 
 
 def _capacity_violations(problem: Problem, plan: Plan) -> Iterator[str]:

@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from inferno_milp.errors import Fault, InputError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -15,8 +17,43 @@ infeasible: proven that not all can be served; no_solution: the time ran out bef
 
 SolverName = Literal["milp", "greedy"]
 SOLVERS: tuple[str, ...] = get_args(SolverName)
+NESTED = ("targets", "batch_sizes")
+"""What an allocation says in lists of its own, which have no place in a row of a frame."""
 DEFAULT_GAP = 1e-4
 """Relative gap between cost and bound at which a plan counts as optimal, unless another is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetUse:
+    """A promise of latency, and the latency at the rate of an allocation.
+
+    Attributes
+    ----------
+    latency : `ttft_ms` or `itl_ms`.
+    statistic : `mean`, or a percentile, `p95`.
+    limit_ms, value_ms : the promise, and what the analysis finds.
+    """
+
+    latency: str
+    statistic: str
+    limit_ms: float
+    value_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSizeChoice:
+    """What a server would take with another max batch size.
+
+    Attributes
+    ----------
+    max_rate_per_s : highest rate of one replica under the targets, requests/s; 0 where they cannot be met.
+    replicas, cost_per_hour : replicas that carry the server's rate, and their price; None where they cannot.
+    """
+
+    batch_size: int
+    max_rate_per_s: float
+    replicas: int | None
+    cost_per_hour: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +67,12 @@ class Allocation:
     max_rate_per_s : highest rate of one replica under the targets, requests/s; None without a load.
     cost_per_hour : price of all replicas.
     devices : devices of the type that all replicas take.
-    ttft_ms, ttft_p95_ms, itl_ms : latencies at `rate_per_s`; None without a load.
+    ttft_ms, ttft_p95_ms, ttft_p99_ms, itl_ms, itl_p95_ms : latencies at `rate_per_s`: means, and percentiles; None
+        without a load.
     utilization : mean running requests of a replica as a fraction of the batch size.
+    targets : each latency promise, and what it comes to.
+    batch_sizes : what smaller and larger batches on the same accelerator would take; where many were analysed, some of
+        them, further and further apart.
     """
 
     accelerator: str
@@ -45,8 +86,12 @@ class Allocation:
     devices: int
     ttft_ms: float | None
     ttft_p95_ms: float | None
+    ttft_p99_ms: float | None
     itl_ms: float | None
+    itl_p95_ms: float | None
     utilization: float | None
+    targets: tuple[TargetUse, ...]
+    batch_sizes: tuple[BatchSizeChoice, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +202,31 @@ class Plan:
             "capacity": {use.type: {"available": use.available, "used": use.used} for use in self.capacity},
         }
 
+    @classmethod
+    def from_dict(cls, document: Any) -> Plan:
+        """Read back what `to_dict` wrote; keys it did not write are left alone.
+
+        Raises
+        ------
+        InputError
+            With everything that is wrong with the document.
+        """
+        from pydantic import TypeAdapter, ValidationError
+
+        fields = dict(document) if isinstance(document, dict) else {}
+        fields["problem_name"] = fields.get("problem")
+        for name, key in (("servers", "name"), ("capacity", "type")):
+            if isinstance(fields.get(name), dict):
+                fields[name] = [{**_mapping(part), key: label} for label, part in fields[name].items()]
+        try:
+            return TypeAdapter(cls).validate_python(fields)
+        except ValidationError as error:
+            faults = [
+                Fault(f"{detail['msg']}, in a plan", "", tuple(detail["loc"]))
+                for detail in error.errors(include_url=False)
+            ]
+            raise InputError(tuple(faults)) from None
+
     def to_frame(self) -> pd.DataFrame:
         """Return one row per allocation (and one for each server without any), with units in the columns' names."""
         import pandas as pd
@@ -174,9 +244,10 @@ class Plan:
                 "meets_targets": server.meets_targets,
                 "reason": server.reason,
             }
-            allocations: list[dict[str, Any]] = [asdict(a) for a in server.allocations] or [{}]
+            allocations: list[dict[str, Any]] = [_allocation_row(a) for a in server.allocations] or [{}]
             rows += [{**head, **allocation} for allocation in allocations]
-        columns = [*rows[0], *(name for name in Allocation.__slots__ if name not in rows[0])] if rows else []
+        names = [name for name in Allocation.__slots__ if name not in NESTED]
+        columns = [*rows[0], *(name for name in names if name not in rows[0])] if rows else []
         frame = pd.DataFrame(rows, columns=columns)
         whole = {name: "Int64" for name in ("batch_size", "replicas", "devices") if name in frame}
         return frame.astype(whole)
@@ -187,6 +258,14 @@ class Plan:
 
         frame = pd.DataFrame([asdict(use) for use in self.capacity], columns=["type", "available", "used"])
         return frame.astype({"available": "Int64", "used": "Int64"}).set_index("type")
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _allocation_row(allocation: Allocation) -> dict[str, Any]:
+    return {name: getattr(allocation, name) for name in Allocation.__slots__ if name not in NESTED}
 
 
 def _server_dict(server: ServerPlan) -> dict[str, Any]:

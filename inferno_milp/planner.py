@@ -20,16 +20,19 @@ from inferno_milp.greedy import solve_greedy
 from inferno_milp.highs_engine import version
 from inferno_milp.milp import NAME, find_shortfall, solve_milp
 from inferno_milp.milp import build_model as make_program
+from inferno_milp.percentiles import read_percent
 from inferno_milp.plan import (
     DEFAULT_GAP,
     SOLVERS,
     Allocation,
+    BatchSizeChoice,
     CapacityUse,
     Plan,
     ServerPlan,
     SolverName,
     SolverRun,
     Status,
+    TargetUse,
 )
 from inferno_milp.problem import Problem
 from inferno_milp.queueing import Analysis, analyze
@@ -37,6 +40,8 @@ from inferno_milp.reasons import why_no_candidate, why_not_placed
 
 logger = logging.getLogger(__name__)
 
+BATCH_SIZES_SHOWN = 24
+"""Batch sizes of which a plan says what they would take, evenly spaced on a logarithmic scale."""
 PURCHASE_TIME_S = 10.0
 """Time for finding what would have to be bought, once a problem is proven infeasible."""
 
@@ -182,7 +187,7 @@ def relative_gap(cost: float, bound: float) -> float:
 
 def _assemble(table: Candidates, choice: Choice, clock: _Clock) -> Plan:
     """Turn the chosen rows into a plan: latencies at the assigned rates, reasons for what is unserved, totals."""
-    allocations = _allocations(choice)
+    allocations = _allocations(table, choice)
     used = np.zeros(len(table.types), dtype=np.int64)
     np.add.at(used, choice.candidates.rows.type[choice.rows], choice.candidates.rows.devices[choice.rows])
     servers = _servers(table, choice, allocations, used)
@@ -215,19 +220,32 @@ def _assemble(table: Candidates, choice: Choice, clock: _Clock) -> Plan:
     )
 
 
-def _allocations(choice: Choice) -> dict[int, tuple[Allocation, ...]]:
+def _allocations(table: Candidates, choice: Choice) -> dict[int, tuple[Allocation, ...]]:
     """Make the allocations by server, with latencies at the rate that each replica carries."""
-    table, rows = choice.candidates, choice.candidates.rows.take(choice.rows)
-    problem = table.problem
+    rows, problem = choice.candidates.rows.take(choice.rows), table.problem
     if not len(rows):
         return {}
     rate = table.required_rate_per_s[rows.server] / rows.replicas
-    analysis = _analyse_rows(problem, rows, rate)
-    p95 = analysis.ttft_percentile(95)
+    engines = table.engines.of(rows.server, rows.profile, rows.batch_size)
+    analysis = analyze(problem.options.law, **engines, rate_per_s=rate)
+    figures = {
+        "ttft_ms": analysis.ttft_ms,
+        "ttft_p95_ms": analysis.ttft_percentile(95),
+        "ttft_p99_ms": analysis.ttft_percentile(99),
+        "itl_ms": analysis.itl_ms,
+        "itl_p95_ms": analysis.itl_percentile(95),
+        "utilization": analysis.utilization,
+    }
+    promised = _promised(table, analysis)
     result: dict[int, tuple[Allocation, ...]] = {}
     for i, s in enumerate(rows.server.tolist()):
         accelerator = problem.accelerators[rows.accelerator[i]]
         loaded = problem.servers[s].load is not None
+        targets = problem.targets_of(problem.servers[s])
+        uses = [
+            TargetUse(latency, statistic, limit, float(promised[latency, statistic][i]))
+            for latency, statistic, limit in targets.limits_ms()
+        ]
         result[s] = (
             Allocation(
                 accelerator=accelerator.name,
@@ -239,31 +257,44 @@ def _allocations(choice: Choice) -> dict[int, tuple[Allocation, ...]]:
                 max_rate_per_s=float(rows.max_rate_per_s[i]) if loaded else None,
                 cost_per_hour=float(rows.cost_per_hour[i]),
                 devices=int(rows.devices[i]),
-                ttft_ms=float(analysis.ttft_ms[i]) if loaded else None,
-                ttft_p95_ms=float(p95[i]) if loaded else None,
-                itl_ms=float(analysis.itl_ms[i]) if loaded else None,
-                utilization=float(analysis.utilization[i]) if loaded else None,
+                **{name: float(values[i]) if loaded else None for name, values in figures.items()},
+                targets=tuple(uses) if loaded else (),
+                batch_sizes=tuple(_batch_size_choices(table, rows, i)) if loaded else (),
             ),
         )
     return result
 
 
-def _analyse_rows(problem: Problem, rows: Rows, rate_per_s: np.ndarray[Any, np.dtype[np.float64]]) -> Analysis:
-    profiles = [problem.profiles[p] for p in rows.profile]
-    servers = [problem.servers[s] for s in rows.server]
-    return analyze(
-        problem.options.law,
-        alpha_ms=[p.alpha_ms for p in profiles],
-        beta_ms=[p.beta_ms for p in profiles],
-        gamma_ms=[p.gamma_ms for p in profiles],
-        delta_ms=[p.delta_ms for p in profiles],
-        kappa_ms=[p.kappa_ms for p in profiles],
-        input_tokens=[s.load.input_tokens if s.load else 0.0 for s in servers],
-        output_tokens=[s.load.output_tokens if s.load else 1.0 for s in servers],
-        max_batch=rows.batch_size,
-        max_queue=[np.nan if s.max_queue_size is None else s.max_queue_size for s in servers],
-        rate_per_s=rate_per_s,
-    )
+def _promised(table: Candidates, analysis: Analysis) -> dict[tuple[str, str], np.ndarray[Any, np.dtype[np.float64]]]:
+    """Each latency that is promised to any server, by latency and statistic."""
+    percentiles = {"ttft_ms": analysis.ttft_percentile, "itl_ms": analysis.itl_percentile}
+    result = {}
+    for latency, by_statistic in table.latency_targets.items():
+        for statistic in by_statistic:
+            percent = read_percent(statistic)
+            result[latency, statistic] = (
+                getattr(analysis, latency) if percent is None else percentiles[latency](percent)
+            )
+    return result
+
+
+def _batch_size_choices(table: Candidates, rows: Rows, i: int) -> Iterator[BatchSizeChoice]:
+    """Say what the server of a row would take with the other batch sizes analysed for its accelerator."""
+    first, last = np.searchsorted(table.rows.server, [rows.server[i], rows.server[i] + 1])
+    same = first + np.flatnonzero(table.rows.profile[first:last] == rows.profile[i])
+    good = {int(table.rows.batch_size[row]): row for row in same.tolist()}
+    rejected = table.rejected
+    first, last = np.searchsorted(rejected.server, [rows.server[i], rows.server[i] + 1])
+    bad = rejected.batch_size[first:last][rejected.profile[first:last] == rows.profile[i]]
+    sizes = np.array(sorted({*good, *bad.tolist()}))
+    thin = np.unique(np.round(np.geomspace(1, len(sizes), BATCH_SIZES_SHOWN)).astype(int) - 1)
+    for size in sorted({*sizes[thin].tolist(), int(rows.batch_size[i])}):
+        row = good.get(size)
+        if row is None:
+            yield BatchSizeChoice(size, 0.0, None, None)
+        else:
+            cost, replicas = float(table.rows.cost_per_hour[row]), int(table.rows.replicas[row])
+            yield BatchSizeChoice(size, float(table.rows.max_rate_per_s[row]), replicas, cost)
 
 
 def _servers(

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     TypeAdapter,
     ValidationError,
     field_serializer,
@@ -23,6 +26,7 @@ from pydantic import (
 )
 
 from inferno_milp.errors import Fault, InputError, OptionError, PathPart, nearest, path_text
+from inferno_milp.percentiles import read_percent
 
 LARGEST_BATCH = 16_384
 """No engine runs larger batches; the bound keeps a slip of the pen from costing hours."""
@@ -36,6 +40,9 @@ Count = Annotated[int, Field(strict=True, ge=0, le=10**9)]
 PositiveCount = Annotated[int, Field(strict=True, ge=1, le=10**9)]
 BatchSize = Annotated[int, Field(strict=True, ge=1, le=LARGEST_BATCH)]
 Flag = Annotated[bool, Field(strict=True)]
+Variability = Annotated[float, Field(strict=True, ge=0, le=1000, allow_inf_nan=False)]
+LATENCIES = ("ttft_ms", "itl_ms")
+"""Latencies that may be promised."""
 
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
@@ -95,10 +102,11 @@ class Accelerator(_Model):
 
 
 class Profile(_Model):
-    """Measured speed of a model on an accelerator.
+    """Measured speed of a model on an accelerator, and what its memory holds.
 
     An iteration with B decoding sequences, P prompt tokens and C context tokens takes
-    `(α, or max(α, γ) if P > 0) + β·B + δ·P + κ·C` ms.
+    `(α, or max(α, γ) if P > 0) + β·B + δ·P + κ·C` ms. Without γ and δ it is llm-inferno's newer form,
+    `α + β·(tokens computed) + κ·(tokens read)`: γ = α and δ = β.
     """
 
     model: Name
@@ -112,16 +120,41 @@ class Profile(_Model):
     beta_ms: NonNegative
     """β: slope per running sequence, ms."""
     gamma_ms: NonNegative
-    """γ: base of an iteration that holds prompt work, ms."""
+    """γ: base of an iteration that holds prompt work, ms; with δ left out, α."""
     delta_ms: NonNegative
-    """δ: slope per prompt token, ms."""
+    """δ: slope per prompt token, ms; with γ left out, β."""
     kappa_ms: NonNegative = 0.0
     """κ: slope per context token read, ms; 0 if not measured."""
-    max_batch_size: BatchSize
-    """Largest batch that the memory holds, for outputs of `at_output_tokens` where that is given."""
+    overhead_ms: NonNegative = 0.0
+    """Time outside the engine (tokenizer, HTTP, scheduling), added to the time to first token, ms."""
+    prefill_quadratic_ms: NonNegative = 0.0
+    """q: a prompt of I tokens takes q·I² longer (attention over long prompts), ms."""
+    lag_iterations: NonNegative = 0.0
+    """Iterations by which tokens come out late under load (asynchronous scheduling)."""
+    token_budget: PositiveCount = 8192
+    """Tokens of an iteration: one for each decoding sequence, the rest for prompts, which are cut to fit."""
+    kv_tokens: PositiveCount | None = None
+    """Tokens that the KV cache holds; None if not known."""
+    max_batch_size: BatchSize = 256
+    """Largest batch that the memory holds, for outputs of `at_output_tokens` where that is given; or, where
+    `kv_tokens` says what the memory holds, the engine's own limit (256, as vLLM's)."""
     at_output_tokens: Positive | None = None
     """Output tokens per request that `max_batch_size` was found for: at K tokens the memory holds
     `max(max_batch_size · at_output_tokens // K, 1)` requests. None: it holds `max_batch_size` whatever the length."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _newer_form(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "gamma_ms" not in data and "delta_ms" not in data:
+            names = (("gamma_ms", "alpha_ms"), ("delta_ms", "beta_ms"))
+            return {**data, **{name: data[same] for name, same in names if same in data}}
+        return data
+
+    @model_validator(mode="after")
+    def _has_memory(self) -> Profile:
+        if "max_batch_size" not in self.model_fields_set and self.kv_tokens is None:
+            raise ValueError("give max_batch_size, or kv_tokens, or both: what the memory holds")
+        return self
 
     def largest_batch(self, output_tokens: float) -> int:
         """Largest batch that the memory holds at a mean number of output tokens."""
@@ -131,15 +164,44 @@ class Profile(_Model):
         return min(held, LARGEST_BATCH)
 
 
+def _read_statistic(name: str) -> str:
+    if name != "mean" and read_percent(name) is None:
+        raise ValueError("mean, or a percentile from p50 to p99.9")
+    return name
+
+
+Statistic = Annotated[str, AfterValidator(_read_statistic)]
+"""`mean`, or a percentile by its name, `p50` to `p99.9`."""
+
+
+def _kind_of_target(value: Any) -> str:
+    return "~statistics" if isinstance(value, dict) else "~mean"  # the tilde: no part of the document's path
+
+
+LatencyTarget = Annotated[
+    Annotated[Positive, Tag("~mean")] | Annotated[dict[Statistic, Positive], Field(min_length=1), Tag("~statistics")],
+    Discriminator(_kind_of_target),
+]
+"""A number is the mean; `{p95: 1000}` or `{mean: 400, p99: 2000}` name what they limit."""
+
+
 class Targets(_Model):
     """Latency promises (SLOs) of a service class for a model; what is left out is not promised."""
 
-    ttft_ms: Positive | None = None
-    """Mean time to first token, wait in the queue included, ms."""
-    itl_ms: Positive | None = None
-    """Mean inter-token latency, ms."""
+    ttft_ms: LatencyTarget | None = None
+    """Time to first token, wait in the queue included, ms: its mean, or `{p95: …}`."""
+    itl_ms: LatencyTarget | None = None
+    """Inter-token latency, ms: its mean, or `{p95: …}`, a percentile over all tokens."""
     tps: Positive | None = None
     """Output tokens per second that the server must be able to sustain, over all of its replicas."""
+
+    def limits_ms(self) -> Iterator[tuple[str, str, float]]:
+        """Go through the promises: latency (`ttft_ms`, `itl_ms`), statistic (`mean`, `p95` …), limit in ms."""
+        for latency in LATENCIES:
+            given = getattr(self, latency)
+            if given is not None:
+                by_statistic = given if isinstance(given, dict) else {"mean": given}
+                yield from ((latency, statistic, limit) for statistic, limit in by_statistic.items())
 
 
 class ServiceClass(_Model):
@@ -163,6 +225,12 @@ class Load(_Model):
     """Mean prompt tokens per request."""
     output_tokens: Annotated[float, Field(strict=True, ge=1, le=1e9, allow_inf_nan=False)]
     """Mean output tokens per request."""
+    cv2_input: Variability = 0.0
+    """Squared coefficient of variation of the prompt lengths; 0: all alike."""
+    cv2_output: Variability = 1.0
+    """Squared coefficient of variation of the output lengths; 1: geometric."""
+    cv2_arrival: Variability = 1.0
+    """Squared coefficient of variation of the times between arrivals; 0: a constant pace, 1: Poisson, more: bursty."""
 
     @model_validator(mode="after")
     def _one_rate(self) -> Load:
@@ -219,7 +287,7 @@ class Server(_Model):
         return data
 
 
-Law = Literal["inferno"]
+Law = Literal["continuous-batching", "inferno"]
 Assignment = Literal["single"]
 BatchSizes = Literal["largest", "every"]
 
@@ -227,12 +295,20 @@ BatchSizes = Literal["largest", "every"]
 class Options(_Model):
     """How the problem is to be read by the analysis and the optimization."""
 
-    law: Law = "inferno"
+    law: Law = "continuous-batching"
     """Law of the queueing analysis."""
     assignment: Assignment = "single"
     """`single`: each server runs on one accelerator, with one batch size."""
-    batch_sizes: BatchSizes = "largest"
-    """`largest`: the largest batch that fits, as llm-inferno does; `every`: all from 1 to that one are candidates."""
+    batch_sizes: BatchSizes | None = None
+    """`every`: all batch sizes from 1 to the largest that fits are candidates, by default with law
+    `continuous-batching`; `largest`: only the largest that fits, as llm-inferno does, by default with law `inferno`."""
+    max_blocking: Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)] = 0.01
+    """Highest share of requests that a full queue may turn away; law `inferno` knows no such limit."""
+
+    @property
+    def every_batch_size(self) -> bool:
+        """Whether all batch sizes are candidates."""
+        return self.batch_sizes == "every" or (self.batch_sizes is None and self.law != "inferno")
 
 
 def _read_capacity(value: Any) -> Any:

@@ -85,11 +85,12 @@ def _failed_rows(candidates: Candidates) -> dict[tuple[int, int], int]:
 
 def _over_targets(candidates: Candidates, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
     """By what factor rejected rows miss the target that they miss most."""
-    rejected, problem = candidates.rejected, candidates.problem
-    targets = [problem.targets_of(problem.servers[s]) for s in rejected.server[rows].tolist()]
-    over_ttft = rejected.ttft_ms[rows] / np.array([t.ttft_ms or np.inf for t in targets])
-    over_itl = rejected.itl_ms[rows] / np.array([t.itl_ms or np.inf for t in targets])
-    return np.asarray(np.maximum(over_ttft, over_itl))
+    rejected = candidates.rejected
+    over = np.where(rejected.fits[rows], 0.0, np.inf)
+    for (latency, statistic), least in rejected.latencies_ms.items():
+        limits = candidates.latency_targets[latency][statistic][rejected.server[rows]]
+        over = np.maximum(over, np.nan_to_num(least[rows] / limits, nan=0.0))
+    return np.asarray(over)
 
 
 def _misses(candidates: Candidates, i: int) -> str:
@@ -98,15 +99,22 @@ def _misses(candidates: Candidates, i: int) -> str:
     targets = problem.targets_of(problem.servers[rejected.server[i]])
     if rejected.timeless[i]:
         return "by its profile such requests take no time at all, and no rate follows from that"
+    if not rejected.fits[i]:
+        kv_tokens = problem.profiles[rejected.profile[i]].kv_tokens
+        return f"its requests do not fit into the KV cache of {kv_tokens} tokens"
     misses = [
-        f"{name} at least {_above(least, target)} ms at batch {rejected.batch_size[i]}, target {_plain(target)} ms"
-        for name, least, target in (
-            ("ITL", rejected.itl_ms[i], targets.itl_ms),
-            ("TTFT", rejected.ttft_ms[i], targets.ttft_ms),
-        )
-        if target is not None and least > target
+        f"{latency_name(latency, statistic)} at least {_above(least, limit)} ms at batch {rejected.batch_size[i]}, "
+        f"target {_plain(limit)} ms"
+        for latency, statistic, limit in sorted(targets.limits_ms())
+        if (least := float(rejected.latencies_ms[latency, statistic][i])) > limit
     ]
     return "; ".join(misses) or f"would take more than {MOST_DEVICES:,} devices"
+
+
+def latency_name(latency: str, statistic: str) -> str:
+    """Name a promise of latency: `TTFT`, `TTFT p95`."""
+    name = {"ttft_ms": "TTFT", "itl_ms": "ITL"}[latency]
+    return name if statistic == "mean" else f"{name} {statistic}"
 
 
 def _above(least: float, target: float) -> str:

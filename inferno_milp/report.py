@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich import box
@@ -16,6 +17,9 @@ from inferno_milp.candidates import Candidates
 from inferno_milp.plan import Plan, ServerPlan
 from inferno_milp.queueing import Analysis
 from inferno_milp.reasons import Rejection
+
+if TYPE_CHECKING:
+    from inferno_milp.simulate import AllocationSimulation, Comparison, PlanSimulation
 
 BAR_CELLS = 30
 PLAIN_WIDTH = 100_000
@@ -261,6 +265,77 @@ def analysis_table(analysis: Analysis, console: Console) -> RenderableType:
     )  # fmt: skip
     droppable = ("out/s", "P(wait)", "wait ms", "running", "rate/min", "blocked")
     return _fitted(_grid((), numbers, zip(*cells, strict=True), droppable), console)
+
+
+def simulation_table(simulation: PlanSimulation, console: Console) -> RenderableType:
+    """Lay out what a plan predicts beside what the simulation finds, an allocation a line."""
+    rows = [
+        (
+            Text(a.server),
+            Text(a.accelerator),
+            str(a.batch_size),
+            str(a.replicas),
+            *(_beside(a.figure(name)) for name in SIMULATED),
+            _percent(a.blocking),
+            f"{a.preemptions_per_request:.3g}",
+            Text(_verdict(a)),
+        )
+        for a in simulation.allocations
+    ]
+    numbers = ("batch", "repl.", "TTFT ms", "p95", "p99", "ITL ms", "p95 ", "blocked", "preempt.")
+    grid = Grid(
+        ("server", "accelerator", *numbers, "targets"),
+        tuple(rows),
+        frozenset(numbers),
+        ("preempt.", "blocked", "p99", "p95 ", "batch", "repl."),
+    )
+    return _fitted(grid, console)
+
+
+SIMULATED = ("ttft_ms", "ttft_p95_ms", "ttft_p99_ms", "itl_ms", "itl_p95_ms")
+
+
+def _beside(comparison: Comparison) -> RenderableType:
+    predicted = "–" if comparison.predicted is None else f"{comparison.predicted:.3g}"
+    return Text(f"{predicted}/{comparison.simulated.value:.3g}", style="yellow" if comparison.is_off else "")
+
+
+def _verdict(allocation: AllocationSimulation) -> str:
+    verdicts = [f"{_words(c.figure)} {c.verdict}" for c in allocation.comparisons if c.verdict]
+    return ", ".join(verdicts) or "none"
+
+
+def _words(figure: str) -> str:
+    latency, *percentile = figure.removesuffix("_ms").split("_")
+    return " ".join([latency.upper(), *percentile])
+
+
+def verification(simulation: PlanSimulation) -> Iterator[RenderableType]:
+    """Say in words what the simulation makes of a plan: targets missed, predictions that are off."""
+    count, missed = len(simulation.allocations), [a for a in simulation.allocations if a.missed]
+    verdicts = [c.verdict for a in simulation.allocations for c in a.comparisons if c.verdict]
+    kept = f"{verdicts.count('met')} of {len(verdicts)} targets met"
+    if verdicts.count("near"):
+        kept += f", {verdicts.count('near')} met or missed by less than the simulation can tell"
+    yield Text()
+    yield Text(f"simulated {simulation.requests:,} requests for {count} allocations: {kept}")
+    for a in missed:
+        for c in a.missed:
+            yield Text(
+                f"missed: {a.server} on {a.accelerator}: {_words(c.figure)} {_interval(c)}, target {c.limit_ms:g} ms"
+            )
+    for a in simulation.allocations:
+        for c in a.off:
+            assert c.predicted is not None
+            yield Text(
+                f"prediction off: {a.server} on {a.accelerator}: {_words(c.figure)} predicted {c.predicted:.3g}, "
+                f"simulated {_interval(c)}"
+            )
+
+
+def _interval(comparison: Comparison) -> str:
+    unit = " ms" if comparison.figure.endswith("_ms") else ""
+    return f"{comparison.simulated.value:.3g} ± {comparison.simulated.half_width:.2g}{unit}"
 
 
 def _figure(value: float) -> str:

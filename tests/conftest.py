@@ -51,6 +51,7 @@ def problem_data(**changes: Any) -> dict[str, Any]:
             {"service_class": "gold", "model": "m",
              "load": {"rate_per_s": 4.0, "input_tokens": 200.0, "output_tokens": 100.0}}
         ],
+        "options": {"law": "inferno"},
         **changes,
     }  # fmt: skip
 

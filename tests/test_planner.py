@@ -73,8 +73,8 @@ class TestStatus:
         plan = im.optimize(im.read_problem(instances / "infeasible.yaml"))
         assert plan.status == "infeasible"
         reasons = {server.name: server.reason or "" for server in plan.servers}
-        assert "nearest is A100: ITL at least 11.1 ms at batch 160, target 8 ms" in reasons["impatient-chat-8b"]
-        assert reasons["busy-chat-8b"] == "it does not fit even alone: it needs 5 A100 (2 available)"
+        assert "nearest is A100: ITL at least 11.1 ms at batch 1, target 8 ms" in reasons["impatient-chat-8b"]
+        assert reasons["busy-chat-8b"] == "it does not fit even alone: it needs 4 A100 (2 available)"
 
     def test_nothing_to_do(self) -> None:
         plan = im.optimize(with_server(load=None))

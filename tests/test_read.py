@@ -88,7 +88,7 @@ servers:
     def test_names_that_look_like_other_things(self, tmp_path: Path) -> None:
         """Keys are names: `no` and `70` are not a truth and a number there."""
         text = yaml.safe_dump(problem_data(), default_flow_style=True).replace("model: m", "model: 'no'")
-        text = text.replace("targets: {m:", "targets: {no:")
+        text = re.sub(r"targets: \{\s*m:", "targets: {no:", text)
         problem = im.read_problem(write(tmp_path / "a.yaml", text))
         assert list(problem.service_classes[0].targets) == ["no"]
 
@@ -212,7 +212,14 @@ BAD_FIELDS: list[tuple[str, Any, str, str]] = [
     ("capacity", "unlimted", "or the word unlimited", ""),
     ("capacity.A", -2, "must be at least 0, is -2", ""),
     ("capacity.A", 2.5, "must be a whole number, is 2.5", ""),
-    ("options", {"law": "infernal"}, "must be 'inferno', is 'infernal'", ""),
+    ("options", {"law": "infernal"}, "must be 'continuous-batching' or 'inferno', is 'infernal'", ""),
+    ("options", {"max_blocking": 1.0}, "must be less than 1", ""),
+    ("service_classes.0.targets.m.ttft_ms", {"p95": 0.0}, "must be greater than 0", ""),
+    ("service_classes.0.targets.m.ttft_ms", {"p20": 100.0}, "mean, or a percentile from p50 to p99.9", ""),
+    ("service_classes.0.targets.m.ttft_ms", {}, "at least 1", ""),
+    ("service_classes.0.targets.m.itl_ms", "fast", "must be a number, is 'fast'", ""),
+    ("servers.0.load.cv2_input", -1.0, "must be at least 0", ""),
+    ("profiles.0.kv_tokens", 0, "must be at least 1", ""),
     ("options", {"assignment": "mixed"}, "must be 'single', is 'mixed'", ""),
     # Between the sections.
     ("servers.0.model", "n", "no targets for model 'n'", ""),

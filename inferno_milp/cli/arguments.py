@@ -8,10 +8,11 @@ from typing import TypeAlias, get_args
 
 from inferno_milp._version import __version__
 from inferno_milp.cli import commands
+from inferno_milp.percentiles import read_percent
 from inferno_milp.plan import DEFAULT_GAP, SOLVERS
 from inferno_milp.problem import LARGEST_BATCH, Assignment, BatchSizes, Law
 
-SUBCOMMANDS = ("optimize", "analyze", "candidates", "compare", "validate")
+SUBCOMMANDS = ("optimize", "analyze", "candidates", "compare", "simulate", "validate")
 LAWS = get_args(Law)
 LARGEST_NUMBER = 1e12
 
@@ -30,6 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_analyze(commands_)
     _add_candidates(commands_)
     _add_compare(commands_)
+    _add_simulate(commands_)
     _add_validate(commands_)
     return parser
 
@@ -42,6 +44,7 @@ def _add_optimize(subparsers: Subparsers) -> None:
     _add_problem(parser)
     parser.add_argument("--solver", choices=SOLVERS, default="milp", help="default: milp")
     _add_solving(parser)
+    parser.add_argument("--verify", action="store_true", help="simulate the plan, and say where it predicts wrongly")
     _add_output(parser)
     parser.set_defaults(run=commands.run_optimize)
 
@@ -61,18 +64,33 @@ def _add_analyze(subparsers: Subparsers) -> None:
         ("beta-ms", "ms, decoding: per running sequence"),
         ("gamma-ms", "ms, prompt: base"),
         ("delta-ms", "ms, prompt: per token"),
-        ("kappa-ms", "ms, per context token read"),
         ("input-tokens", "mean prompt tokens"),
         ("output-tokens", "mean output tokens"),
+        ("kappa-ms", "ms, per context token read"),
+        ("overhead-ms", "ms, outside the engine, before the first token"),
+        ("prefill-quadratic-ms", "ms, per squared prompt token"),
+        ("lag-iterations", "iterations by which tokens come late under load"),
+        ("cv2-input", "squared coefficient of variation of prompt lengths (default: 0)"),
+        ("cv2-output", "the same of output lengths (default: 1, geometric)"),
+        ("cv2-arrival", "the same of times between arrivals (default: 1, Poisson)"),
+        ("token-budget", "tokens of an iteration (default: 8192)"),
+        ("kv-tokens", "tokens that the KV cache holds (default: no limit)"),
+        ("max-blocking", "share of requests that may be turned away (default: 0.01)"),
     ):
         engine.add_argument(f"--{name}", type=_number, metavar="X", help=unit)
     engine.add_argument("--max-batch", type=_batch, metavar="N", help="max batch size")
     engine.add_argument("--max-queue", type=_queue, metavar="Q", help="queue limit (default: 10 × N)")
     asked = parser.add_argument_group("what is asked")
     asked.add_argument("--rate-per-s", type=_number, nargs="+", metavar="R", help="rates to analyse, requests/s")
-    asked.add_argument("--ttft-ms", type=_positive, metavar="MS", help="target of the mean time to first token")
-    asked.add_argument("--itl-ms", type=_positive, metavar="MS", help="target of the mean inter-token latency")
-    parser.add_argument("--law", choices=LAWS, default="inferno", help="law of the queueing analysis")
+    for name, latency in (("ttft-ms", "time to first token"), ("itl-ms", "inter-token latency")):
+        asked.add_argument(
+            f"--{name}",
+            type=_target,
+            nargs="+",
+            metavar="MS",
+            help=f"targets of the {latency}: 1000 is its mean, p95=1000 a percentile",
+        )
+    parser.add_argument("--law", choices=LAWS, help="law of the queueing analysis (default: the problem's)")
     _add_output(parser)
     parser.set_defaults(run=commands.run_analyze)
 
@@ -93,6 +111,29 @@ def _add_compare(subparsers: Subparsers) -> None:
     _add_solving(parser)
     _add_output(parser)
     parser.set_defaults(run=commands.run_compare)
+
+
+def _add_simulate(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "simulate",
+        help="simulate a plan, request by request, beside what it predicts",
+        description="Simulate the engines of a plan, iteration by iteration, and compare with what the plan predicts.",
+    )
+    _add_problem(parser)
+    parser.add_argument("--plan", type=Path, metavar="FILE", help="a plan written by --json (default: plan first)")
+    parser.add_argument(
+        "--requests", type=_requests, default=REQUESTS, metavar="N", help="per allocation (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--burstiness",
+        type=_number,
+        metavar="C",
+        help="c² of the times between arrivals (default: what each load says)",
+    )
+    parser.add_argument("--seed", type=_queue, default=0, metavar="S", help="of the random numbers (default: 0)")
+    _add_solving(parser)
+    _add_output(parser)
+    parser.set_defaults(run=commands.run_simulate, solver="milp")
 
 
 def _add_validate(subparsers: Subparsers) -> None:
@@ -155,11 +196,24 @@ def _queue(text: str) -> int:
     return int(text)
 
 
+def _requests(text: str) -> int:
+    if not (text.isdecimal() and int(text[:10]) >= 1000 and len(text) <= 9):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1000 to 999999999, not {text}")
+    return int(text)
+
+
 def _positive(text: str) -> float:
     value = _number(text)
     if value == 0:
         raise argparse.ArgumentTypeError("must be greater than 0")
     return value
+
+
+def _target(text: str) -> tuple[str, float]:
+    statistic, _, limit = text.rpartition("=")
+    if statistic and statistic != "mean" and read_percent(statistic) is None:
+        raise argparse.ArgumentTypeError(f"{statistic!r} is neither mean nor a percentile from p50 to p99.9")
+    return statistic or "mean", _positive(limit)
 
 
 def _gap(text: str) -> float:

@@ -6,11 +6,13 @@ import time
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inferno_milp.cli.output import (
     STDOUT,
     check_targets,
+    counted_progress,
     progress,
     stdout_to_its_end,
     write_json,
@@ -24,12 +26,13 @@ if TYPE_CHECKING:
 
     from inferno_milp.plan import Plan
     from inferno_milp.problem import Problem
+    from inferno_milp.simulate import PlanSimulation
 
 
-def _read(arguments: Namespace) -> Problem:
+def _read(arguments: Namespace, *others: Path) -> Problem:
     from inferno_milp.read import read_problem
 
-    check_targets(arguments.json, arguments.csv, arguments.problem)
+    check_targets(arguments.json, arguments.csv, arguments.problem, *others)
     problem = read_problem(arguments.problem)
     if arguments.unlimited:
         problem = problem.with_unlimited_capacity()
@@ -40,12 +43,50 @@ def _read(arguments: Namespace) -> Problem:
 
 def run_optimize(arguments: Namespace) -> int:
     """Plan, show the plan, write it."""
-    (plan,) = _plan(arguments, arguments.solver)
-    _show(arguments, lambda console: _plan_parts(plan, console), plan.to_dict, plan.to_frame)
+    problem, (plan,) = _plan(arguments, arguments.solver)
+    simulation = _simulate(arguments, problem, plan) if arguments.verify else None
+
+    def parts(console: Console) -> list[Any]:
+        from inferno_milp.report import verification
+
+        return [*_plan_parts(plan, console), *(verification(simulation) if simulation else ())]
+
+    def document() -> dict[str, Any]:
+        return {**plan.to_dict(), **({"simulation": simulation.to_dict()} if simulation else {})}
+
+    _show(arguments, parts, document, plan.to_frame)
     return 0 if plan.serves_all else 1
 
 
-def _plan(arguments: Namespace, *solvers: str) -> list[Plan]:
+def _simulate(arguments: Namespace, problem: Problem, plan: Plan, **options: Any) -> PlanSimulation:
+    from inferno_milp.simulate import simulate_plan
+
+    with counted_progress("simulating", quiet=arguments.quiet) as on_progress:
+        return simulate_plan(problem, plan, on_progress=on_progress, **options)
+
+
+def run_simulate(arguments: Namespace) -> int:
+    """Simulate a plan, made now or read from a file; show what it predicts beside what happens."""
+    if arguments.plan is None:
+        problem, (plan,) = _plan(arguments, "milp")
+    else:
+        from inferno_milp.plan_file import read_plan
+
+        problem, plan = _read(arguments, arguments.plan), read_plan(arguments.plan)
+    wanted = {"requests": arguments.requests, "burstiness": arguments.burstiness, "seed": arguments.seed}
+    options = {name: value for name, value in wanted.items() if value is not None}
+    simulation = _simulate(arguments, problem, plan, **options)
+
+    def parts(console: Console) -> list[Any]:
+        from inferno_milp.report import simulation_table, verification
+
+        return [simulation_table(simulation, console), *verification(simulation)]
+
+    _show(arguments, parts, simulation.to_dict, simulation.to_frame)
+    return 0 if plan.serves_all and simulation.meets_targets else 1
+
+
+def _plan(arguments: Namespace, *solvers: str) -> tuple[Problem, list[Plan]]:
     """Read the problem, and plan with each solver."""
     from inferno_milp.planner import optimize
 
@@ -64,7 +105,7 @@ def _plan(arguments: Namespace, *solvers: str) -> list[Plan]:
             )
             for solver in solvers
         ]
-    return [replace(plan, stages_s={"read": read_s, **plan.stages_s}) for plan in plans]
+    return problem, [replace(plan, stages_s={"read": read_s, **plan.stages_s}) for plan in plans]
 
 
 def _plan_parts(plan: Plan, console: Console) -> list[Any]:
@@ -97,7 +138,7 @@ def run_compare(arguments: Namespace) -> int:
     from inferno_milp.report import comparison_table
 
     names = ("greedy", "milp")
-    plans = dict(zip(names, _plan(arguments, *names), strict=True))
+    plans = dict(zip(names, _plan(arguments, *names)[1], strict=True))
 
     def frame() -> pd.DataFrame:
         import pandas as pd

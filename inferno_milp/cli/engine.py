@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from argparse import Namespace
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from inferno_milp.engines import OF_LOAD, OF_PROFILE
 from inferno_milp.errors import OptionError, nearest
-from inferno_milp.problem import Problem
-from inferno_milp.queueing import Analysis, Sizing, analyze, size
+from inferno_milp.problem import Law, Options, Problem, Targets
+from inferno_milp.queueing import Analysis, EngineParameters, Sizing, analyze, size
 from inferno_milp.read import read_problem
+from inferno_milp.reasons import latency_name
 
 ENGINE = ("alpha_ms", "beta_ms", "gamma_ms", "delta_ms", "input_tokens", "output_tokens", "max_batch")
-OPTIONAL = ("kappa_ms", "max_queue")
+OPTIONAL = (
+    "max_queue", "kappa_ms", "overhead_ms", "prefill_quadratic_ms", "lag_iterations", "cv2_input", "cv2_output",
+    "cv2_arrival", "token_budget", "kv_tokens", "max_blocking",
+)  # fmt: skip
 STEPS = 10
 COLUMNS = (
     "rate_per_s", "ttft_ms", "itl_ms", "wait_ms", "throughput_per_s", "running", "utilization", "blocking", "p_wait",
@@ -27,7 +32,8 @@ class EngineAnalysis:
     """An engine, its highest rate, and its figures at several rates."""
 
     engine: dict[str, float]
-    targets: dict[str, float | None]
+    law: str
+    targets: Targets
     sizing: Sizing
     analysis: Analysis
 
@@ -35,35 +41,39 @@ class EngineAnalysis:
     def sentence(self) -> str:
         """The highest rate in words."""
         promised = " and ".join(
-            f"{name} ≤ {value:g} ms"
-            for name, value in (("TTFT", self.targets["ttft_ms"]), ("ITL", self.targets["itl_ms"]))
-            if value is not None
+            f"{latency_name(latency, statistic)} ≤ {limit:g} ms"
+            for latency, statistic, limit in self.targets.limits_ms()
         )
         rate = float(self.sizing.max_rate_per_s)
         verdict = str(self.sizing.verdict)
         if verdict == "infeasible":
+            if not self.sizing.fits:
+                return "the KV cache does not hold one such request"
             best = self.sizing.analysis
             return f"no rate keeps {promised}: at best TTFT is {best.ttft_ms:.4g} ms and ITL {best.itl_ms:.4g} ms"
         if not np.isfinite(rate):
             return "any rate is served: such requests take no time"
-        full = "where the engine is nearly full" if self.targets["tps"] is None else "0.9 of what fills the engine"
+        full = f"where {self.engine.get('max_blocking', 0.01):g} of the requests are turned away"
+        if self.law == "inferno":
+            full = "where the engine is nearly full" if self.targets.tps is None else "0.9 of what fills the engine"
         limit = f"with {promised}" if verdict == "met" else full
         return f"highest rate: {rate:.6g} requests/s ({rate * 60:.6g} per minute), {limit}"
 
     def records(self) -> list[dict[str, float]]:
         """Return one record per rate."""
-        p95 = self.analysis.ttft_percentile(95)
-        return [
-            {**{name: float(getattr(self.analysis, name)[i]) for name in COLUMNS}, "ttft_p95_ms": float(p95[i])}
-            for i in range(p95.size)
-        ]
+        analysis = self.analysis
+        columns = {name: getattr(analysis, name) for name in COLUMNS}
+        columns |= {f"ttft_p{p}_ms": analysis.ttft_percentile(p) for p in (50, 95, 99)}
+        columns |= {f"itl_p{p}_ms": analysis.itl_percentile(p) for p in (95, 99)}
+        return [{name: float(values[i]) for name, values in columns.items()} for i in range(analysis.ttft_ms.size)]
 
     def document(self) -> dict[str, Any]:
         """Return the JSON document."""
         rate = float(self.sizing.max_rate_per_s)
         return {
+            "law": self.law,
             "engine": self.engine,
-            "targets": self.targets,
+            "targets": self.targets.model_dump(),
             "max_rate_per_s": rate if np.isfinite(rate) else None,
             "verdict": str(self.sizing.verdict),
             "rates": self.records(),
@@ -79,35 +89,38 @@ def analyze_engine(arguments: Namespace) -> EngineAnalysis:
         If figures are missing, or a name is not known.
     """
     engine: dict[str, float] = {}
-    targets: dict[str, float | None] = {"ttft_ms": None, "itl_ms": None, "tps": None}
+    targets, law = Targets(), Options().law
     if arguments.problem is not None:
-        from_problem, promised = _from_problem(arguments)
-        engine, targets = from_problem, {**targets, **promised}
+        engine, targets, law = _from_problem(arguments)
     elif arguments.server or arguments.accelerator:
         raise OptionError("--server and --accelerator name parts of a PROBLEM: give one")
+    law = arguments.law or law
     for name in (*ENGINE, *OPTIONAL):
         if getattr(arguments, name) is not None:
             engine[name] = getattr(arguments, name)
     missing = [f"--{name.replace('_', '-')}" for name in ENGINE if name not in engine]
     if missing:
         raise OptionError(f"missing: {', '.join(missing)} (or give a PROBLEM with --server and --accelerator)")
-    for name in ("ttft_ms", "itl_ms"):
-        if getattr(arguments, name) is not None:
-            targets[name] = getattr(arguments, name)
+    given = {name: getattr(arguments, name) for name in ("ttft_ms", "itl_ms") if getattr(arguments, name) is not None}
+    targets = targets.model_copy(update={name: dict(limits) for name, limits in given.items()})
+    limits: dict[str, dict[str, float]] = {"ttft_ms": {}, "itl_ms": {}}
+    for latency, statistic, limit in targets.limits_ms():
+        limits[latency][statistic] = limit
+    parameters = cast(EngineParameters, engine)
     try:
-        sizing = size(arguments.law, **engine, **{k: v for k, v in targets.items() if v is not None})
+        sizing = size(law, **parameters, ttft_ms=limits["ttft_ms"], itl_ms=limits["itl_ms"], tps=targets.tps)
         highest = float(sizing.max_rate_per_s)
         rates = arguments.rate_per_s
         if rates is None:
             top = highest if np.isfinite(highest) and highest > 0 else 1.0
             rates = top * np.arange(1, STEPS + 1) / STEPS
-        analysis = analyze(arguments.law, **engine, rate_per_s=np.asarray(rates, dtype=float))
+        analysis = analyze(law, **parameters, rate_per_s=np.asarray(rates, dtype=float))
     except ValueError as error:
         raise OptionError(str(error)) from None
-    return EngineAnalysis(engine, targets, sizing, analysis)
+    return EngineAnalysis(engine, law, targets, sizing, analysis)
 
 
-def _from_problem(arguments: Namespace) -> tuple[dict[str, float], dict[str, float | None]]:
+def _from_problem(arguments: Namespace) -> tuple[dict[str, float], Targets, Law]:
     problem = read_problem(arguments.problem)
     if not (arguments.server and arguments.accelerator):
         raise OptionError("with a PROBLEM, --server and --accelerator say which engine is meant")
@@ -120,21 +133,18 @@ def _from_problem(arguments: Namespace) -> tuple[dict[str, float], dict[str, flo
         there = ", ".join(sorted(profiles))
         raise OptionError(f"no profile of {server.model} on {arguments.accelerator}; there are some on {there}")
     profile = profiles[arguments.accelerator]
-    engine: dict[str, float] = {
-        name: getattr(profile, name) for name in ("alpha_ms", "beta_ms", "gamma_ms", "delta_ms", "kappa_ms")
-    }
-    engine["max_batch"] = profile.max_batch_size
-    if server.load is not None:
-        engine |= {"input_tokens": server.load.input_tokens, "output_tokens": server.load.output_tokens}
-        engine["max_batch"] = profile.largest_batch(server.load.output_tokens)
-    elif arguments.input_tokens is None or arguments.output_tokens is None:
+    if server.load is None and (arguments.input_tokens is None or arguments.output_tokens is None):
         raise OptionError(f"{server.name} has no load: give --input-tokens and --output-tokens")
-    if server.max_batch_size is not None:
-        engine["max_batch"] = server.max_batch_size
-    if server.max_queue_size is not None:
-        engine["max_queue"] = server.max_queue_size
-    promised = problem.targets_of(server)
-    return engine, {"ttft_ms": promised.ttft_ms, "itl_ms": promised.itl_ms, "tps": promised.tps}
+    fitting = profile.max_batch_size if server.load is None else profile.largest_batch(server.load.output_tokens)
+    given: dict[str, float | None] = {
+        **{name: getattr(profile, name) for name in OF_PROFILE},
+        **({name: getattr(server.load, name) for name in OF_LOAD} if server.load else {}),
+        "max_batch": server.max_batch_size or fitting,
+        "max_queue": server.max_queue_size,
+        "max_blocking": problem.options.max_blocking,
+    }
+    engine = {name: value for name, value in given.items() if value is not None}
+    return engine, problem.targets_of(server), problem.options.law
 
 
 def find_server(problem: Problem, name: str) -> int:

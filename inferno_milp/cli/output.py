@@ -144,3 +144,17 @@ def progress(*, quiet: bool) -> Iterator[Callable[[str], None]]:
     }
     with console.status("starting") as status:
         yield lambda stage: status.update(words.get(stage, stage))
+
+
+@contextmanager
+def counted_progress(words: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show on stderr how much is done of how much; only where it is a terminal."""
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bars:
+        bar = bars.add_task(words)
+        yield lambda done, total: bars.update(bar, completed=done, total=total)

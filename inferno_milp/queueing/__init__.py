@@ -4,9 +4,10 @@
 """
 
 from inferno_milp.queueing.analysis import DEFAULT_LAW, LAWS, Analysis, analyze
+from inferno_milp.queueing.continuous import largest_kv_batch
 from inferno_milp.queueing.parameters import EngineParameters
 from inferno_milp.queueing.sizing import Sizing, size
-from inferno_milp.queueing.targets import Target, read_percent
+from inferno_milp.queueing.targets import Target
 
 __all__ = [
     "DEFAULT_LAW",
@@ -16,6 +17,6 @@ __all__ = [
     "Sizing",
     "Target",
     "analyze",
-    "read_percent",
+    "largest_kv_batch",
     "size",
 ]

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import ndtr
 
 from inferno_milp.queueing.arrays import BoolArray, FloatArray, IntArray, Takes
@@ -500,8 +501,7 @@ def make_continuous_engines(parameters: dict[str, FloatArray]) -> ContinuousEngi
     decodes, cv2_input = outputs - 1, parameters["cv2_input"]
     kappa_ms, context = parameters["kappa_ms"], mean_context(parameters)
     kv_tokens = np.where(np.isnan(parameters["kv_tokens"]), np.inf, parameters["kv_tokens"])
-    held = np.maximum(np.floor(KV_HEADROOM * kv_tokens / context), 1.0)
-    max_batch = np.minimum(parameters["max_batch"], held)
+    max_batch = np.minimum(parameters["max_batch"], _held(kv_tokens, context))
     max_queue = parameters["max_queue"] + parameters["max_batch"] - max_batch
     prompts = inputs > 0
     most_decoding = np.where(prompts, decodes * budget / np.maximum(inputs + decodes, TINY), np.inf)
@@ -543,6 +543,20 @@ def make_continuous_engines(parameters: dict[str, FloatArray]) -> ContinuousEngi
         max_blocking=parameters["max_blocking"],
         fits=inputs + decodes <= kv_tokens,
     )
+
+
+def largest_kv_batch(
+    kv_tokens: npt.ArrayLike, *, input_tokens: npt.ArrayLike, output_tokens: npt.ArrayLike, cv2_output: npt.ArrayLike
+) -> FloatArray:
+    """Return the largest batch of mean requests that a KV cache holds, at least 1; infinity where it is NaN."""
+    given = np.asarray(kv_tokens, dtype=float)
+    arrays = {"input_tokens": input_tokens, "output_tokens": output_tokens, "cv2_output": cv2_output}
+    context = mean_context({name: np.asarray(value, dtype=float) for name, value in arrays.items()})
+    return _held(np.where(np.isnan(given), np.inf, given), context)
+
+
+def _held(kv_tokens: FloatArray, context: FloatArray) -> FloatArray:
+    return np.asarray(np.maximum(np.floor(KV_HEADROOM * kv_tokens / context), 1.0))
 
 
 def _mean_chunks(tokens: FloatArray, cv2: FloatArray, room: FloatArray) -> FloatArray:

@@ -110,7 +110,7 @@ def _size_block(
         """Logarithm of what is used of whichever limit is nearest to being passed: below 0 where all are kept."""
         some = engines.take(index)
         solution = some.solve(rate, with_empty=False)
-        used = [target.used(solution, index + offset) for target in targets]
+        used = [np.zeros(index.size), *(target.used(solution, index + offset) for target in targets)]
         if (some.max_blocking < 1).any():
             used.append(np.where(some.max_blocking < 1, solution.blocking / some.max_blocking, 0.0))
         value = np.log(np.maximum(np.maximum.reduce(used), FLOOR))

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from inferno_milp.percentiles import read_percent
 from inferno_milp.queueing.arrays import FloatArray, IntArray
 from inferno_milp.queueing.law import Solution
 from inferno_milp.queueing.parameters import Layout, Number
 
 Target = Number | Mapping[str, Number] | None
 """A number (the mean), or numbers by `mean`, `p50` … `p99.9`, ms; None, NaN or infinity is no target."""
-
-LEAST_PERCENT, GREATEST_PERCENT = 50.0, 99.9
-
-
-def read_percent(name: str) -> float | None:
-    """Return the percentage of a percentile's name, 95 for `p95`; None for what is none from p50 to p99.9."""
-    match = re.fullmatch(r"p(\d\d(\.\d{1,3})?)", name)
-    percent = float(match[1]) if match else 0.0
-    return percent if LEAST_PERCENT <= percent <= GREATEST_PERCENT else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ def _defined(section: str, part: Any) -> Iterator[str]:
 
 
 def _fault(model: type[BaseModel], data: Any, detail: ErrorDetails) -> Fault:
-    path = tuple(part for part in detail["loc"] if part != "[key]")
+    path = tuple(part for part in detail["loc"] if part != "[key]" and not str(part).startswith("~"))
     problem, remedy = _words(detail)
     if detail["type"] == "extra_forbidden":
         remedy = nearest(str(path[-1]), _fields_at(model, path[:-1]))

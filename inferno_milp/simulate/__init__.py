@@ -1,1 +1,23 @@
-"""Simulation."""
+"""Iteration-level simulation of inference engines: the check of the queueing analysis, which it never imports.
+
+`run` takes one engine over given requests, `simulate_plan` all replicas of a plan.
+"""
+
+from inferno_milp.simulate.engine import Engine, Trace, gap_percentile, run
+from inferno_milp.simulate.fleet import AllocationSimulation, Comparison, PlanSimulation, simulate_plan
+from inferno_milp.simulate.statistics import Estimate
+from inferno_milp.simulate.workload import draw_arrivals, draw_lengths
+
+__all__ = [
+    "AllocationSimulation",
+    "Comparison",
+    "Engine",
+    "Estimate",
+    "PlanSimulation",
+    "Trace",
+    "draw_arrivals",
+    "draw_lengths",
+    "gap_percentile",
+    "run",
+    "simulate_plan",
+]

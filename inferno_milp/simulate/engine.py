@@ -24,6 +24,8 @@ QUEUE_PER_BATCH = 10
 """Queue limit by default, as a multiple of the max batch size."""
 TOKEN_BUDGET = 8192
 """Tokens of an iteration, by default."""
+LEAST_GAP_MS, GAP_STEP, GAP_BINS = 1e-3, 0.01, 2400
+"""Times between tokens are counted in bins that are 1 % wide, from a microsecond to seven hours."""
 UNLIMITED = 2**62
 """More KV-cache tokens than there are."""
 
@@ -86,6 +88,8 @@ class Trace:
     end_to_end_ms : time from arrival to last token; NaN where turned away.
     output_tokens : tokens asked for.
     preemptions : how often it lost its place and its KV cache.
+    gaps : times between tokens, counted from `measured_from_ms` on, in bins (see `gap_percentile`); those of whole
+        leaps are counted as their mean, and preempted sequences' as if they had gone on.
     running_ms : sum over all iterations of duration times sequences in the batch (one figure).
     duration_ms : when the last iteration ended (one figure).
     """
@@ -95,6 +99,7 @@ class Trace:
     end_to_end_ms: FloatArray
     output_tokens: IntArray
     preemptions: IntArray
+    gaps: FloatArray
     running_ms: float
     duration_ms: float
 
@@ -116,6 +121,7 @@ def run(
     input_tokens: npt.ArrayLike,
     output_tokens: npt.ArrayLike,
     *,
+    measured_from_ms: float = 0.0,
     compiled: bool | None = None,
 ) -> Trace:
     """Run an engine over given requests, until the last one has its last token.
@@ -124,6 +130,7 @@ def run(
     ----------
     arrival_ms : times of arrival in rising order, ms; shape (requests,).
     input_tokens, output_tokens : tokens of each request; whole, inputs ≥ 0, outputs ≥ 1; shape (requests,).
+    measured_from_ms : when counting times between tokens begins.
     compiled : whether to run compiled by numba; None is if numba is installed.
 
     Raises
@@ -164,14 +171,26 @@ def run(
         int(engine.max_batch + (QUEUE_PER_BATCH * engine.max_batch if engine.max_queue is None else engine.max_queue)),
         int(engine.token_budget),
         int(UNLIMITED if engine.kv_tokens is None else engine.kv_tokens),
+        float(measured_from_ms),
     )
+    gaps = np.zeros(GAP_BINS)
     if kernel is not None:
-        running_ms, duration_ms = kernel(*parameters, arrivals, inputs, outputs, first, last, preemptions)
+        running_ms, duration_ms = kernel(*parameters, arrivals, inputs, outputs, first, last, preemptions, gaps)
     else:
-        lists = first.tolist(), last.tolist(), preemptions.tolist()
+        lists = first.tolist(), last.tolist(), preemptions.tolist(), gaps.tolist()
         running_ms, duration_ms = _run(*parameters, arrivals.tolist(), inputs.tolist(), outputs.tolist(), *lists)
-        first, last, preemptions = np.array(lists[0]), np.array(lists[1]), np.array(lists[2], dtype=np.int64)
-    return Trace(arrivals, first - arrivals, last - arrivals, outputs, preemptions, running_ms, duration_ms)
+        first, last, gaps = np.array(lists[0]), np.array(lists[1]), np.array(lists[3])
+        preemptions = np.array(lists[2], dtype=np.int64)
+    return Trace(arrivals, first - arrivals, last - arrivals, outputs, preemptions, gaps, running_ms, duration_ms)
+
+
+def gap_percentile(gaps: FloatArray, percent: float) -> float:
+    """Percentile of the times between tokens that were counted, ms, to 1 %; NaN if there are none."""
+    total = np.cumsum(gaps)
+    if total[-1] == 0:
+        return math.nan
+    position = int(np.searchsorted(total, percent / 100 * total[-1]))
+    return LEAST_GAP_MS * math.exp((position + 0.5) * GAP_STEP)
 
 
 @cache
@@ -197,12 +216,14 @@ def _run(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
     max_system: int,
     budget: int,
     kv_tokens: int,
+    measured_from: float,
     arrivals: Any,
     inputs: Any,
     outputs: Any,
     first: Any,
     last: Any,
     preemptions: Any,
+    gaps: Any,
 ) -> tuple[float, float]:
     """Write the times of first and last tokens (NaN: turned away) and the preemptions; return running·ms and the end.
 
@@ -362,6 +383,9 @@ def _run(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
                     while steps * (duration + growth * (steps - 1) / 2) < wait:
                         steps += 1
             duration = steps * (duration + growth * (steps - 1) / 2)
+        if decoding > 0 and now >= measured_from:
+            place = int(math.log(max(duration / steps, LEAST_GAP_MS) / LEAST_GAP_MS) / GAP_STEP)
+            gaps[min(place, GAP_BINS - 1)] += steps * decoding
         running_ms += joined * duration
         now += duration
         iteration += steps

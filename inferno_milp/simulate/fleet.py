@@ -1,0 +1,343 @@
+"""Simulate a plan: every allocation's replicas at the rate that the plan gives them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from inferno_milp.errors import Fault, InputError
+from inferno_milp.percentiles import read_percent
+from inferno_milp.plan import Allocation, Plan, ServerPlan
+from inferno_milp.problem import Problem, Profile, Server, Targets
+from inferno_milp.simulate.engine import Engine, Trace, gap_percentile, run
+from inferno_milp.simulate.statistics import Estimate, estimate_mean, estimate_of_runs, estimate_percentile
+from inferno_milp.simulate.workload import draw_arrivals, draw_lengths
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+REQUESTS = 20_000
+"""Requests per allocation, by default."""
+LEAST_REQUESTS_PER_RUN = 2_000
+"""A replica is run for no fewer requests than this; where there are many replicas, only some of them are run."""
+WARM_UP = 0.1
+"""Share of each run's requests that is left out, since the engine starts empty."""
+OFF = 0.15
+"""A prediction is told as off if it is further than this, relatively, from the simulation's confidence interval."""
+
+Verdict = Literal["met", "near", "missed"]
+"""`near`: the target lies within the confidence interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A figure as the plan predicts it, and as the simulation finds it.
+
+    Attributes
+    ----------
+    figure : `ttft_ms`, `ttft_p95_ms`, …
+    predicted : what the plan says; None where it says nothing.
+    simulated : what the simulation finds.
+    limit_ms : the target, if it is promised.
+    """
+
+    figure: str
+    predicted: float | None
+    simulated: Estimate
+    limit_ms: float | None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Whether the target is kept; None if there is none, or nothing to judge it by."""
+        if self.limit_ms is None or math.isnan(self.simulated.value):
+            return None
+        margin = 0.0 if math.isnan(self.simulated.half_width) else self.simulated.half_width
+        if self.simulated.value + margin <= self.limit_ms:
+            return "met"
+        return "missed" if self.simulated.value - margin > self.limit_ms else "near"
+
+    @property
+    def is_off(self) -> bool:
+        """Whether the prediction is further from the simulation than its uncertainty and `OFF` allow."""
+        if self.predicted is None or not math.isfinite(self.simulated.value):
+            return False
+        margin = 0.0 if math.isnan(self.simulated.half_width) else self.simulated.half_width
+        return abs(self.predicted - self.simulated.value) > margin + OFF * self.simulated.value
+
+
+@dataclass(frozen=True, slots=True)
+class AllocationSimulation:
+    """One allocation, simulated.
+
+    Attributes
+    ----------
+    replicas, runs : replicas of the allocation, and how many of them were run: they are alike.
+    requests : simulated, without those left out at the start of each run.
+    rate_per_s : arrival rate at each replica.
+    comparisons : latencies, and utilization.
+    throughput_per_s : of all replicas.
+    blocking : share of requests turned away.
+    preemptions_per_request : how often a request lost its KV cache, on average.
+    """
+
+    server: str
+    accelerator: str
+    batch_size: int
+    replicas: int
+    runs: int
+    requests: int
+    rate_per_s: float
+    comparisons: tuple[Comparison, ...]
+    throughput_per_s: float
+    blocking: float
+    preemptions_per_request: float
+
+    def figure(self, name: str) -> Comparison:
+        """Return the comparison of a figure, by its name."""
+        return next(c for c in self.comparisons if c.figure == name)
+
+    @property
+    def missed(self) -> tuple[Comparison, ...]:
+        """Targets that the simulation misses."""
+        return tuple(c for c in self.comparisons if c.verdict == "missed")
+
+    @property
+    def off(self) -> tuple[Comparison, ...]:
+        """Predictions that the simulation does not bear out."""
+        return tuple(c for c in self.comparisons if c.is_off)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSimulation:
+    """A plan, simulated.
+
+    Attributes
+    ----------
+    allocations : those of servers with a load, in the plan's order.
+    requests : simulated in all.
+    """
+
+    allocations: tuple[AllocationSimulation, ...]
+    requests: int
+
+    @property
+    def meets_targets(self) -> bool:
+        """Whether no target is missed for certain."""
+        return not any(allocation.missed for allocation in self.allocations)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the simulation as the JSON document of docs/simulation.md."""
+        return {
+            "requests": self.requests,
+            "meets_targets": self.meets_targets,
+            "allocations": [_document(allocation) for allocation in self.allocations],
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per allocation and figure."""
+        import pandas as pd
+
+        rows = [
+            {
+                "server": a.server,
+                "accelerator": a.accelerator,
+                "replicas": a.replicas,
+                "figure": c.figure,
+                "predicted": c.predicted,
+                "simulated": c.simulated.value,
+                "half_width": c.simulated.half_width,
+                "limit_ms": c.limit_ms,
+                "verdict": c.verdict,
+                "is_off": c.is_off,
+            }
+            for a in self.allocations
+            for c in a.comparisons
+        ]
+        return pd.DataFrame(rows)
+
+
+def _document(allocation: AllocationSimulation) -> dict[str, Any]:
+    result = asdict(allocation)
+    result["comparisons"] = [
+        {
+            "figure": c.figure,
+            "predicted": c.predicted,
+            "simulated": _number(c.simulated.value),
+            "half_width": _number(c.simulated.half_width),
+            "limit_ms": c.limit_ms,
+            "verdict": c.verdict,
+            "is_off": c.is_off,
+        }
+        for c in allocation.comparisons
+    ]
+    return result
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def simulate_plan(
+    problem: Problem,
+    plan: Plan,
+    *,
+    requests: int = REQUESTS,
+    burstiness: float | None = None,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> PlanSimulation:
+    """Simulate a plan, replica by replica, with none of the formulas that made it.
+
+    Parameters
+    ----------
+    requests : requests for each allocation, ≥ 1000: shared among its replicas, which are alike, and of which no more
+        are run than get 2000 each.
+    burstiness : c²_a, squared coefficient of variation of the times between arrivals at every replica; None is
+        what each load says.
+    seed : of the random numbers.
+    on_progress : called with the number of allocations done, and of all.
+
+    Returns
+    -------
+    PlanSimulation
+
+    Raises
+    ------
+    InputError
+        If the plan is not for this problem.
+    ValueError
+        For too few requests, or a burstiness below 0.
+    """
+    if requests < 1000:
+        raise ValueError(f"requests must be at least 1000, not {requests}")
+    if burstiness is not None and not (math.isfinite(burstiness) and burstiness >= 0):
+        raise ValueError(f"burstiness must be at least 0, not {burstiness}")
+    work = list(_allocations(problem, plan))
+    found = []
+    for done, (server, planned, allocation, profile) in enumerate(work):
+        if on_progress:
+            on_progress(done, len(work))
+        rng = np.random.default_rng([seed, done])
+        found.append(_simulate(problem, server, planned, allocation, profile, rng, requests, burstiness))
+    if on_progress:
+        on_progress(len(work), len(work))
+    return PlanSimulation(tuple(found), sum(a.requests for a in found))
+
+
+def _allocations(problem: Problem, plan: Plan) -> Iterator[tuple[Server, ServerPlan, Allocation, Profile]]:
+    """Go through the allocations of servers with a load and a rate."""
+    servers = {server.name: server for server in problem.servers}
+    profiles = {(p.model, p.accelerator): p for p in problem.profiles}
+    faults = []
+    for planned in plan.servers:
+        server = servers.get(planned.name)
+        if server is None:
+            faults.append(Fault(f"the plan has a server {planned.name!r}, the problem none", "", ("servers",)))
+            continue
+        for allocation in planned.allocations:
+            profile = profiles.get((server.model, allocation.accelerator))
+            if profile is None:
+                what = (
+                    f"the plan runs {server.model!r} on {allocation.accelerator!r}, and the problem has no such profile"
+                )
+                faults.append(Fault(what, "", ("servers", planned.name)))
+            elif server.load is not None and _rate_per_s(problem, server, allocation) > 0:
+                yield server, planned, allocation, profile
+    if faults:
+        raise InputError(tuple(faults))
+
+
+def _rate_per_s(problem: Problem, server: Server, allocation: Allocation) -> float:
+    """Rate at each replica: its share of what is offered, or of what was promised in tokens per second."""
+    assert server.load is not None
+    promised = (problem.targets_of(server).tps or 0.0) / server.load.output_tokens
+    return max(server.load.arrival_rate_per_s, promised) * allocation.share / allocation.replicas
+
+
+def _simulate(
+    problem: Problem,
+    server: Server,
+    planned: ServerPlan,
+    allocation: Allocation,
+    profile: Profile,
+    rng: np.random.Generator,
+    requests: int,
+    burstiness: float | None,
+) -> AllocationSimulation:
+    load = server.load
+    assert load is not None
+    rate = _rate_per_s(problem, server, allocation)
+    engine = _engine(server, allocation, profile)
+    runs = max(min(allocation.replicas, requests // LEAST_REQUESTS_PER_RUN), 1)
+    count = math.ceil(requests / runs)
+    traces, kept = [], slice(int(WARM_UP * count), None)
+    for stream in rng.spawn(runs):
+        arrivals = draw_arrivals(stream, rate, count, cv2=load.cv2_arrival if burstiness is None else burstiness)
+        inputs = draw_lengths(stream, load.input_tokens, count, cv2=load.cv2_input, least=int(load.input_tokens >= 1))
+        outputs = draw_lengths(stream, load.output_tokens, count, cv2=load.cv2_output, least=1)
+        traces.append(run(engine, arrivals, inputs, outputs, measured_from_ms=float(arrivals[kept.start])))
+    offered = np.concatenate([trace.ttft_ms[kept] for trace in traces])
+    blocking = float(np.isnan(offered).mean())
+    return AllocationSimulation(
+        server=planned.name,
+        accelerator=allocation.accelerator,
+        batch_size=allocation.batch_size,
+        replicas=allocation.replicas,
+        runs=runs,
+        requests=offered.size,
+        rate_per_s=rate,
+        comparisons=tuple(_comparisons(traces, kept, allocation, problem.targets_of(server), engine)),
+        throughput_per_s=allocation.replicas * rate * (1 - blocking),
+        blocking=blocking,
+        preemptions_per_request=float(np.mean([trace.preemptions[kept].mean() for trace in traces])),
+    )
+
+
+def _engine(server: Server, allocation: Allocation, profile: Profile) -> Engine:
+    return Engine(
+        alpha_ms=profile.alpha_ms,
+        beta_ms=profile.beta_ms,
+        gamma_ms=profile.gamma_ms,
+        delta_ms=profile.delta_ms,
+        kappa_ms=profile.kappa_ms,
+        prefill_quadratic_ms=profile.prefill_quadratic_ms,
+        overhead_ms=profile.overhead_ms,
+        lag_iterations=profile.lag_iterations,
+        max_batch=allocation.batch_size,
+        max_queue=server.max_queue_size,
+        token_budget=profile.token_budget,
+        kv_tokens=profile.kv_tokens,
+    )
+
+
+def _comparisons(
+    traces: list[Trace], kept: slice, allocation: Allocation, targets: Targets, engine: Engine
+) -> Iterator[Comparison]:
+    limits = {_figure(latency, statistic): limit for latency, statistic, limit in targets.limits_ms()}
+    predicted = {_figure(use.latency, use.statistic): use.value_ms for use in allocation.targets}
+    names = ("ttft_ms", "ttft_p95_ms", "ttft_p99_ms", "itl_ms", "itl_p95_ms")
+    predicted |= {name: value for name in names if (value := getattr(allocation, name)) is not None}
+    ttft = [trace.ttft_ms[kept] for trace in traces]
+    gaps = sum((trace.gaps for trace in traces), np.zeros_like(traces[0].gaps))
+    for name in sorted({*names, *limits}, key=lambda name: (not name.startswith("ttft"), len(name), name)):
+        latency, _, rest = name.removesuffix("_ms").partition("_")
+        percent = read_percent(rest)
+        if latency == "ttft":
+            found = estimate_mean(ttft) if percent is None else estimate_percentile(ttft, percent)
+        elif percent is None:
+            tokens = [(trace.output_tokens[kept] - 1).astype(float) for trace in traces]
+            found = estimate_mean([trace.itl_ms[kept] for trace in traces], tokens)
+        else:
+            of_runs = [gap_percentile(trace.gaps, percent) for trace in traces]
+            found = estimate_of_runs(of_runs, gap_percentile(gaps, percent))
+        yield Comparison(name, predicted.get(name), found, limits.get(name))
+    shares = [trace.running_ms / trace.duration_ms / engine.max_batch for trace in traces]
+    yield Comparison("utilization", allocation.utilization, estimate_of_runs(shares, float(np.mean(shares))), None)
+
+
+def _figure(latency: str, statistic: str) -> str:
+    return latency if statistic == "mean" else f"{latency.removesuffix('_ms')}_{statistic}_ms"
