@@ -221,11 +221,8 @@ class Plan:
         try:
             return TypeAdapter(cls).validate_python(fields)
         except ValidationError as error:
-            faults = [
-                Fault(f"{detail['msg']}, in a plan", "", tuple(detail["loc"]))
-                for detail in error.errors(include_url=False)
-            ]
-            raise InputError(tuple(faults)) from None
+            details = error.errors(include_url=False)
+            raise InputError([Fault(f"{d['msg']}, in a plan", "", tuple(d["loc"])) for d in details]) from None
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per allocation (and one for each server without any), with units in the columns' names."""

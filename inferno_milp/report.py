@@ -321,9 +321,8 @@ def verification(simulation: PlanSimulation) -> Iterator[RenderableType]:
     yield Text(f"simulated {simulation.requests:,} requests for {count} allocations: {kept}")
     for a in missed:
         for c in a.missed:
-            yield Text(
-                f"missed: {a.server} on {a.accelerator}: {_words(c.figure)} {_interval(c)}, target {c.limit_ms:g} ms"
-            )
+            found = f"{_words(c.figure)} {_interval(c)}, target {c.limit_ms:g} ms"
+            yield Text(f"missed: {a.server} on {a.accelerator}: {found}")
     for a in simulation.allocations:
         for c in a.off:
             assert c.predicted is not None

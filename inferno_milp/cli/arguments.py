@@ -121,14 +121,9 @@ def _add_simulate(subparsers: Subparsers) -> None:
     )
     _add_problem(parser)
     parser.add_argument("--plan", type=Path, metavar="FILE", help="a plan written by --json (default: plan first)")
+    parser.add_argument("--requests", type=_requests, metavar="N", help="per allocation (default: 20000)")
     parser.add_argument(
-        "--requests", type=_requests, default=REQUESTS, metavar="N", help="per allocation (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--burstiness",
-        type=_number,
-        metavar="C",
-        help="c² of the times between arrivals (default: what each load says)",
+        "--burstiness", type=_number, metavar="C", help="c² of the times between arrivals (default: each load's own)"
     )
     parser.add_argument("--seed", type=_queue, default=0, metavar="S", help="of the random numbers (default: 0)")
     _add_solving(parser)
