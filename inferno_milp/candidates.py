@@ -295,9 +295,11 @@ def _with_batch_sizes(
     largest = np.where(np.isnan(fixed), largest, fixed).astype(np.int64)
     if not problem.options.every_batch_size:
         return server, profile, largest
-    total = int(largest.sum())
-    starts = np.repeat(np.cumsum(largest) - largest, largest)
-    return np.repeat(server, largest), np.repeat(profile, largest), np.arange(total) - starts + 1
+    # All from 1 on; where there is no load, and nothing to choose by, the largest alone.
+    counts = np.where(np.isnan(servers.output_tokens[server]), 1, largest)
+    rank = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+    sizes = np.repeat(largest - counts, counts) + rank + 1
+    return np.repeat(server, counts), np.repeat(profile, counts), sizes
 
 
 def _analyse(

@@ -128,22 +128,23 @@ class ContinuousEngines(Takes):
         return np.asarray(fastest * (1 + 1e-9) / (1 - self.max_blocking))
 
     def _chain(self, rate: FloatArray) -> Chain:
-        base, slope = rate * self._base_ms, rate * self._slope_ms
-        stalls, budget = rate * self.stall_ms * self.decodes, rate * self.budget_interval_ms
-        kept = np.exp(-1 / self.stay)
-        none = stalls.copy()  # times e^{−(n−1)/(K−1+c)}, the probability of no prompt of the other n − 1
-        stalling, buffer = np.zeros(rate.size), np.empty(rate.size)
+        slope, budget = rate * self._slope_ms, rate * self.budget_interval_ms
+        stalls = rate * self.stall_ms * self.decodes
+        most = rate * self._base_ms + stalls
+        # Times e^{−(n−1)/(K−1+c)}, the probability that an iteration holds no prompt of the other n − 1.
+        spared, kept = stalls, np.exp(-1 / self.stay)
         has_stalls, has_budget = bool(stalls.any()), bool(budget.any())
 
         def fill_load(n: int, out: FloatArray) -> None:
             """Write ρ_n = λ·max(S(n)/n, time between departures when the token budget is used up)."""
             active = out.size
-            np.multiply(base[:active], 1 / n, out=out)
-            out += slope[:active]
             if has_stalls:
-                out += np.multiply(stalling[:active], 1 / n, out=buffer[:active])
-                np.multiply(none[:active], kept[:active], out=none[:active])
-                np.subtract(stalls[:active], none[:active], out=stalling[:active])
+                np.subtract(most[:active], spared[:active], out=out)
+                out *= 1 / n
+                spared[:active] *= kept[:active]
+            else:
+                np.multiply(most[:active], 1 / n, out=out)
+            out += slope[:active]
             if has_budget:
                 np.maximum(out, budget[:active], out=out)
 

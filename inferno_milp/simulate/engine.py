@@ -62,6 +62,12 @@ class Engine:
     token_budget: int = TOKEN_BUDGET
     kv_tokens: int | None = None
 
+    @property
+    def places(self) -> int:
+        """Requests that the engine and its queue hold, N + Q."""
+        queue = QUEUE_PER_BATCH * self.max_batch if self.max_queue is None else self.max_queue
+        return int(self.max_batch + queue)
+
     def __post_init__(self) -> None:
         times = ("alpha_ms", "beta_ms", "gamma_ms", "delta_ms", "kappa_ms", "prefill_quadratic_ms", "overhead_ms")
         faults = [
@@ -168,16 +174,18 @@ def run(
         float(engine.overhead_ms),
         float(engine.lag_iterations),
         int(engine.max_batch),
-        int(engine.max_batch + (QUEUE_PER_BATCH * engine.max_batch if engine.max_queue is None else engine.max_queue)),
+        engine.places,
         int(engine.token_budget),
         int(UNLIMITED if engine.kv_tokens is None else engine.kv_tokens),
         float(measured_from_ms),
     )
     gaps = np.zeros(GAP_BINS)
     if kernel is not None:
-        running_ms, duration_ms = kernel(*parameters, arrivals, inputs, outputs, first, last, preemptions, gaps)
+        running_ms, duration_ms = kernel(
+            *parameters, arrivals, inputs, outputs, first, last, preemptions, gaps, np.zeros_like(outputs)
+        )
     else:
-        lists = first.tolist(), last.tolist(), preemptions.tolist(), gaps.tolist()
+        lists = first.tolist(), last.tolist(), preemptions.tolist(), gaps.tolist(), [0] * arrivals.size
         running_ms, duration_ms = _run(*parameters, arrivals.tolist(), inputs.tolist(), outputs.tolist(), *lists)
         first, last, gaps = np.array(lists[0]), np.array(lists[1]), np.array(lists[3])
         preemptions = np.array(lists[2], dtype=np.int64)
@@ -224,6 +232,7 @@ def _run(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
     last: Any,
     preemptions: Any,
     gaps: Any,
+    queue: Any,
 ) -> tuple[float, float]:
     """Write the times of first and last tokens (NaN: turned away) and the preemptions; return running·ms and the end.
 
@@ -234,17 +243,18 @@ def _run(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
     limited = kv_tokens < UNLIMITED
     lags = [0.0] * requests if lag > 0 else [0.0]
     heap = [0] * 0
-    queue, head = [0] * 0, 0  # in order of arrival, from `head` on
+    head, tail = 0, 0  # of the queue, in the order of arrival
     returned = [0] * 0  # preempted, the front of the queue last
     admitted = [0] * 0  # in the order of admission, kept where the KV cache is limited; may hold some that left
     ends = [-1] * requests if limited else [-1]  # iteration of the last token of decoding requests
     begins = [0] * requests if limited else [0]  # iteration after which it began to decode
     made = [0] * requests if limited else [0]  # tokens made before that
     now, iteration, running_ms = 0.0, 0, 0.0
+    last_gap, place = -1.0, 0
     coming, in_system, decoding = 0, 0, 0
     context = 0  # tokens in the KV cache of the decoding sequences
     partial, partial_left, partial_done = -1, 0, 0  # the request whose prompt is cut, tokens left and done
-    chunks_of, chunk_ends = [0] * 0, [0] * 0
+    through, through_tokens, count = [0] * max_batch, [0] * max_batch, 0  # prompts that end in this iteration
     while True:
         # Who came meanwhile waits, or is turned away.
         while coming < requests and arrivals[coming] <= now:
@@ -253,15 +263,13 @@ def _run(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
                 if lag > 0 and in_system > 0:
                     lags[coming] = lag
                 in_system += 1
-                queue.append(coming)
+                queue[tail] = coming
+                tail += 1
             coming += 1
         if in_system == 0:
             if coming == requests:
                 return running_ms, now
             now = max(now, arrivals[coming])
-            if head > 0:
-                queue.clear()
-                head = 0
             continue
         # Decoding sequences first; where the cache cannot take a token of each, the last admitted leaves.
         preempted = False
@@ -300,16 +308,15 @@ def _run(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
                 partial_left -= chunk
                 prompt_context += partial_done
                 if partial_left == 0:
-                    chunks_of.append(partial)
-                    chunk_ends.append(partial_done)
+                    through[0], through_tokens[0], count = partial, partial_done, 1
                     partial, partial_done = -1, 0
         # … and then those that wait.
-        joined = decoding + len(chunks_of) + (1 if partial >= 0 else 0)
+        joined = decoding + count + (1 if partial >= 0 else 0)
         while not preempted and left > 0 and joined < max_batch:
             if returned:
                 request = returned[-1]
                 tokens = inputs[request] + made[request]
-            elif head < len(queue):
+            elif head < tail:
                 request = queue[head]
                 tokens = inputs[request]
             else:
@@ -352,8 +359,8 @@ def _run(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
             if chunk < tokens:
                 partial, partial_left, partial_done = request, tokens - chunk, chunk
             else:
-                chunks_of.append(request)
-                chunk_ends.append(tokens)
+                through[count], through_tokens[count] = request, tokens
+                count += 1
         if joined == 0:
             continue  # all were preempted, or gone at once
         # The iteration, or all iterations up to the next that differs.
@@ -368,7 +375,7 @@ def _run(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
                     heappop(heap)
                 steps = min(heap[0] // requests - iteration, (kv_tokens - context) // decoding)
             growth = kappa * decoding
-            if coming < requests and joined < max_batch and head == len(queue) and not returned:
+            if coming < requests and joined < max_batch and head == tail and not returned:
                 # Who comes next may join: the first iteration boundary that is not before the arrival.
                 wait = arrivals[coming] - now
                 if steps * (duration + growth * (steps - 1) / 2) >= wait:
@@ -384,8 +391,11 @@ def _run(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
                         steps += 1
             duration = steps * (duration + growth * (steps - 1) / 2)
         if decoding > 0 and now >= measured_from:
-            place = int(math.log(max(duration / steps, LEAST_GAP_MS) / LEAST_GAP_MS) / GAP_STEP)
-            gaps[min(place, GAP_BINS - 1)] += steps * decoding
+            gap = duration / steps
+            if gap != last_gap:
+                place = int(math.log(max(gap, LEAST_GAP_MS) / LEAST_GAP_MS) / GAP_STEP)
+                last_gap, place = gap, min(place, GAP_BINS - 1)
+            gaps[place] += steps * decoding
         running_ms += joined * duration
         now += duration
         iteration += steps
@@ -396,12 +406,13 @@ def _run(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
                 if lag > 0:
                     lags[coming] = lag
                 in_system += 1
-                queue.append(coming)
+                queue[tail] = coming
+                tail += 1
             coming += 1
         # Prompts that are through have made a token.
         decoding_now, context_now = decoding, context
-        for k in range(len(chunks_of)):
-            request, tokens = chunks_of[k], chunk_ends[k]
+        for k in range(count):
+            request, tokens = through[k], through_tokens[k]
             done = (made[request] if limited else 0) + 1
             if done == 1:
                 late = overhead
@@ -421,8 +432,7 @@ def _run(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
             heappush(heap, end * requests + request)
             decoding += 1
             context += tokens
-        chunks_of.clear()
-        chunk_ends.clear()
+        count = 0
         # Who has made the last token leaves.
         limit = (iteration + 1) * requests
         while len(heap) > 0 and heap[0] < limit:

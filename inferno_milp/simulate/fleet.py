@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
 REQUESTS = 20_000
 """Requests per allocation, by default."""
-LEAST_REQUESTS_PER_RUN = 2_000
-"""A replica is run for no fewer requests than this; where there are many replicas, only some of them are run."""
-WARM_UP = 0.1
+RUNS = 4
+"""Independent runs per allocation, of replicas that are all alike."""
+FULL, PLACES = 0.95, 50
+"""An engine predicted to be this full is run for at least this many requests per place (N + Q): it fills slowly."""
+WARM_UP = 0.2
 """Share of each run's requests that is left out, since the engine starts empty."""
 OFF = 0.15
 """A prediction is told as off if it is further than this, relatively, from the simulation's confidence interval."""
@@ -75,8 +77,8 @@ class AllocationSimulation:
 
     Attributes
     ----------
-    replicas, runs : replicas of the allocation, and how many of them were run: they are alike.
-    requests : simulated, without those left out at the start of each run.
+    replicas : replicas of the allocation; they are alike, so the runs stand for all of them.
+    requests : simulated in all runs, without those left out at the start of each.
     rate_per_s : arrival rate at each replica.
     comparisons : latencies, and utilization.
     throughput_per_s : of all replicas.
@@ -88,7 +90,6 @@ class AllocationSimulation:
     accelerator: str
     batch_size: int
     replicas: int
-    runs: int
     requests: int
     rate_per_s: float
     comparisons: tuple[Comparison, ...]
@@ -190,12 +191,12 @@ def simulate_plan(
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> PlanSimulation:
-    """Simulate a plan, replica by replica, with none of the formulas that made it.
+    """Simulate a plan, iteration by iteration, with none of the formulas that made it.
 
     Parameters
     ----------
-    requests : requests for each allocation, ≥ 1000: shared among its replicas, which are alike, and of which no more
-        are run than get 2000 each.
+    requests : requests for each allocation, ≥ 1000, in four independent runs of one of its replicas, which are alike;
+        more where the engine is predicted to be nearly full.
     burstiness : c²_a, squared coefficient of variation of the times between arrivals at every replica; None is
         what each load says.
     seed : of the random numbers.
@@ -272,10 +273,11 @@ def _simulate(
     assert load is not None
     rate = _rate_per_s(problem, server, allocation)
     engine = _engine(server, allocation, profile)
-    runs = max(min(allocation.replicas, requests // LEAST_REQUESTS_PER_RUN), 1)
-    count = math.ceil(requests / runs)
+    count = math.ceil(requests / RUNS)
+    if allocation.utilization is None or allocation.utilization > FULL:
+        count = max(count, PLACES * engine.places)
     traces, kept = [], slice(int(WARM_UP * count), None)
-    for stream in rng.spawn(runs):
+    for stream in rng.spawn(RUNS):
         arrivals = draw_arrivals(stream, rate, count, cv2=load.cv2_arrival if burstiness is None else burstiness)
         inputs = draw_lengths(stream, load.input_tokens, count, cv2=load.cv2_input, least=int(load.input_tokens >= 1))
         outputs = draw_lengths(stream, load.output_tokens, count, cv2=load.cv2_output, least=1)
@@ -287,7 +289,6 @@ def _simulate(
         accelerator=allocation.accelerator,
         batch_size=allocation.batch_size,
         replicas=allocation.replicas,
-        runs=runs,
         requests=offered.size,
         rate_per_s=rate,
         comparisons=tuple(_comparisons(traces, kept, allocation, problem.targets_of(server), engine)),
