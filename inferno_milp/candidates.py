@@ -68,6 +68,7 @@ class Rejected:
         can be; NaN where nothing is promised.
     timeless : whether requests would take no time, so that the rate would be unbounded.
     fits : whether the KV cache holds a request at all.
+    blocking : share of requests turned away at the lowest admissible rate.
     """
 
     server: IntArray
@@ -77,6 +78,7 @@ class Rejected:
     latencies_ms: dict[tuple[str, str], FloatArray]
     timeless: BoolArray
     fits: BoolArray
+    blocking: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +351,7 @@ def _analyse(
         latencies_ms=_least_latencies(problem, servers, server[out], profile[out], batch_size[out], sizing, out),
         timeless=timeless[out],
         fits=sizing.fits[out],
+        blocking=sizing.analysis.blocking[out],
     )
     return rows.take(accepted), rejected
 

@@ -108,6 +108,9 @@ def _misses(candidates: Candidates, i: int) -> str:
         for latency, statistic, limit in sorted(targets.limits_ms())
         if (least := float(rejected.latencies_ms[latency, statistic][i])) > limit
     ]
+    most = problem.options.max_blocking
+    if not misses and problem.options.law != "inferno" and rejected.blocking[i] > most:
+        return f"its queue is so short that at any rate more than {most:.3g} of the requests are turned away"
     return "; ".join(misses) or f"would take more than {MOST_DEVICES:,} devices"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import queueing, solver_vs_greedy, startup
+from benchmarks import queueing, queueing_accuracy, queueing_figures, simulation, solver_vs_greedy, startup
 
 
 def run(monkeypatch: pytest.MonkeyPatch, module: object, *argv: str) -> None:
@@ -35,3 +35,24 @@ def test_queueing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 def test_startup(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     run(monkeypatch, startup, "--repeats", "1")
     assert "ratio" in capsys.readouterr().out
+
+
+def test_queueing_accuracy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run(monkeypatch, queueing_accuracy, "--count", "8", "--requests", "2000")
+    assert "continuous-batch" in capsys.readouterr().out
+
+
+def test_queueing_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    run(monkeypatch, queueing_figures, "--folder", str(tmp_path), "--only", "prediction", "--format", "png")
+    assert (tmp_path / "prediction.png").stat().st_size > 10_000
+
+
+def test_simulation(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run(monkeypatch, simulation, "--requests", "500", "--servers", "3")
+    assert "3 servers planned" in capsys.readouterr().out
+
+
+def test_the_plain_port_sizes_alike() -> None:
+    engine = {name: float(values[0]) for name, values in queueing.engines(1, 3, 40).items()}
+    sized = queueing.queueing.size("inferno", **engine, ttft_ms=2000.0, itl_ms=80.0)  # type: ignore[arg-type]
+    assert 1000 * queueing.plain_size(engine, 2000.0, 80.0) == pytest.approx(float(sized.max_rate_per_s), rel=1e-9)

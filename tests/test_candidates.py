@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from conftest import make_problem, problem_data, with_server
 from inferno_milp.candidates import Candidates, find_candidates
@@ -296,3 +297,48 @@ def test_among_equals_the_smallest_batch_stays() -> None:
         twins = (table.rows.type == kept.type[row]) & (table.rows.cost_per_hour == kept.cost_per_hour[row])
         twins &= table.rows.devices == kept.devices[row]
         assert kept.batch_size[row] == table.rows.batch_size[twins].min()
+
+
+def test_percentile_targets_and_their_misses() -> None:
+    """Of several promises each is told that is missed, with its statistic."""
+    targets = {"ttft_ms": {"mean": 1000.0, "p99": 20.0}, "itl_ms": {"p95": 30.0}}
+    problem = make_problem(
+        service_classes=[{"name": "gold", "targets": {"m": targets}}], options={"batch_sizes": "largest"}
+    )
+    table = find_candidates(problem)
+    assert names(table) == ["B", "2xB"]
+    (reason,) = [r.reason for r in find_rejections(table) if r.accelerator == "A"]
+    assert reason.startswith("TTFT p99 at least 45 ms at batch 16, target 20 ms")
+
+
+def test_memory_holds_the_batches_down() -> None:
+    """0.9 · 3000 / (200 + 100) = 9 requests; none of 300 tokens fits into 250."""
+    data = problem_data(options={})
+    data["profiles"][0] = {**data["profiles"][0], "kv_tokens": 3000}
+    data["profiles"][1] = {**data["profiles"][1], "kv_tokens": 250}
+    table = find_candidates(Problem.model_validate(data))
+    assert table.rows.batch_size[table.rows.accelerator == 0].tolist() == list(range(1, 10))
+    (reason,) = [r.reason for r in find_rejections(table) if r.accelerator == "B"]
+    assert reason == "its requests do not fit into the KV cache of 250 tokens"
+
+
+def test_a_queue_so_short_that_bursts_are_turned_away() -> None:
+    load = {"rate_per_s": 1.0, "input_tokens": 200.0, "output_tokens": 100.0, "cv2_arrival": 6.0}
+    server = {"service_class": "gold", "model": "m", "load": load, "max_queue_size": 0, "max_batch_size": 1}
+    table = find_candidates(make_problem(servers=[server], options={}))
+    assert {r.reason for r in find_rejections(table)} == {
+        "its queue is so short that at any rate more than 0.01 of the requests are turned away"
+    }
+
+
+def test_the_newer_form_of_a_profile() -> None:
+    """Without γ and δ: α and β. One of them alone, or no memory at all, is refused."""
+    data = problem_data(options={})
+    profile = {k: v for k, v in data["profiles"][0].items() if k not in ("gamma_ms", "delta_ms", "max_batch_size")}
+    data["profiles"] = [{**profile, "kappa_ms": 1e-4, "kv_tokens": 90_000}]
+    read = Problem.model_validate(data).profiles[0]
+    assert (read.gamma_ms, read.delta_ms, read.max_batch_size) == (20.0, 0.4, 256)
+    for wrong in ({"gamma_ms": 3.0}, {"kv_tokens": None}):
+        data["profiles"] = [{**profile, "kv_tokens": 90_000, **wrong}]
+        with pytest.raises(ValidationError):
+            Problem.model_validate(data)

@@ -16,6 +16,7 @@ import yaml
 
 from conftest import ROOT, problem_data
 from inferno_milp import cli
+from inferno_milp.simulate.fleet import REQUESTS
 
 LIMITED, SMALL = str(ROOT / "instances" / "limited.yaml"), str(ROOT / "instances" / "small.yaml")
 INFEASIBLE = str(ROOT / "instances" / "infeasible.yaml")
@@ -62,7 +63,7 @@ class TestOptimize:
         assert code == 1
         assert "infeasible: proven that not everybody can be served; 0 of 2 servers served" in out
         assert "nearest is A100: ITL at least 11.1 ms" in out
-        assert "would fit with 3 A100 more" in out
+        assert "would fit with 2 A100 more" in out
 
     def test_time_limit(self, capsys: pytest.CaptureFixture[str]) -> None:
         code, out, _ = run(capsys, LIMITED, "--time-limit", "1e-9")
@@ -99,13 +100,13 @@ class TestOptimize:
             "chat-8b",
             "H100",
             "1",
-            "372",
+            "29",
             "4",
-            "218",
-            "218",
-            "8.57",
+            "397",
+            "1772",
+            "9.7",
             "720",
-            "7%",
+            "89%",
         ]
         assert lines[6].split() == ["standby", "chat-8b", "L4", "1", "24", "0.7", "–", "–", "–", "0"]
 
@@ -396,13 +397,13 @@ class TestOtherSubcommands:
 
     def test_rejected(self, capsys: pytest.CaptureFixture[str]) -> None:
         _, out, _ = run(capsys, "candidates", SMALL, "--rejected")
-        assert "interactive-chat-8b   L4           ITL at least 55.9 ms at batch 55, target 25 ms" in out
+        assert "interactive-chat-8b   L4           ITL at least 55.9 ms at batch 1, target 25 ms" in out
 
     def test_analyze_a_server(self, capsys: pytest.CaptureFixture[str]) -> None:
         code, out, _ = run(capsys, "analyze", SMALL, "--server", "interactive-chat-8b", "-a", "H100")
         assert code == 0
         assert len(out.splitlines()) == 1 + 10 + 2
-        assert "highest rate: 21.2628 requests/s (1275.77 per minute), with TTFT ≤ 500 ms and ITL ≤ 25 ms" in out
+        assert "highest rate: 31.8222 requests/s (1909.33 per minute), with TTFT ≤ 500 ms and ITL ≤ 25 ms" in out
 
     ENGINE: ClassVar = [
         "--alpha-ms",
@@ -469,3 +470,70 @@ class TestOtherSubcommands:
         code, out, _ = run(capsys, "--help")
         assert code == 0
         assert all(name in out for name in ("optimize", "analyze", "candidates", "compare", "validate"))
+
+
+class TestSimulate:
+    def test_a_plan_made_now(self, capsys: pytest.CaptureFixture[str]) -> None:
+        code, out, _ = run(capsys, "simulate", SMALL, "--requests", "4000")
+        assert code in (0, 1)
+        assert out.splitlines()[0].split()[:4] == ["server", "accelerator", "batch", "repl."]
+        assert "requests for 5 allocations" in out
+
+    def test_a_plan_from_a_file(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        plan, target = tmp_path / "plan.json", tmp_path / "s.csv"
+        run(capsys, SMALL, "--json", str(plan), "--quiet")
+        options = ("--plan", str(plan), "--requests", "2000", "--burstiness", "16", "--seed", "3")
+        code, out, _ = run(capsys, "simulate", SMALL, *options, "--json", "-", "--csv", str(target))
+        document = json.loads(out)
+        assert code == 1
+        assert not document["meets_targets"]
+        assert document["allocations"][0]["server"] == "interactive-chat-8b"
+        assert target.read_text().startswith("server,accelerator,")
+
+    def test_a_file_that_is_no_plan(self, capsys: pytest.CaptureFixture[str]) -> None:
+        code, _, err = run(capsys, "simulate", SMALL, "--plan", SMALL)
+        assert code == 2
+        assert "in a plan" in err
+
+    def test_the_plan_is_not_written_over(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        plan = tmp_path / "plan.json"
+        plan.write_text("{}")
+        code, _, err = run(capsys, "simulate", SMALL, "--plan", str(plan), "--json", str(plan))
+        assert code == 2
+        assert "is the problem itself" in err
+
+    @pytest.mark.parametrize("requests", ["10", "x", "1e6"])
+    def test_requests(self, capsys: pytest.CaptureFixture[str], requests: str) -> None:
+        code, _, err = run(capsys, "simulate", SMALL, "--requests", requests)
+        assert code == 2
+        assert "must be a whole number from 1000" in err
+
+    def test_the_default_is_told(self, capsys: pytest.CaptureFixture[str]) -> None:
+        _, out, _ = run(capsys, "simulate", "--help")
+        assert f"(default: {REQUESTS})" in out
+
+    def test_verify(self, capsys: pytest.CaptureFixture[str]) -> None:
+        code, out, _ = run(capsys, "optimize", SMALL, "--verify", "--json", "-")
+        document = json.loads(out)
+        assert code == 0
+        assert document["status"] == "optimal"
+        assert len(document["simulation"]["allocations"]) == 5
+
+
+class TestAnalyzeTargets:
+    def test_means_and_percentiles(self, capsys: pytest.CaptureFixture[str]) -> None:
+        engine = ("analyze", SMALL, "--server", "interactive-chat-8b", "-a", "H100")
+        _, out, _ = run(capsys, *engine, "--ttft-ms", "500", "p95=60", "--cv2-input", "1")
+        assert "with TTFT ≤ 500 ms and TTFT p95 ≤ 60 ms and ITL ≤ 25 ms" in out
+
+    @pytest.mark.parametrize("target", ["p20=5", "fast", "p95=", "p95=0", "median=3"])
+    def test_bad_targets(self, capsys: pytest.CaptureFixture[str], target: str) -> None:
+        code, _, err = run(capsys, "analyze", SMALL, "--ttft-ms", target)
+        assert code == 2
+        assert "--ttft-ms" in err
+
+    def test_a_request_too_long_for_the_cache(self, capsys: pytest.CaptureFixture[str]) -> None:
+        engine = ("analyze", SMALL, "--server", "interactive-chat-8b", "-a", "H100", "--kv-tokens", "100")
+        code, _, err = run(capsys, *engine)
+        assert code == 2
+        assert "kv_tokens cannot hold one request" in err
