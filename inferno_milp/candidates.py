@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from inferno_milp.engines import EngineTable, engine_table, latency_targets, optional
+from inferno_milp.fields import LARGEST_BATCH
 from inferno_milp.percentiles import read_percent
-from inferno_milp.problem import LARGEST_BATCH, Problem
+from inferno_milp.problem import Problem
 from inferno_milp.queueing import Sizing, analyze, size
 
 FloatArray = npt.NDArray[np.float64]
@@ -293,12 +294,12 @@ def _with_batch_sizes(
     largest = np.clip(np.where(np.isnan(scaled), held, scaled), 1, LARGEST_BATCH)
     if problem.options.law != "inferno":
         largest = np.minimum(largest, servers.engines.kv_batch(server, profile))
-    fixed = servers.max_batch_size[server]
-    largest = np.where(np.isnan(fixed), largest, fixed).astype(np.int64)
+    fixed = ~np.isnan(servers.max_batch_size[server])
+    largest = np.where(fixed, servers.max_batch_size[server], largest).astype(np.int64)
     if not problem.options.every_batch_size:
         return server, profile, largest
-    # All from 1 on; where there is no load, and nothing to choose by, the largest alone.
-    counts = np.where(np.isnan(servers.output_tokens[server]), 1, largest)
+    # All from 1 on; the largest alone where it is fixed, or where there is no load, and nothing to choose by.
+    counts = np.where(fixed | np.isnan(servers.output_tokens[server]), 1, largest)
     rank = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
     sizes = np.repeat(largest - counts, counts) + rank + 1
     return np.repeat(server, counts), np.repeat(profile, counts), sizes

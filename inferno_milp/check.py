@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from inferno_milp.errors import PlanCheckError
+from inferno_milp.fields import Targets
 from inferno_milp.plan import Allocation, Plan, ServerPlan
-from inferno_milp.problem import Accelerator, Load, Problem, Profile, Server, Targets
+from inferno_milp.problem import Accelerator, Load, Problem, Profile, Server
 from inferno_milp.queueing import Analysis, EngineParameters, analyze, size
 
 RELATIVE = 1e-6

@@ -9,7 +9,8 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from inferno_milp.problem import Problem, Targets
+from inferno_milp.fields import Targets
+from inferno_milp.problem import Problem
 from inferno_milp.queueing import EngineParameters, largest_kv_batch
 
 FloatArray = npt.NDArray[np.float64]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -17,6 +18,8 @@ infeasible: proven that not all can be served; no_solution: the time ran out bef
 
 SolverName = Literal["milp", "greedy"]
 SOLVERS: tuple[str, ...] = get_args(SolverName)
+MOST_FAULTS = 20
+"""Faults told of a file that is no plan."""
 NESTED = ("targets", "batch_sizes")
 """What an allocation says in lists of its own, which have no place in a row of a frame."""
 DEFAULT_GAP = 1e-4
@@ -219,10 +222,14 @@ class Plan:
             if isinstance(fields.get(name), dict):
                 fields[name] = [{**_mapping(part), key: label} for label, part in fields[name].items()]
         try:
-            return TypeAdapter(cls).validate_python(fields)
-        except ValidationError as error:
+            return TypeAdapter(cls).validate_json(json.dumps(fields, allow_nan=False), strict=True)
+        except (ValueError, TypeError) as error:
+            if not isinstance(error, ValidationError):
+                raise InputError([Fault(f"no plan: {error}")]) from None
             details = error.errors(include_url=False)
-            raise InputError([Fault(f"{d['msg']}, in a plan", "", tuple(d["loc"])) for d in details]) from None
+            raise InputError(
+                [Fault(f"{d['msg']}, in a plan", "", _place(d["loc"])) for d in details[:MOST_FAULTS]]
+            ) from None
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per allocation (and one for each server without any), with units in the columns' names."""
@@ -255,6 +262,10 @@ class Plan:
 
         frame = pd.DataFrame([asdict(use) for use in self.capacity], columns=["type", "available", "used"])
         return frame.astype({"available": "Int64", "used": "Int64"}).set_index("type")
+
+
+def _place(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    return tuple("problem" if part == "problem_name" else part for part in location)
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -11,56 +11,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    TypeAdapter,
-    ValidationError,
-    field_serializer,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, ValidationError, field_serializer, model_validator
 
 from inferno_milp.errors import Fault, InputError, OptionError, PathPart, nearest, path_text
-from inferno_milp.percentiles import read_percent
-
-LARGEST_BATCH = 16_384
-"""No engine runs larger batches; the bound keeps a slip of the pen from costing hours."""
-
-Name = Annotated[
-    str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$")
-]
-Positive = Annotated[float, Field(strict=True, gt=0, le=1e12, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(strict=True, ge=0, le=1e12, allow_inf_nan=False)]
-Count = Annotated[int, Field(strict=True, ge=0, le=10**9)]
-PositiveCount = Annotated[int, Field(strict=True, ge=1, le=10**9)]
-BatchSize = Annotated[int, Field(strict=True, ge=1, le=LARGEST_BATCH)]
-Flag = Annotated[bool, Field(strict=True)]
-Variability = Annotated[float, Field(strict=True, ge=0, le=1000, allow_inf_nan=False)]
-LATENCIES = ("ttft_ms", "itl_ms")
-"""Latencies that may be promised."""
+from inferno_milp.fields import (
+    LARGEST_BATCH,
+    BatchSize,
+    Count,
+    Flag,
+    Model,
+    Name,
+    NonNegative,
+    Positive,
+    PositiveCount,
+    Targets,
+    Variability,
+    is_name,
+)
 
 
-_NAME: TypeAdapter[str] = TypeAdapter(Name)
-
-
-def _is_name(value: Any) -> bool:
-    try:
-        _NAME.validate_python(value)
-    except ValidationError:
-        return False
-    return True
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Power(_Model):
+class Power(Model):
     """Power drawn as a function of utilisation: straight from idle to a middle point, straight on to full."""
 
     idle_w: NonNegative
@@ -73,7 +43,7 @@ class Power(_Model):
     """Utilisation of the middle point, a fraction."""
 
 
-class Accelerator(_Model):
+class Accelerator(Model):
     """An arrangement of devices that one engine runs on."""
 
     name: Name
@@ -93,15 +63,15 @@ class Accelerator(_Model):
 
     @model_validator(mode="before")
     @classmethod
-    def _type_is_name(cls, data: Any) -> Any:
+    def _typeis_name(cls, data: Any) -> Any:
         # An arrangement of several devices is rarely a type of its own: that would silently have no capacity.
         if isinstance(data, dict) and "type" not in data and data.get("devices", 1) == 1:
             name = data.get("name")
-            return {**data, "type": name if _is_name(name) else "?"}  # what is wrong with the name is said there
+            return {**data, "type": name if is_name(name) else "?"}  # what is wrong with the name is said there
         return data
 
 
-class Profile(_Model):
+class Profile(Model):
     """Measured speed of a model on an accelerator, and what its memory holds.
 
     An iteration with B decoding sequences, P prompt tokens and C context tokens takes
@@ -164,47 +134,7 @@ class Profile(_Model):
         return min(held, LARGEST_BATCH)
 
 
-def _read_statistic(name: str) -> str:
-    if name != "mean" and read_percent(name) is None:
-        raise ValueError("mean, or a percentile from p50 to p99.9")
-    return name
-
-
-Statistic = Annotated[str, AfterValidator(_read_statistic)]
-"""`mean`, or a percentile by its name, `p50` to `p99.9`."""
-
-
-def _kind_of_target(value: Any) -> str:
-    return "~statistics" if isinstance(value, dict) else "~mean"  # the tilde: no part of the document's path
-
-
-LatencyTarget = Annotated[
-    Annotated[Positive, Tag("~mean")] | Annotated[dict[Statistic, Positive], Field(min_length=1), Tag("~statistics")],
-    Discriminator(_kind_of_target),
-]
-"""A number is the mean; `{p95: 1000}` or `{mean: 400, p99: 2000}` name what they limit."""
-
-
-class Targets(_Model):
-    """Latency promises (SLOs) of a service class for a model; what is left out is not promised."""
-
-    ttft_ms: LatencyTarget | None = None
-    """Time to first token, wait in the queue included, ms: its mean, or `{p95: …}`."""
-    itl_ms: LatencyTarget | None = None
-    """Inter-token latency, ms: its mean, or `{p95: …}`, a percentile over all tokens."""
-    tps: Positive | None = None
-    """Output tokens per second that the server must be able to sustain, over all of its replicas."""
-
-    def limits_ms(self) -> Iterator[tuple[str, str, float]]:
-        """Go through the promises: latency (`ttft_ms`, `itl_ms`), statistic (`mean`, `p95` …), limit in ms."""
-        for latency in LATENCIES:
-            given = getattr(self, latency)
-            if given is not None:
-                by_statistic = given if isinstance(given, dict) else {"mean": given}
-                yield from ((latency, statistic, limit) for statistic, limit in by_statistic.items())
-
-
-class ServiceClass(_Model):
+class ServiceClass(Model):
     """A priority, and targets per model."""
 
     name: Name
@@ -214,7 +144,7 @@ class ServiceClass(_Model):
     """Targets by model; `{}` serves a model without a promise."""
 
 
-class Load(_Model):
+class Load(Model):
     """Traffic of a server; exactly one of the two rates is given."""
 
     rate_per_min: NonNegative | None = None
@@ -247,7 +177,7 @@ class Load(_Model):
         return self.rate_per_min / 60
 
 
-class CurrentAllocation(_Model):
+class CurrentAllocation(Model):
     """What a server runs on now."""
 
     accelerator: Name
@@ -258,7 +188,7 @@ class CurrentAllocation(_Model):
     """Max batch size at present."""
 
 
-class Server(_Model):
+class Server(Model):
     """One (service class, model) pair with its load: what allocations are made for."""
 
     name: Name
@@ -283,7 +213,7 @@ class Server(_Model):
     def _default_name(cls, data: Any) -> Any:
         if isinstance(data, dict) and data.get("name") is None:
             parts = (data.get("service_class"), data.get("model"))
-            return {**data, "name": f"{parts[0]}-{parts[1]}" if all(map(_is_name, parts)) else "?"}
+            return {**data, "name": f"{parts[0]}-{parts[1]}" if all(map(is_name, parts)) else "?"}
         return data
 
 
@@ -292,7 +222,7 @@ Assignment = Literal["single"]
 BatchSizes = Literal["largest", "every"]
 
 
-class Options(_Model):
+class Options(Model):
     """How the problem is to be read by the analysis and the optimization."""
 
     law: Law = "continuous-batching"
@@ -322,7 +252,7 @@ def _read_capacity(value: Any) -> Any:
 Capacity = Annotated[dict[Name, Count] | None, BeforeValidator(_read_capacity)]
 
 
-class Sections(_Model):
+class Sections(Model):
     """The sections that a document may hold; every one may be left out of a file that others include."""
 
     name: Name = "problem"

@@ -101,7 +101,7 @@ def _misses(candidates: Candidates, i: int) -> str:
         return "by its profile such requests take no time at all, and no rate follows from that"
     if not rejected.fits[i]:
         kv_tokens = problem.profiles[rejected.profile[i]].kv_tokens
-        return f"its requests do not fit into the KV cache of {kv_tokens} tokens"
+        return f"its requests (or more of them than may be turned away) do not fit into {kv_tokens} tokens of KV cache"
     misses = [
         f"{latency_name(latency, statistic)} at least {_above(least, limit)} ms at batch {rejected.batch_size[i]}, "
         f"target {_plain(limit)} ms"

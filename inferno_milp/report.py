@@ -301,11 +301,18 @@ def _beside(comparison: Comparison) -> RenderableType:
 
 
 def _verdict(allocation: AllocationSimulation) -> str:
-    verdicts = [f"{_words(c.figure)} {c.verdict}" for c in allocation.comparisons if c.verdict]
+    verdicts = [f"{_words(c.figure)} {c.verdict}" for c in allocation.comparisons if _is_told(c)]
     return ", ".join(verdicts) or "none"
 
 
+def _is_told(comparison: Comparison) -> bool:
+    """Whether a verdict is shown: of every promise, and of requests turned away if they are too many."""
+    return comparison.verdict == "missed" or (comparison.verdict is not None and comparison.figure != "blocking")
+
+
 def _words(figure: str) -> str:
+    if not figure.endswith("_ms"):
+        return figure
     latency, *percentile = figure.removesuffix("_ms").split("_")
     return " ".join([latency.upper(), *percentile])
 
@@ -313,7 +320,7 @@ def _words(figure: str) -> str:
 def verification(simulation: PlanSimulation) -> Iterator[RenderableType]:
     """Say in words what the simulation makes of a plan: targets missed, predictions that are off."""
     count, missed = len(simulation.allocations), [a for a in simulation.allocations if a.missed]
-    verdicts = [c.verdict for a in simulation.allocations for c in a.comparisons if c.verdict]
+    verdicts = [c.verdict for a in simulation.allocations for c in a.comparisons if _is_told(c)]
     kept = f"{verdicts.count('met')} of {len(verdicts)} targets met"
     if verdicts.count("near"):
         kept += f", {verdicts.count('near')} met or missed by less than the simulation can tell"
@@ -321,7 +328,7 @@ def verification(simulation: PlanSimulation) -> Iterator[RenderableType]:
     yield Text(f"simulated {simulation.requests:,} requests for {count} allocations: {kept}")
     for a in missed:
         for c in a.missed:
-            found = f"{_words(c.figure)} {_interval(c)}, target {c.limit_ms:g} ms"
+            found = f"{_words(c.figure)} {_interval(c)}, limit {c.limit:g}"
             yield Text(f"missed: {a.server} on {a.accelerator}: {found}")
     for a in simulation.allocations:
         for c in a.off:

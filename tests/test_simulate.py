@@ -75,14 +75,13 @@ class TestAgainstAnother:
             kept = slice(3_000, None)
             gaps = (trace.end_to_end_ms - trace.ttft_ms)[kept]
             itl_ms = np.nansum(gaps) / (trace.output_tokens[kept] - 1)[~np.isnan(gaps)].sum()
-            running = trace.running_ms / trace.duration_ms
             load = number["rate_per_ms"] * number["input_tokens"]
             if number["running_mean"] < 0.7 * number["max_batch"] and load < np.inf:
                 errors.append(
                     (
                         np.nanmean(trace.ttft_ms[kept]) / number["ttft_mean_ms"] - 1,
                         itl_ms / number["itl_mean_ms"] - 1,
-                        running / number["running_mean"] - 1,
+                        trace.running / number["running_mean"] - 1,
                     )
                 )
         assert len(errors) > 50
@@ -222,7 +221,7 @@ class TestPlans:
         assert allocation.replicas == plan.servers[0].allocations[0].replicas
         assert allocation.throughput_per_s == pytest.approx(20.0, rel=0.01)
         by_name = {c.figure: c for c in allocation.comparisons}
-        assert {name for name, c in by_name.items() if c.verdict} == {"ttft_ms", "ttft_p99_ms", "itl_ms"}
+        assert {name for name, c in by_name.items() if c.verdict} == {"ttft_ms", "ttft_p99_ms", "itl_ms", "blocking"}
         for name, tolerance in (("ttft_ms", 0.35), ("itl_ms", 0.01), ("utilization", 0.03)):
             predicted = by_name[name].predicted
             assert predicted is not None
@@ -280,7 +279,32 @@ class TestPlans:
         servers = (replace(plan.servers[0], allocations=(allocation,)), replace(plan.servers[1], name="x"))
         with pytest.raises(im.InputError) as caught:
             im.simulate_plan(fleet[0], replace(plan, servers=servers))
-        assert len(caught.value.faults) == 2
+        assert [fault.problem[:26] for fault in caught.value.faults] == [
+            "the plan has a server 'x',", "the plan says nothing of t"
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("figure", "value", "complaint"),
+        [
+            ("batch_size", 0, "batch size 0"), ("replicas", -1, "-1 replicas"), ("share", 0.0, "share 0.0"),
+            ("batch_size", True, "valid integer"), ("replicas", "5", "valid integer"), ("itl_ms", math.nan, "JSON"),
+            ("accelerator", "C", "no such profile"),
+        ],
+    )  # fmt: skip
+    def test_edited_by_hand(self, fleet: tuple[im.Problem, Any], figure: str, value: Any, complaint: str) -> None:
+        document = fleet[1].to_dict()
+        document["servers"][fleet[0].servers[0].name]["allocations"][0][figure] = value
+        with pytest.raises(im.InputError, match=complaint):
+            im.simulate_plan(fleet[0], im.Plan.from_dict(document), requests=1000)
+
+    def test_nobody_is_served(self, fleet: tuple[im.Problem, Any]) -> None:
+        """Requests that are turned away keep no promise."""
+        data = fleet[0].model_dump()
+        data["profiles"] = [{**profile, "kv_tokens": 100} for profile in data["profiles"]]
+        found = im.simulate_plan(im.Problem.model_validate(data), fleet[1], requests=1000)
+        assert found.allocations[0].blocking == 1
+        assert not found.meets_targets
+        json.dumps(found.to_dict(), allow_nan=False)
 
     def test_frame_and_document(self, fleet: tuple[im.Problem, Any]) -> None:
         found = im.simulate_plan(*fleet, requests=1000)

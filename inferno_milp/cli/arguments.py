@@ -8,9 +8,10 @@ from typing import TypeAlias, get_args
 
 from inferno_milp._version import __version__
 from inferno_milp.cli import commands
+from inferno_milp.fields import LARGEST_BATCH
 from inferno_milp.percentiles import read_percent
 from inferno_milp.plan import DEFAULT_GAP, SOLVERS
-from inferno_milp.problem import LARGEST_BATCH, Assignment, BatchSizes, Law
+from inferno_milp.problem import Assignment, BatchSizes, Law
 
 SUBCOMMANDS = ("optimize", "analyze", "candidates", "compare", "simulate", "validate")
 LAWS = get_args(Law)
@@ -205,8 +206,8 @@ def _positive(text: str) -> float:
 
 
 def _target(text: str) -> tuple[str, float]:
-    statistic, _, limit = text.rpartition("=")
-    if statistic and statistic != "mean" and read_percent(statistic) is None:
+    statistic, equals, limit = text.rpartition("=")
+    if equals and statistic != "mean" and read_percent(statistic) is None:
         raise argparse.ArgumentTypeError(f"{statistic!r} is neither mean nor a percentile from p50 to p99.9")
     return statistic or "mean", _positive(limit)
 

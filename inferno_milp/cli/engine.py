@@ -10,7 +10,8 @@ import numpy as np
 
 from inferno_milp.engines import OF_LOAD, OF_PROFILE
 from inferno_milp.errors import OptionError, nearest
-from inferno_milp.problem import Law, Options, Problem, Targets
+from inferno_milp.fields import Targets
+from inferno_milp.problem import Law, Options, Problem
 from inferno_milp.queueing import Analysis, EngineParameters, Sizing, analyze, size
 from inferno_milp.read import read_problem
 from inferno_milp.reasons import latency_name
@@ -50,6 +51,9 @@ class EngineAnalysis:
             if not self.sizing.fits:
                 return "the KV cache does not hold one such request"
             best = self.sizing.analysis
+            most = self.engine.get("max_blocking", 0.01)
+            if self.law != "inferno" and best.blocking > most:
+                return f"the queue is so short that at any rate more than {most:g} of the requests are turned away"
             return f"no rate keeps {promised}: at best TTFT is {best.ttft_ms:.4g} ms and ITL {best.itl_ms:.4g} ms"
         if not np.isfinite(rate):
             return "any rate is served: such requests take no time"
@@ -101,8 +105,7 @@ def analyze_engine(arguments: Namespace) -> EngineAnalysis:
     missing = [f"--{name.replace('_', '-')}" for name in ENGINE if name not in engine]
     if missing:
         raise OptionError(f"missing: {', '.join(missing)} (or give a PROBLEM with --server and --accelerator)")
-    given = {name: getattr(arguments, name) for name in ("ttft_ms", "itl_ms") if getattr(arguments, name) is not None}
-    targets = targets.model_copy(update={name: dict(limits) for name, limits in given.items()})
+    targets = targets.model_copy(update=_given_targets(arguments))
     limits: dict[str, dict[str, float]] = {"ttft_ms": {}, "itl_ms": {}}
     for latency, statistic, limit in targets.limits_ms():
         limits[latency][statistic] = limit
@@ -118,6 +121,17 @@ def analyze_engine(arguments: Namespace) -> EngineAnalysis:
     except ValueError as error:
         raise OptionError(str(error)) from None
     return EngineAnalysis(engine, law, targets, sizing, analysis)
+
+
+def _given_targets(arguments: Namespace) -> dict[str, dict[str, float]]:
+    given = {}
+    for name in ("ttft_ms", "itl_ms"):
+        pairs = getattr(arguments, name)
+        if pairs is not None:
+            given[name] = dict(pairs)
+            if len(given[name]) < len(pairs):
+                raise OptionError(f"--{name.replace('_', '-')}: give one target for each statistic")
+    return given
 
 
 def _from_problem(arguments: Namespace) -> tuple[dict[str, float], Targets, Law]:

@@ -4,7 +4,7 @@
 """
 
 from inferno_milp.queueing.analysis import DEFAULT_LAW, LAWS, Analysis, analyze
-from inferno_milp.queueing.continuous import largest_kv_batch
+from inferno_milp.queueing.continuous_parameters import largest_kv_batch
 from inferno_milp.queueing.parameters import EngineParameters
 from inferno_milp.queueing.sizing import Sizing, size
 from inferno_milp.queueing.targets import Target

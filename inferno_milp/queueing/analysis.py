@@ -139,7 +139,7 @@ def analyze(law: str = DEFAULT_LAW, *, rate_per_s: Number, **engine: Unpack[Engi
         raise ValueError("rate_per_s must be finite and at least 0")
     engines, layout = make_engines(law, engine, rate)
     if not engines.fits.all():
-        raise ValueError("kv_tokens cannot hold one request of input_tokens + output_tokens")
+        raise ValueError("kv_tokens cannot hold one request of input_tokens and output_tokens, or too many of them")
     return analyze_engines(engines, layout.sorted(rate), layout)
 
 

@@ -16,6 +16,11 @@ Target = Number | Mapping[str, Number] | None
 """A number (the mean), or numbers by `mean`, `p50` … `p99.9`, ms; None, NaN or infinity is no target."""
 
 
+STRICTER = 1e-9
+"""By how much less than it may a limit is exceeded: a probability may stay at its level over a range of times, and
+then rounding decides at which end of it the percentile lies."""
+
+
 @dataclass(frozen=True, slots=True)
 class LatencyTarget:
     """A target of one latency, its mean or a percentile.
@@ -45,7 +50,8 @@ class LatencyTarget:
         if some.size:
             part = solution if some.size == index.size else solution.take(some)
             exceeds = part.ttft_exceeds if self.latency == "ttft_ms" else part.itl_exceeds
-            used[some] = exceeds(limit[some]) / (1 - self.percent / 100)
+            level = (1 - self.percent / 100) * (1 - STRICTER)
+            used[some] = exceeds(limit[some]) / level
         return used
 
 

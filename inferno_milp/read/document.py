@@ -10,7 +10,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ValidationError
 
 from inferno_milp.errors import Fault, InputError, PathPart
-from inferno_milp.problem import Capacity, Name, Problem, Sections, Server, reference_faults
+from inferno_milp.fields import Name
+from inferno_milp.problem import Capacity, Problem, Sections, Server, reference_faults
 from inferno_milp.read.source import Source, UnreadableError, load_source
 from inferno_milp.read.validate import MOST_FAULTS, Validated, validate
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from inferno_milp.fields import LARGEST_BATCH, Targets
 from inferno_milp.problem import (
-    LARGEST_BATCH,
     Accelerator,
     CurrentAllocation,
     Load,
@@ -16,7 +16,6 @@ from inferno_milp.problem import (
     Sections,
     Server,
     ServiceClass,
-    Targets,
 )
 from inferno_milp.read.system_models import (
     SystemAccelerator,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from inferno_milp.problem import LARGEST_BATCH, BatchSize, Count, Flag, Name, NonNegative, PositiveCount
+from inferno_milp.fields import LARGEST_BATCH, BatchSize, Count, Flag, Name, NonNegative, PositiveCount
 
 Whole = Annotated[int, Field(strict=True, ge=-(10**9), le=10**9)]
 Text = Annotated[str, Field(max_length=200)]

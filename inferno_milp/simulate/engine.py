@@ -96,8 +96,7 @@ class Trace:
     preemptions : how often it lost its place and its KV cache.
     gaps : times between tokens, counted from `measured_from_ms` on, in bins (see `gap_percentile`); those of whole
         leaps are counted as their mean, and preempted sequences' as if they had gone on.
-    running_ms : sum over all iterations of duration times sequences in the batch (one figure).
-    duration_ms : when the last iteration ended (one figure).
+    running : mean sequences in the batch, from `measured_from_ms` to the last arrival (one figure).
     """
 
     arrival_ms: FloatArray
@@ -106,8 +105,7 @@ class Trace:
     output_tokens: IntArray
     preemptions: IntArray
     gaps: FloatArray
-    running_ms: float
-    duration_ms: float
+    running: float
 
     @property
     def served(self) -> npt.NDArray[np.bool_]:
@@ -136,7 +134,7 @@ def run(
     ----------
     arrival_ms : times of arrival in rising order, ms; shape (requests,).
     input_tokens, output_tokens : tokens of each request; whole, inputs ≥ 0, outputs ≥ 1; shape (requests,).
-    measured_from_ms : when counting times between tokens begins.
+    measured_from_ms : when counting times between tokens, and running sequences, begins.
     compiled : whether to run compiled by numba; None is if numba is installed.
 
     Raises
@@ -181,15 +179,13 @@ def run(
     )
     gaps = np.zeros(GAP_BINS)
     if kernel is not None:
-        running_ms, duration_ms = kernel(
-            *parameters, arrivals, inputs, outputs, first, last, preemptions, gaps, np.zeros_like(outputs)
-        )
+        running = kernel(*parameters, arrivals, inputs, outputs, first, last, preemptions, gaps, np.zeros_like(outputs))
     else:
         lists = first.tolist(), last.tolist(), preemptions.tolist(), gaps.tolist(), [0] * arrivals.size
-        running_ms, duration_ms = _run(*parameters, arrivals.tolist(), inputs.tolist(), outputs.tolist(), *lists)
+        running = _run(*parameters, arrivals.tolist(), inputs.tolist(), outputs.tolist(), *lists)
         first, last, gaps = np.array(lists[0]), np.array(lists[1]), np.array(lists[3])
         preemptions = np.array(lists[2], dtype=np.int64)
-    return Trace(arrivals, first - arrivals, last - arrivals, outputs, preemptions, gaps, running_ms, duration_ms)
+    return Trace(arrivals, first - arrivals, last - arrivals, outputs, preemptions, gaps, running)
 
 
 def gap_percentile(gaps: FloatArray, percent: float) -> float:
@@ -202,12 +198,12 @@ def gap_percentile(gaps: FloatArray, percent: float) -> float:
 
 
 @cache
-def _compiled() -> Callable[..., tuple[float, float]] | None:
+def _compiled() -> Callable[..., float] | None:
     try:
         from numba import njit
     except ImportError:
         return None
-    compiled: Callable[..., tuple[float, float]] = njit(cache=True)(_run)
+    compiled: Callable[..., float] = njit(cache=True)(_run)
     return compiled
 
 
@@ -233,8 +229,8 @@ def _run(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
     preemptions: Any,
     gaps: Any,
     queue: Any,
-) -> tuple[float, float]:
-    """Write the times of first and last tokens (NaN: turned away) and the preemptions; return running·ms and the end.
+) -> float:
+    """Write the times of first and last tokens (NaN: turned away) and the preemptions; return the mean running.
 
     All decoding sequences make a token in every iteration, so a sequence's end is known as the number of an iteration
     when it begins to decode. Those numbers lie in a heap, as `end · requests + request`.
@@ -249,7 +245,8 @@ def _run(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
     ends = [-1] * requests if limited else [-1]  # iteration of the last token of decoding requests
     begins = [0] * requests if limited else [0]  # iteration after which it began to decode
     made = [0] * requests if limited else [0]  # tokens made before that
-    now, iteration, running_ms = 0.0, 0, 0.0
+    now, iteration, running_ms, measured_ms = 0.0, 0, 0.0, 0.0
+    measured_until = arrivals[requests - 1] if requests > 0 else 0.0
     last_gap, place = -1.0, 0
     coming, in_system, decoding = 0, 0, 0
     context = 0  # tokens in the KV cache of the decoding sequences
@@ -268,7 +265,9 @@ def _run(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
             coming += 1
         if in_system == 0:
             if coming == requests:
-                return running_ms, now
+                return running_ms / measured_ms if measured_ms > 0 else 0.0
+            if now >= measured_from:
+                measured_ms += max(arrivals[coming] - now, 0.0)
             now = max(now, arrivals[coming])
             continue
         # Decoding sequences first; where the cache cannot take a token of each, the last admitted leaves.
@@ -396,7 +395,9 @@ def _run(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
                 place = int(math.log(max(gap, LEAST_GAP_MS) / LEAST_GAP_MS) / GAP_STEP)
                 last_gap, place = gap, min(place, GAP_BINS - 1)
             gaps[place] += steps * decoding
-        running_ms += joined * duration
+        if measured_from <= now < measured_until:
+            running_ms += joined * duration
+            measured_ms += duration
         now += duration
         iteration += steps
         context += decoding * steps

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from inferno_milp.errors import Fault, InputError
+from inferno_milp.fields import LARGEST_BATCH, Targets
 from inferno_milp.percentiles import read_percent
 from inferno_milp.plan import Allocation, Plan, ServerPlan
-from inferno_milp.problem import Problem, Profile, Server, Targets
+from inferno_milp.problem import Problem, Profile, Server
 from inferno_milp.simulate.engine import Engine, Trace, gap_percentile, run
 from inferno_milp.simulate.statistics import Estimate, estimate_mean, estimate_of_runs, estimate_percentile
 from inferno_milp.simulate.workload import draw_arrivals, draw_lengths
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
 
 REQUESTS = 20_000
 """Requests per allocation, by default."""
-RUNS = 4
-"""Independent runs per allocation, of replicas that are all alike."""
-FULL, PLACES = 0.95, 50
+RUNS = 8
+"""Independent runs per allocation, of replicas that are all alike; confidence intervals are from run to run."""
+IDLE_PER_S = 1e-6
+"""An engine with fewer requests than this is idle, and not simulated."""
+FULL, PLACES = 0.85, 20
 """An engine predicted to be this full is run for at least this many requests per place (N + Q): it fills slowly."""
+MOST_REPLICAS = 10**9
 WARM_UP = 0.2
 """Share of each run's requests that is left out, since the engine starts empty."""
 OFF = 0.15
@@ -44,23 +48,25 @@ class Comparison:
     figure : `ttft_ms`, `ttft_p95_ms`, …
     predicted : what the plan says; None where it says nothing.
     simulated : what the simulation finds.
-    limit_ms : the target, if it is promised.
+    limit : the target, if it is promised: ms, or the share that may be turned away.
     """
 
     figure: str
     predicted: float | None
     simulated: Estimate
-    limit_ms: float | None
+    limit: float | None
 
     @property
     def verdict(self) -> Verdict | None:
-        """Whether the target is kept; None if there is none, or nothing to judge it by."""
-        if self.limit_ms is None or math.isnan(self.simulated.value):
+        """Whether the target is kept; None if there is none. Where nobody was served it is not."""
+        if self.limit is None:
             return None
+        if math.isnan(self.simulated.value):
+            return "missed"
         margin = 0.0 if math.isnan(self.simulated.half_width) else self.simulated.half_width
-        if self.simulated.value + margin <= self.limit_ms:
+        if self.simulated.value + margin <= self.limit:
             return "met"
-        return "missed" if self.simulated.value - margin > self.limit_ms else "near"
+        return "missed" if self.simulated.value - margin > self.limit else "near"
 
     @property
     def is_off(self) -> bool:
@@ -151,7 +157,7 @@ class PlanSimulation:
                 "predicted": c.predicted,
                 "simulated": c.simulated.value,
                 "half_width": c.simulated.half_width,
-                "limit_ms": c.limit_ms,
+                "limit": c.limit,
                 "verdict": c.verdict,
                 "is_off": c.is_off,
             }
@@ -169,7 +175,7 @@ def _document(allocation: AllocationSimulation) -> dict[str, Any]:
             "predicted": c.predicted,
             "simulated": _number(c.simulated.value),
             "half_width": _number(c.simulated.half_width),
-            "limit_ms": c.limit_ms,
+            "limit": c.limit,
             "verdict": c.verdict,
             "is_off": c.is_off,
         }
@@ -195,7 +201,7 @@ def simulate_plan(
 
     Parameters
     ----------
-    requests : requests for each allocation, ≥ 1000, in four independent runs of one of its replicas, which are alike;
+    requests : requests for each allocation, ≥ 1000, in independent runs of one of its replicas, which are alike;
         more where the engine is predicted to be nearly full.
     burstiness : c²_a, squared coefficient of variation of the times between arrivals at every replica; None is
         what each load says.
@@ -217,7 +223,7 @@ def simulate_plan(
         raise ValueError(f"requests must be at least 1000, not {requests}")
     if burstiness is not None and not (math.isfinite(burstiness) and burstiness >= 0):
         raise ValueError(f"burstiness must be at least 0, not {burstiness}")
-    work = list(_allocations(problem, plan))
+    work = _allocations(problem, plan)
     found = []
     for done, (server, planned, allocation, profile) in enumerate(work):
         if on_progress:
@@ -229,27 +235,44 @@ def simulate_plan(
     return PlanSimulation(tuple(found), sum(a.requests for a in found))
 
 
-def _allocations(problem: Problem, plan: Plan) -> Iterator[tuple[Server, ServerPlan, Allocation, Profile]]:
-    """Go through the allocations of servers with a load and a rate."""
+def _allocations(problem: Problem, plan: Plan) -> list[tuple[Server, ServerPlan, Allocation, Profile]]:
+    """List the allocations of servers with a load and a rate."""
     servers = {server.name: server for server in problem.servers}
     profiles = {(p.model, p.accelerator): p for p in problem.profiles}
-    faults = []
-    for planned in plan.servers:
-        server = servers.get(planned.name)
-        if server is None:
-            faults.append(Fault(f"the plan has a server {planned.name!r}, the problem none", "", ("servers",)))
-            continue
+    faults = list(_foreign(problem, plan))
+    found = []
+    for planned in plan.servers if not faults else ():
+        server = servers[planned.name]
         for allocation in planned.allocations:
             profile = profiles.get((server.model, allocation.accelerator))
             if profile is None:
-                what = (
-                    f"the plan runs {server.model!r} on {allocation.accelerator!r}, and the problem has no such profile"
-                )
+                what = f"the plan runs {server.model!r} on {allocation.accelerator!r}: the problem has no such profile"
                 faults.append(Fault(what, "", ("servers", planned.name)))
-            elif server.load is not None and _rate_per_s(problem, server, allocation) > 0:
-                yield server, planned, allocation, profile
+            elif fault := _wrong_figure(allocation):
+                faults.append(Fault(fault, "", ("servers", planned.name)))
+            elif server.load is not None and _rate_per_s(problem, server, allocation) > IDLE_PER_S:
+                found.append((server, planned, allocation, profile))
     if faults:
         raise InputError(tuple(faults))
+    return found
+
+
+def _foreign(problem: Problem, plan: Plan) -> Iterator[Fault]:
+    ours, theirs = {server.name for server in problem.servers}, {server.name for server in plan.servers}
+    for name in sorted(theirs - ours):
+        yield Fault(f"the plan has a server {name!r}, the problem none", "", ("servers", name))
+    for name in sorted(ours - theirs):
+        yield Fault(f"the plan says nothing of the server {name!r}", "", ("servers",))
+
+
+def _wrong_figure(allocation: Allocation) -> str | None:
+    if not 1 <= allocation.batch_size <= LARGEST_BATCH:
+        return f"batch size {allocation.batch_size}, should be from 1 to {LARGEST_BATCH}"
+    if not 1 <= allocation.replicas <= MOST_REPLICAS:
+        return f"{allocation.replicas} replicas"
+    if not 0 < allocation.share <= 1:
+        return f"share {allocation.share}, should be above 0 and at most 1"
+    return None
 
 
 def _rate_per_s(problem: Problem, server: Server, allocation: Allocation) -> float:
@@ -284,6 +307,7 @@ def _simulate(
         traces.append(run(engine, arrivals, inputs, outputs, measured_from_ms=float(arrivals[kept.start])))
     offered = np.concatenate([trace.ttft_ms[kept] for trace in traces])
     blocking = float(np.isnan(offered).mean())
+    most = None if problem.options.law == "inferno" else problem.options.max_blocking
     return AllocationSimulation(
         server=planned.name,
         accelerator=allocation.accelerator,
@@ -291,7 +315,7 @@ def _simulate(
         replicas=allocation.replicas,
         requests=offered.size,
         rate_per_s=rate,
-        comparisons=tuple(_comparisons(traces, kept, allocation, problem.targets_of(server), engine)),
+        comparisons=tuple(_comparisons(traces, kept, allocation, problem.targets_of(server), engine, most)),
         throughput_per_s=allocation.replicas * rate * (1 - blocking),
         blocking=blocking,
         preemptions_per_request=float(np.mean([trace.preemptions[kept].mean() for trace in traces])),
@@ -316,7 +340,12 @@ def _engine(server: Server, allocation: Allocation, profile: Profile) -> Engine:
 
 
 def _comparisons(
-    traces: list[Trace], kept: slice, allocation: Allocation, targets: Targets, engine: Engine
+    traces: list[Trace],
+    kept: slice,
+    allocation: Allocation,
+    targets: Targets,
+    engine: Engine,
+    max_blocking: float | None,
 ) -> Iterator[Comparison]:
     limits = {_figure(latency, statistic): limit for latency, statistic, limit in targets.limits_ms()}
     predicted = {_figure(use.latency, use.statistic): use.value_ms for use in allocation.targets}
@@ -336,8 +365,10 @@ def _comparisons(
             of_runs = [gap_percentile(trace.gaps, percent) for trace in traces]
             found = estimate_of_runs(of_runs, gap_percentile(gaps, percent))
         yield Comparison(name, predicted.get(name), found, limits.get(name))
-    shares = [trace.running_ms / trace.duration_ms / engine.max_batch for trace in traces]
+    shares = [trace.running / engine.max_batch for trace in traces]
     yield Comparison("utilization", allocation.utilization, estimate_of_runs(shares, float(np.mean(shares))), None)
+    turned_away = [np.isnan(trace.ttft_ms[kept]).astype(float) for trace in traces]
+    yield Comparison("blocking", None, estimate_mean(turned_away), max_blocking)
 
 
 def _figure(latency: str, statistic: str) -> str:

@@ -1,4 +1,4 @@
-"""Estimates with confidence intervals from simulated requests: batch means."""
+"""Estimates with confidence intervals from independent runs of simulated requests."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from scipy.special import stdtrit
 
 from inferno_milp.simulate.engine import FloatArray
 
-BATCHES = 20
-"""Batches that a run is cut into: long enough to be nearly independent, enough of them for a variance."""
 CONFIDENCE = 0.95
 
 
@@ -38,52 +36,37 @@ NOTHING = Estimate(math.nan, math.nan)
 
 
 def estimate_mean(runs: Sequence[FloatArray], weights: Sequence[FloatArray] | None = None) -> Estimate:
-    """Estimate a mean from runs of values in the order of arrival; NaN values are left out.
+    """Estimate a mean; NaN values are left out.
 
     Parameters
     ----------
+    runs : values of each run.
     weights : of the same shapes; by default all 1.
     """
-    pieces = [_cut(values, len(runs)) for values in runs]
-    scales = (
-        [_cut(w, len(runs)) for w in weights] if weights is not None else [[np.ones_like(p) for p in r] for r in pieces]
-    )
-    sums, totals = [], []
-    for run, scale in zip(pieces, scales, strict=True):
-        for values, factors in zip(run, scale, strict=True):
-            good = ~np.isnan(values)
-            if factors[good].sum() > 0:
-                sums.append(float((values[good] * factors[good]).sum()))
-                totals.append(float(factors[good].sum()))
-    if not totals:
+    weights = [np.ones_like(run) for run in runs] if weights is None else weights
+    good = [~np.isnan(run) for run in runs]
+    totals = [float(w[g].sum()) for w, g in zip(weights, good, strict=True)]
+    sums = [float((run[g] * w[g]).sum()) for run, w, g in zip(runs, weights, good, strict=True)]
+    if sum(totals) == 0:
         return NOTHING
-    value = sum(sums) / sum(totals)
-    return Estimate(value, _half_width([s / t for s, t in zip(sums, totals, strict=True)]))
+    of_runs = [value / total for value, total in zip(sums, totals, strict=True) if total > 0]
+    return estimate_of_runs(of_runs, sum(sums) / sum(totals))
 
 
 def estimate_percentile(runs: Sequence[FloatArray], percent: float) -> Estimate:
-    """Estimate a percentile from runs of values in the order of arrival; NaN values are left out."""
-    values = np.concatenate([run[~np.isnan(run)] for run in runs]) if runs else np.empty(0)
-    if not values.size:
+    """Estimate a percentile from the values of each run; NaN values are left out."""
+    served = [run[~np.isnan(run)] for run in runs]
+    served = [run for run in served if run.size]
+    if not served:
         return NOTHING
-    batches = [piece[~np.isnan(piece)] for run in runs for piece in _cut(run, len(runs))]
-    return Estimate(
-        float(np.percentile(values, percent)),
-        _half_width([float(np.percentile(batch, percent)) for batch in batches if batch.size]),
-    )
+    of_runs = [float(np.percentile(run, percent)) for run in served]
+    return estimate_of_runs(of_runs, float(np.percentile(np.concatenate(served), percent)))
 
 
-def estimate_of_runs(values: Sequence[float], value: float) -> Estimate:
+def estimate_of_runs(of_runs: Sequence[float], value: float) -> Estimate:
     """Give a value the confidence interval of what the runs found, each for itself."""
-    return Estimate(value, _half_width([v for v in values if not math.isnan(v)]))
-
-
-def _cut(values: FloatArray, runs: int) -> list[FloatArray]:
-    return np.array_split(values, max(math.ceil(BATCHES / runs), 1))
-
-
-def _half_width(batches: Sequence[float]) -> float:
-    count = len(batches)
-    if count < 2:
-        return math.nan
-    return float(stdtrit(count - 1, (1 + CONFIDENCE) / 2) * np.std(batches, ddof=1) / math.sqrt(count))
+    found = [v for v in of_runs if not math.isnan(v)]
+    if len(found) < 2:
+        return Estimate(value, math.nan)
+    quantile = float(stdtrit(len(found) - 1, (1 + CONFIDENCE) / 2))
+    return Estimate(value, quantile * float(np.std(found, ddof=1)) / math.sqrt(len(found)))

@@ -47,8 +47,8 @@ def draw_lengths(
     mean : mean tokens; at least `least`.
     cv2 : squared coefficient of variation; has no part in fixed and geometric lengths.
     least : no length is below it.
-    law : `fixed` (a mean that is not whole is met by its two neighbours), `geometric` on 1, 2, …, or `lognormal`,
-        rounded. None is fixed for 0, geometric for outputs (`least` of 1) with 1, lognormal otherwise.
+    law : `fixed` (a mean that is not whole is met by its two neighbours), `geometric` on 1, 2, …, or `lognormal` above
+        the least, rounded at random. None is fixed for 0, geometric for outputs (`least` of 1) with 1, else lognormal.
     sample : measured lengths to draw from instead.
 
     Returns
@@ -64,6 +64,8 @@ def draw_lengths(
     if law == "fixed":
         whole = np.floor(mean)
         return np.asarray(np.maximum(whole + (rng.random(count) < mean - whole), least), dtype=np.int64)
-    variance = np.log1p(cv2)
-    lengths = rng.lognormal(np.log(mean) - variance / 2, np.sqrt(variance), count)
-    return np.asarray(np.maximum(np.rint(lengths), least), dtype=np.int64)
+    # Above the least length lognormal, rounded at random, so that mean and variability are those asked for.
+    above = mean - least
+    variance = np.log1p(cv2 * (mean / above) ** 2)
+    lengths = least + rng.lognormal(np.log(above) - variance / 2, np.sqrt(variance), count)
+    return np.asarray(np.floor(lengths + rng.random(count)), dtype=np.int64)
