@@ -203,7 +203,11 @@ def _compiled() -> Callable[..., float] | None:
         from numba import njit
     except ImportError:
         return None
-    compiled: Callable[..., float] = njit(cache=True)(_run)
+    compiled: Callable[..., float]
+    try:
+        compiled = njit(cache=True)(_run)
+    except RuntimeError:  # no folder to keep the compiled code in
+        compiled = njit(_run)
     return compiled
 
 
