@@ -13,9 +13,8 @@ import numpy.typing as npt
 
 from inferno_milp.engines import EngineTable, engine_table, latency_targets, optional
 from inferno_milp.fields import LARGEST_BATCH
-from inferno_milp.percentiles import read_percent
 from inferno_milp.problem import Problem
-from inferno_milp.queueing import Sizing, analyze, size
+from inferno_milp.queueing import size
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -65,18 +64,20 @@ class Rejected:
     Attributes
     ----------
     server, profile, accelerator, batch_size : as in `Rows`.
-    latencies_ms : by latency and statistic, as promised: what they are at the lowest admissible rate, the least there
-        can be; NaN where nothing is promised.
+    rate_per_s : the lowest admissible rate.
+    ttft_ms, itl_ms : mean latencies there, the least there can be.
     timeless : whether requests would take no time, so that the rate would be unbounded.
     fits : whether the KV cache holds a request at all.
-    blocking : share of requests turned away at the lowest admissible rate.
+    blocking : share of requests turned away at that rate.
     """
 
     server: IntArray
     profile: IntArray
     accelerator: IntArray
     batch_size: IntArray
-    latencies_ms: dict[tuple[str, str], FloatArray]
+    rate_per_s: FloatArray
+    ttft_ms: FloatArray
+    itl_ms: FloatArray
     timeless: BoolArray
     fits: BoolArray
     blocking: FloatArray
@@ -349,36 +350,11 @@ def _analyse(
         profile=profile[out],
         accelerator=profiles.accelerator[profile[out]],
         batch_size=batch_size[out],
-        latencies_ms=_least_latencies(problem, servers, server[out], profile[out], batch_size[out], sizing, out),
+        rate_per_s=sizing.analysis.rate_per_s[out],
+        ttft_ms=sizing.analysis.ttft_ms[out],
+        itl_ms=sizing.analysis.itl_ms[out],
         timeless=timeless[out],
         fits=sizing.fits[out],
         blocking=sizing.analysis.blocking[out],
     )
     return rows.take(accepted), rejected
-
-
-def _least_latencies(
-    problem: Problem,
-    servers: _ServerTable,
-    server: IntArray,
-    profile: IntArray,
-    batch_size: IntArray,
-    sizing: Sizing,
-    out: BoolArray,
-) -> dict[tuple[str, str], FloatArray]:
-    """Latencies of rejected rows at the lowest admissible rate, as they are promised."""
-    result: dict[tuple[str, str], FloatArray] = {}
-    for latency, by_statistic in servers.latency_targets.items():
-        for statistic, limits in by_statistic.items():
-            found = getattr(sizing.analysis, latency)[out]
-            percent = read_percent(statistic)
-            promised = ~np.isnan(limits[server])
-            rows = np.flatnonzero(promised & sizing.fits[out])
-            if percent is not None and rows.size:
-                engines = servers.engines.of(server[rows], profile[rows], batch_size[rows])
-                rate_per_s = sizing.analysis.rate_per_s[out][rows]
-                analysis = analyze(problem.options.law, **engines, rate_per_s=rate_per_s)
-                of_rows = analysis.ttft_percentile if latency == "ttft_ms" else analysis.itl_percentile
-                found[rows] = of_rows(percent)
-            result[latency, statistic] = np.where(promised, found, np.nan)
-    return result

@@ -12,13 +12,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from inferno_milp.errors import PlanCheckError
-from inferno_milp.fields import Targets
 from inferno_milp.plan import Allocation, Plan, ServerPlan
 from inferno_milp.problem import Accelerator, Load, Problem, Profile, Server
-from inferno_milp.queueing import Analysis, EngineParameters, analyze, size
+from inferno_milp.queueing import EngineParameters, analyze, size
 
 RELATIVE = 1e-6
 """Tolerance on figures that are computed twice, in different order."""
@@ -75,7 +73,7 @@ def _server_violations(problem: Problem, plan: Plan) -> Iterator[str]:
     accelerators = {a.name: a for a in problem.accelerators}
     profiles = {(p.model, p.accelerator): p for p in problem.profiles}
     for server, planned in _pairs(problem, plan):
-        required = _required_rate(server, problem.targets_of(server))
+        required = problem.required_rate_per_s(server)
         if not _same(planned.required_rate_per_s, required):
             yield f"{server.name}: required rate {planned.required_rate_per_s}, should be {required}"
         offered = server.load.arrival_rate_per_s if server.load else 0.0
@@ -87,13 +85,6 @@ def _server_violations(problem: Problem, plan: Plan) -> Iterator[str]:
             yield from _allocation_violations(server, planned, required, accelerators, profiles)
         elif planned.allocations or planned.served_rate_per_s or not planned.reason:
             yield f"{server.name}: not served, but with allocations, a rate or no reason"
-
-
-def _required_rate(server: Server, targets: Targets) -> float:
-    if server.load is None:
-        return 0.0
-    promised = (targets.tps or 0.0) / server.load.output_tokens
-    return max(server.load.arrival_rate_per_s, promised)
 
 
 def _allocation_violations(
@@ -188,7 +179,7 @@ def _compare_latencies(problem: Problem, chosen: list[tuple[Server, Load, Alloca
         "utilization": at_rate.utilization,
     }
     statistics = {
-        (latency, name): _statistic(at_rate, latency, name) for latency, by_name in limits.items() for name in by_name
+        (latency, name): at_rate.statistic(latency, name) for latency, by_name in limits.items() for name in by_name
     }
     for i, (server, _, a, _) in enumerate(chosen):
         values = {name: float(array[i]) for name, array in found.items()}
@@ -248,13 +239,6 @@ def _missed_targets(
             yield f"{latency} {statistic} {said[latency, statistic]}, should be {value}"
         if value > limit * (1 + RELATIVE):
             yield f"{latency} {statistic} {value} above its target {limit}"
-
-
-def _statistic(analysis: Analysis, latency: str, name: str) -> npt.NDArray[np.float64]:
-    if name == "mean":
-        return np.asarray(getattr(analysis, latency), dtype=float)
-    percentile = analysis.ttft_percentile if latency == "ttft_ms" else analysis.itl_percentile
-    return percentile(float(name.removeprefix("p")))
 
 
 def _capacity_violations(problem: Problem, plan: Plan) -> Iterator[str]:

@@ -20,7 +20,6 @@ from inferno_milp.greedy import solve_greedy
 from inferno_milp.highs_engine import version
 from inferno_milp.milp import NAME, find_shortfall, solve_milp
 from inferno_milp.milp import build_model as make_program
-from inferno_milp.percentiles import read_percent
 from inferno_milp.plan import (
     DEFAULT_GAP,
     SOLVERS,
@@ -35,7 +34,7 @@ from inferno_milp.plan import (
     TargetUse,
 )
 from inferno_milp.problem import Problem
-from inferno_milp.queueing import Analysis, analyze
+from inferno_milp.queueing import analyze
 from inferno_milp.reasons import why_no_candidate, why_not_placed
 
 logger = logging.getLogger(__name__)
@@ -236,7 +235,11 @@ def _allocations(table: Candidates, choice: Choice) -> dict[int, tuple[Allocatio
         "itl_p95_ms": analysis.itl_percentile(95),
         "utilization": analysis.utilization,
     }
-    promised = _promised(table, analysis)
+    promised = {
+        (latency, statistic): analysis.statistic(latency, statistic)
+        for latency, by_statistic in table.latency_targets.items()
+        for statistic in by_statistic
+    }
     result: dict[int, tuple[Allocation, ...]] = {}
     for i, s in enumerate(rows.server.tolist()):
         accelerator = problem.accelerators[rows.accelerator[i]]
@@ -262,19 +265,6 @@ def _allocations(table: Candidates, choice: Choice) -> dict[int, tuple[Allocatio
                 batch_sizes=tuple(_batch_size_choices(table, rows, i)) if loaded else (),
             ),
         )
-    return result
-
-
-def _promised(table: Candidates, analysis: Analysis) -> dict[tuple[str, str], np.ndarray[Any, np.dtype[np.float64]]]:
-    """Each latency that is promised to any server, by latency and statistic."""
-    percentiles = {"ttft_ms": analysis.ttft_percentile, "itl_ms": analysis.itl_percentile}
-    result = {}
-    for latency, by_statistic in table.latency_targets.items():
-        for statistic in by_statistic:
-            percent = read_percent(statistic)
-            result[latency, statistic] = (
-                getattr(analysis, latency) if percent is None else percentiles[latency](percent)
-            )
     return result
 
 

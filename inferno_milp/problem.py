@@ -294,6 +294,13 @@ class Problem(Sections):
         service_class = next(c for c in self.service_classes if c.name == server.service_class)
         return service_class.targets[server.model]
 
+    def required_rate_per_s(self, server: Server) -> float:
+        """Return the rate a server's replicas must carry: the offered one, or what its tokens per second ask for."""
+        if server.load is None:
+            return 0.0
+        promised = (self.targets_of(server).tps or 0.0) / server.load.output_tokens
+        return max(server.load.arrival_rate_per_s, promised)
+
     def with_options(self, **changes: Any) -> Problem:
         """Return the same problem with other options, named as the fields of `Options`.
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inferno_milp.candidates import MOST_DEVICES, Candidates, Rows
+from inferno_milp.queueing import analyze
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +88,34 @@ def _over_targets(candidates: Candidates, rows: npt.NDArray[np.intp]) -> npt.NDA
     """By what factor rejected rows miss the target that they miss most."""
     rejected = candidates.rejected
     over = np.where(rejected.fits[rows], 0.0, np.inf)
-    for (latency, statistic), least in rejected.latencies_ms.items():
+    for (latency, statistic), least in _least_latencies(candidates, rows).items():
         limits = candidates.latency_targets[latency][statistic][rejected.server[rows]]
-        over = np.maximum(over, np.nan_to_num(least[rows] / limits, nan=0.0))
+        over = np.maximum(over, np.nan_to_num(least / limits, nan=0.0))
     return np.asarray(over)
+
+
+def _least_latencies(
+    candidates: Candidates, rows: npt.NDArray[np.intp]
+) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
+    """Latencies of rejected rows at the lowest admissible rate, by latency and statistic; NaN if not promised.
+
+    Percentiles are analysed here, for the rows asked for: a plan that serves everybody needs none of them.
+    """
+    rejected = candidates.rejected
+    server, profile, batch_size = rejected.server[rows], rejected.profile[rows], rejected.batch_size[rows]
+    means = {"ttft_ms": rejected.ttft_ms, "itl_ms": rejected.itl_ms}
+    result = {}
+    for latency, by_statistic in candidates.latency_targets.items():
+        for statistic, limits in by_statistic.items():
+            promised = ~np.isnan(limits[server])
+            found = np.where(promised, means[latency][rows], np.nan)
+            some = np.flatnonzero(promised & rejected.fits[rows])
+            if statistic != "mean" and some.size:
+                engines = candidates.engines.of(server[some], profile[some], batch_size[some])
+                law, rate_per_s = candidates.problem.options.law, rejected.rate_per_s[rows][some]
+                found[some] = analyze(law, **engines, rate_per_s=rate_per_s).statistic(latency, statistic)
+            result[latency, statistic] = found
+    return result
 
 
 def _misses(candidates: Candidates, i: int) -> str:
@@ -102,11 +127,12 @@ def _misses(candidates: Candidates, i: int) -> str:
     if not rejected.fits[i]:
         kv_tokens = problem.profiles[rejected.profile[i]].kv_tokens
         return f"its requests (or more of them than may be turned away) do not fit into {kv_tokens} tokens of KV cache"
+    least_ms = _least_latencies(candidates, np.array([i]))
     misses = [
         f"{latency_name(latency, statistic)} at least {_above(least, limit)} ms at batch {rejected.batch_size[i]}, "
         f"target {_plain(limit)} ms"
         for latency, statistic, limit in sorted(targets.limits_ms())
-        if (least := float(rejected.latencies_ms[latency, statistic][i])) > limit
+        if (least := float(least_ms[latency, statistic][0])) > limit
     ]
     most = problem.options.max_blocking
     if not misses and problem.options.law != "inferno" and rejected.blocking[i] > most:

@@ -9,15 +9,16 @@ from typing import Unpack
 import numpy as np
 from scipy.optimize import elementwise
 
+from inferno_milp.percentiles import read_percent
 from inferno_milp.queueing.arrays import FloatArray, IntArray
-from inferno_milp.queueing.continuous import make_continuous_engines
-from inferno_milp.queueing.inferno import make_inferno_engines
+from inferno_milp.queueing.continuous import ContinuousEngines
+from inferno_milp.queueing.inferno import InfernoEngines
 from inferno_milp.queueing.law import Engines, Solution
 from inferno_milp.queueing.parameters import EngineParameters, Layout, Number, read_parameters
 
 LAWS: dict[str, Callable[[dict[str, FloatArray]], Engines]] = {
-    "continuous-batching": make_continuous_engines,
-    "inferno": make_inferno_engines,
+    "continuous-batching": ContinuousEngines.make,
+    "inferno": InfernoEngines.make,
 }
 """The laws that `analyze` and `size` know, by name."""
 DEFAULT_LAW = "continuous-batching"
@@ -29,7 +30,6 @@ MS_PER_S = 1000.0
 class _Origin:
     """The solution behind an analysis, and how its order becomes the caller's."""
 
-    engines: Engines
     solution: Solution
     layout: Layout
 
@@ -95,6 +95,19 @@ class Analysis:
         """
         solution = self._origin.solution
         return self._percentile(percent, solution.itl_ms, lambda some, time_ms: some.itl_exceeds(time_ms))
+
+    def statistic(self, latency: str, name: str) -> FloatArray:
+        """Return a latency as it may be promised.
+
+        Parameters
+        ----------
+        latency : "ttft_ms" or "itl_ms".
+        name : "mean", or a percentile from "p50" to "p99.9".
+        """
+        percent = read_percent(name)
+        if percent is None:
+            return self.ttft_ms if latency == "ttft_ms" else self.itl_ms
+        return self.ttft_percentile(percent) if latency == "ttft_ms" else self.itl_percentile(percent)
 
     def _percentile(
         self, percent: float, mean_ms: FloatArray, exceeds: Callable[[Solution, FloatArray], FloatArray]
@@ -170,7 +183,7 @@ def analyze_engines(engines: Engines, rate: FloatArray, layout: Layout) -> Analy
     }
     restored = {name: np.asarray(layout.restored(values), dtype=float) for name, values in figures.items()}
     batch = np.asarray(layout.restored(engines.max_batch), dtype=np.int64)
-    return Analysis(**restored, max_batch=batch, _origin=_Origin(engines, solution, layout))
+    return Analysis(**restored, max_batch=batch, _origin=_Origin(solution, layout))
 
 
 def _quantile(

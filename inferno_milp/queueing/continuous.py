@@ -17,7 +17,7 @@ from inferno_milp.queueing.continuous_means import (
     itl_beside,
     itl_excess_ms,
 )
-from inferno_milp.queueing.continuous_parameters import TINY, ContinuousParameters, read_fields
+from inferno_milp.queueing.continuous_parameters import TINY, ContinuousParameters
 from inferno_milp.queueing.continuous_solution import ContinuousSolution
 
 
@@ -68,8 +68,3 @@ class ContinuousEngines(ContinuousParameters):
             itl_ms=mean_itl_ms + excess_ms,
             itl_spread_ms=spread_ms,
         )
-
-
-def make_continuous_engines(parameters: dict[str, FloatArray]) -> ContinuousEngines:
-    """Fold κ and q into the slopes, cut prompts into chunks, and hold the batch down to what the KV cache takes."""
-    return ContinuousEngines(**read_fields(parameters))

@@ -83,9 +83,7 @@ class Wait(Takes):
 
 def find_iteration(engines: ContinuousParameters, throughput: FloatArray, others: FloatArray) -> Iteration:
     """Lengths of iterations while `others` are in the batch beside an arrival."""
-    decoding = np.minimum(others * engines.decodes / engines.stay, engines.most_decoding)
-    prompts = np.minimum(others / engines.stay, engines.most_prompts)
-    stalled = -np.expm1(-prompts)
+    decoding, prompts, stalled = _beside(engines, others)
     load = np.minimum(throughput * engines.prompt_ms, FULLEST)
     decode_ms = engines.decode_base_ms + engines.beta_ms * decoding
     mean_ms = (decode_ms + engines.stall_ms * stalled) / (1 - load)
@@ -161,7 +159,8 @@ def itl_excess_ms(
 
     The second does not shrink with the room that is left below a full batch: it spreads the times between tokens.
     """
-    room_ms = np.maximum(itl_beside(engines, engines.most_others) - mean_ms, 0.0)
+    full_ms = itl_beside(engines, engines.most_others)
+    room_ms = np.maximum(full_ms - mean_ms, 0.0)
     load, goes_on = iteration.load, engines.decodes / (engines.decodes + 1)
     # Σ_j P(K − 1 ≥ j)·ρ^j for fixed and for geometric outputs: how long an excess of prompts is felt.
     fixed = load * -np.expm1(engines.decodes * np.log(np.maximum(load, TINY))) / (1 - load)
@@ -171,16 +170,21 @@ def itl_excess_ms(
     budget_ms = engines.prompt_ms * engines.token_budget / np.maximum(engines.input_tokens, TINY)
     excess_ms = (1 - p_empty) * load * np.minimum(iteration.excess_ms, 2 * budget_ms) * felt
     excess_ms = np.where(engines.decodes > 0, excess_ms, 0.0)
-    most_ms = itl_beside(engines, engines.most_others) - itl_beside(engines, np.zeros_like(mean_ms))
-    return _damped(excess_ms, room_ms), _damped(excess_ms, most_ms)
+    return _damped(excess_ms, room_ms), _damped(excess_ms, full_ms - (engines.alpha_ms + engines.beta_ms))
 
 
 def itl_beside(engines: ContinuousParameters, others: FloatArray) -> FloatArray:
     """Time between tokens beside a number of other requests: decoding, their prompts, the stalls of these."""
-    prompts = np.minimum(others / engines.stay, engines.most_prompts)
-    decoding = np.minimum(others * engines.decodes / engines.stay, engines.most_decoding)
-    stalls_ms = engines.stall_ms * -np.expm1(-prompts)
-    return np.asarray(engines.alpha_ms + engines.beta_ms * (1 + decoding) + prompts * engines.prompt_ms + stalls_ms)
+    decoding, prompts, stalled = _beside(engines, others)
+    decode_ms = engines.alpha_ms + engines.beta_ms * (1 + decoding)
+    return np.asarray(decode_ms + prompts * engines.prompt_ms + engines.stall_ms * stalled)
+
+
+def _beside(engines: ContinuousParameters, others: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Of `others` in the batch: how many decode, prompts per iteration, the probability that one holds some."""
+    turns = others / engines.stay
+    prompts = np.minimum(turns, engines.most_prompts)
+    return np.minimum(turns * engines.decodes, engines.most_decoding), prompts, -np.expm1(-prompts)
 
 
 def find_wait(engines: ContinuousParameters, chain: Chain) -> Wait:
@@ -190,7 +194,8 @@ def find_wait(engines: ContinuousParameters, chain: Chain) -> Wait:
     traffic is the least of N residual times, N/(N + 1) of the exponential one for fixed lengths, and the approach
     to heavy traffic is Cosmetatos's.
     """
-    batch, service_ms = engines.max_batch, np.maximum(engines.full_service_ms, TINY)
+    batch = engines.max_batch
+    service_ms = np.maximum(batch / chain.full_rate, TINY)  # S(N)
     # Departures vary by the outputs' lengths, and by the prompts of all that are in the batch.
     decoding = engines.decodes * (engines.decode_base_ms + engines.beta_ms * batch) / service_ms
     prompts = batch * engines.prompt_ms / service_ms

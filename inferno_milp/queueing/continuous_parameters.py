@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +67,56 @@ class ContinuousParameters(Takes):
     max_blocking: FloatArray
     fits: BoolArray
 
+    @classmethod
+    def make(cls, parameters: dict[str, FloatArray]) -> Self:
+        """Fold κ and q into the slopes, cut prompts into chunks, and hold the batch down to what the KV cache takes."""
+        inputs, outputs, budget = parameters["input_tokens"], parameters["output_tokens"], parameters["token_budget"]
+        decodes, cv2_input = outputs - 1, parameters["cv2_input"]
+        kappa_ms, context = parameters["kappa_ms"], mean_context(parameters)
+        kv_tokens = np.where(np.isnan(parameters["kv_tokens"]), np.inf, parameters["kv_tokens"])
+        max_batch = np.minimum(parameters["max_batch"], _held(kv_tokens, context))
+        max_queue = parameters["max_queue"] + parameters["max_batch"] - max_batch
+        prompts = inputs > 0
+        most_decoding = np.where(prompts, decodes * budget / np.maximum(inputs + decodes, TINY), np.inf)
+        left = np.maximum(budget - np.minimum(max_batch, most_decoding), 1.0)
+        chunks = np.where(prompts, _mean_chunks(inputs, cv2_input, left), 0.0)
+        second = np.where(prompts, _mean_chunks(2 * inputs, cv2_input / 2, left), 0.0)
+        alpha_ms = parameters["alpha_ms"]
+        beta_ms = parameters["beta_ms"] + kappa_ms * context
+        delta_ms = parameters["delta_ms"] + kappa_ms * (chunks + 1) / 2
+        prompt_ms = delta_ms * inputs + parameters["prefill_quadratic_ms"] * inputs**2 * (1 + cv2_input)
+        decode_base_ms = np.where(decodes > 0, alpha_ms, 0.0)
+        prompt_base_ms = np.where(prompts, np.maximum(alpha_ms, parameters["gamma_ms"]), 0.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            most_prompts = np.where(prompts, np.maximum(budget - most_decoding, TINY) / inputs, 0.0)
+            full_ms = prompt_base_ms + beta_ms * most_decoding + most_prompts * prompt_ms
+            interval_ms = np.where(prompts & (most_decoding < max_batch), full_ms / most_prompts, 0.0)
+        return cls(
+            alpha_ms=alpha_ms,
+            beta_ms=beta_ms,
+            decode_base_ms=decode_base_ms,
+            prompt_base_ms=prompt_base_ms,
+            stall_ms=np.where(prompts, prompt_base_ms - decode_base_ms, 0.0),
+            prompt_ms=prompt_ms,
+            decodes=decodes,
+            chunks=chunks,
+            spill=second - chunks,
+            input_tokens=inputs,
+            token_budget=budget,
+            most_decoding=most_decoding,
+            most_prompts=most_prompts,
+            budget_interval_ms=interval_ms,
+            cv2_input=cv2_input,
+            cv2_output=parameters["cv2_output"],
+            cv2_arrival=parameters["cv2_arrival"],
+            overhead_ms=parameters["overhead_ms"],
+            lag_iterations=parameters["lag_iterations"],
+            max_batch=max_batch.astype(np.int64),
+            max_queue=max_queue,
+            max_blocking=parameters["max_blocking"],
+            fits=_too_long(parameters, kv_tokens) <= parameters["max_blocking"],
+        )
+
     @property
     def stay(self) -> FloatArray:
         """Iterations that a request is in the batch for, K − 1 + c."""
@@ -125,56 +175,6 @@ class ContinuousParameters(Takes):
         with np.errstate(divide="ignore"):
             full_rate = self.max_batch / self.full_service_ms
         return solve_chain(rate, full_rate, fill_load, self.max_batch, self.max_queue, power=self.power)
-
-
-def read_fields(parameters: dict[str, FloatArray]) -> dict[str, Any]:
-    """Return the fields of `ContinuousParameters`, given the arguments of the analysis."""
-    inputs, outputs, budget = parameters["input_tokens"], parameters["output_tokens"], parameters["token_budget"]
-    decodes, cv2_input = outputs - 1, parameters["cv2_input"]
-    kappa_ms, context = parameters["kappa_ms"], mean_context(parameters)
-    kv_tokens = np.where(np.isnan(parameters["kv_tokens"]), np.inf, parameters["kv_tokens"])
-    max_batch = np.minimum(parameters["max_batch"], _held(kv_tokens, context))
-    max_queue = parameters["max_queue"] + parameters["max_batch"] - max_batch
-    prompts = inputs > 0
-    most_decoding = np.where(prompts, decodes * budget / np.maximum(inputs + decodes, TINY), np.inf)
-    left = np.maximum(budget - np.minimum(max_batch, most_decoding), 1.0)
-    chunks = np.where(prompts, _mean_chunks(inputs, cv2_input, left), 0.0)
-    second = np.where(prompts, _mean_chunks(2 * inputs, cv2_input / 2, left), 0.0)
-    alpha_ms = parameters["alpha_ms"]
-    beta_ms = parameters["beta_ms"] + kappa_ms * context
-    delta_ms = parameters["delta_ms"] + kappa_ms * (chunks + 1) / 2
-    prompt_ms = delta_ms * inputs + parameters["prefill_quadratic_ms"] * inputs**2 * (1 + cv2_input)
-    decode_base_ms = np.where(decodes > 0, alpha_ms, 0.0)
-    prompt_base_ms = np.where(prompts, np.maximum(alpha_ms, parameters["gamma_ms"]), 0.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        most_prompts = np.where(prompts, np.maximum(budget - most_decoding, TINY) / inputs, 0.0)
-        full_ms = prompt_base_ms + beta_ms * most_decoding + most_prompts * prompt_ms
-        interval_ms = np.where(prompts & (most_decoding < max_batch), full_ms / most_prompts, 0.0)
-    return {
-        "alpha_ms": alpha_ms,
-        "beta_ms": beta_ms,
-        "decode_base_ms": decode_base_ms,
-        "prompt_base_ms": prompt_base_ms,
-        "stall_ms": np.where(prompts, prompt_base_ms - decode_base_ms, 0.0),
-        "prompt_ms": prompt_ms,
-        "decodes": decodes,
-        "chunks": chunks,
-        "spill": second - chunks,
-        "input_tokens": inputs,
-        "token_budget": budget,
-        "most_decoding": most_decoding,
-        "most_prompts": most_prompts,
-        "budget_interval_ms": interval_ms,
-        "cv2_input": cv2_input,
-        "cv2_output": parameters["cv2_output"],
-        "cv2_arrival": parameters["cv2_arrival"],
-        "overhead_ms": parameters["overhead_ms"],
-        "lag_iterations": parameters["lag_iterations"],
-        "max_batch": max_batch.astype(np.int64),
-        "max_queue": max_queue,
-        "max_blocking": parameters["max_blocking"],
-        "fits": _too_long(parameters, kv_tokens) <= parameters["max_blocking"],
-    }
 
 
 def largest_kv_batch(

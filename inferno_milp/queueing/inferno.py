@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -33,6 +34,24 @@ class InfernoEngines(Takes):
     slope_ms: FloatArray
     max_batch: IntArray
     max_queue: FloatArray
+
+    @classmethod
+    def make(cls, parameters: dict[str, FloatArray]) -> Self:
+        """Fold κ into the slopes (mean context of a decoding sequence) and lay out S(n)."""
+        beta_ms = parameters["beta_ms"] + parameters["kappa_ms"] * mean_context(parameters)
+        inputs, decodes = parameters["input_tokens"], parameters["output_tokens"] - 1
+        gamma_ms = np.where(inputs > 0, parameters["gamma_ms"], 0.0)
+        prompt_ms = (parameters["delta_ms"] + parameters["kappa_ms"]) * inputs
+        return cls(
+            alpha_ms=parameters["alpha_ms"],
+            beta_ms=beta_ms,
+            gamma_ms=gamma_ms,
+            prompt_ms=prompt_ms,
+            base_ms=gamma_ms + decodes * parameters["alpha_ms"],
+            slope_ms=prompt_ms + decodes * beta_ms,
+            max_batch=parameters["max_batch"].astype(np.int64),
+            max_queue=parameters["max_queue"],
+        )
 
     @property
     def lowest_rate(self) -> FloatArray:
@@ -130,21 +149,3 @@ class InfernoSolution(Takes):
     def itl_exceeds(self, time_ms: FloatArray) -> FloatArray:
         """P(ITL > t): the law knows one time between tokens."""
         return np.where(time_ms >= self.itl_ms, 0.0, 1.0)
-
-
-def make_inferno_engines(parameters: dict[str, FloatArray]) -> InfernoEngines:
-    """Fold κ into the slopes (mean context of a decoding sequence) and lay out S(n)."""
-    beta_ms = parameters["beta_ms"] + parameters["kappa_ms"] * mean_context(parameters)
-    inputs, decodes = parameters["input_tokens"], parameters["output_tokens"] - 1
-    gamma_ms = np.where(inputs > 0, parameters["gamma_ms"], 0.0)
-    prompt_ms = (parameters["delta_ms"] + parameters["kappa_ms"]) * inputs
-    return InfernoEngines(
-        alpha_ms=parameters["alpha_ms"],
-        beta_ms=beta_ms,
-        gamma_ms=gamma_ms,
-        prompt_ms=prompt_ms,
-        base_ms=gamma_ms + decodes * parameters["alpha_ms"],
-        slope_ms=prompt_ms + decodes * beta_ms,
-        max_batch=parameters["max_batch"].astype(np.int64),
-        max_queue=parameters["max_queue"],
-    )

@@ -63,18 +63,28 @@ class Comparison:
             return None
         if math.isnan(self.simulated.value):
             return "missed"
-        margin = 0.0 if math.isnan(self.simulated.half_width) else self.simulated.half_width
-        if self.simulated.value + margin <= self.limit:
+        if self.simulated.high <= self.limit:
             return "met"
-        return "missed" if self.simulated.value - margin > self.limit else "near"
+        return "missed" if self.simulated.low > self.limit else "near"
 
     @property
     def is_off(self) -> bool:
         """Whether the prediction is further from the simulation than its uncertainty and `OFF` allow."""
         if self.predicted is None or not math.isfinite(self.simulated.value):
             return False
-        margin = 0.0 if math.isnan(self.simulated.half_width) else self.simulated.half_width
-        return abs(self.predicted - self.simulated.value) > margin + OFF * self.simulated.value
+        return abs(self.predicted - self.simulated.value) > self.simulated.margin + OFF * self.simulated.value
+
+    def to_record(self) -> dict[str, Any]:
+        """Return the figures by name; NaN where there are none."""
+        return {
+            "figure": self.figure,
+            "predicted": self.predicted,
+            "simulated": self.simulated.value,
+            "half_width": self.simulated.half_width,
+            "limit": self.limit,
+            "verdict": self.verdict,
+            "is_off": self.is_off,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +163,7 @@ class PlanSimulation:
                 "server": a.server,
                 "accelerator": a.accelerator,
                 "replicas": a.replicas,
-                "figure": c.figure,
-                "predicted": c.predicted,
-                "simulated": c.simulated.value,
-                "half_width": c.simulated.half_width,
-                "limit": c.limit,
-                "verdict": c.verdict,
-                "is_off": c.is_off,
+                **c.to_record(),
             }
             for a in self.allocations
             for c in a.comparisons
@@ -170,15 +174,7 @@ class PlanSimulation:
 def _document(allocation: AllocationSimulation) -> dict[str, Any]:
     result = asdict(allocation)
     result["comparisons"] = [
-        {
-            "figure": c.figure,
-            "predicted": c.predicted,
-            "simulated": _number(c.simulated.value),
-            "half_width": _number(c.simulated.half_width),
-            "limit": c.limit,
-            "verdict": c.verdict,
-            "is_off": c.is_off,
-        }
+        {**c.to_record(), "simulated": _number(c.simulated.value), "half_width": _number(c.simulated.half_width)}
         for c in allocation.comparisons
     ]
     return result
@@ -276,10 +272,8 @@ def _wrong_figure(allocation: Allocation) -> str | None:
 
 
 def _rate_per_s(problem: Problem, server: Server, allocation: Allocation) -> float:
-    """Rate at each replica: its share of what is offered, or of what was promised in tokens per second."""
-    assert server.load is not None
-    promised = (problem.targets_of(server).tps or 0.0) / server.load.output_tokens
-    return max(server.load.arrival_rate_per_s, promised) * allocation.share / allocation.replicas
+    """Rate at each replica: its share of what the server must carry."""
+    return problem.required_rate_per_s(server) * allocation.share / allocation.replicas
 
 
 def _simulate(

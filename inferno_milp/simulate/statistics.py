@@ -22,14 +22,19 @@ class Estimate:
     half_width: float
 
     @property
+    def margin(self) -> float:
+        """Half the width; 0 where it is not known."""
+        return 0.0 if math.isnan(self.half_width) else self.half_width
+
+    @property
     def low(self) -> float:
         """Lower end of the interval."""
-        return self.value - self.half_width
+        return self.value - self.margin
 
     @property
     def high(self) -> float:
         """Upper end of the interval."""
-        return self.value + self.half_width
+        return self.value + self.margin
 
 
 NOTHING = Estimate(math.nan, math.nan)
