@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,8 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
+AT_ONCE = 250_000
+"""Rows analysed at once: what is computed of them on the way takes a kilobyte each."""
 MOST_DEVICES = 10**12
 """A candidate that takes more devices than this is none."""
 
@@ -34,9 +37,10 @@ class Rows:
         `Candidates.types`.
     batch_size : max batch size N.
     max_rate_per_s : highest throughput of one replica under the targets, requests/s; NaN for a server without a load.
-    replicas : replicas that carry the server's required rate, or its `min_replicas`.
+    replicas : replicas that carry the server's required rate with what it wants in reserve, or its `min_replicas`.
     cost_per_hour : price of all replicas.
     devices : devices of the type that all replicas take.
+    price_per_replica, devices_per_replica : the same of one replica.
     """
 
     server: IntArray
@@ -48,10 +52,27 @@ class Rows:
     replicas: IntArray
     cost_per_hour: FloatArray
     devices: IntArray
+    price_per_replica: FloatArray
+    devices_per_replica: IntArray
 
     def take(self, which: npt.NDArray[np.intp] | BoolArray) -> Rows:
         """Return the chosen rows."""
         return Rows(*(getattr(self, field.name)[which] for field in fields(self)))
+
+    def best_batches(self, *, by_rate: bool) -> npt.NDArray[np.intp]:
+        """Of each (server, accelerator), the position of the batch size with the fewest replicas, or highest rate.
+
+        Among equals it is the smallest batch.
+        """
+        if not len(self):
+            return np.empty(0, dtype=np.intp)
+        begins = np.ones(len(self), dtype=bool)
+        begins[1:] = (self.server[1:] != self.server[:-1]) | (self.accelerator[1:] != self.accelerator[:-1])
+        first = np.flatnonzero(begins)
+        value = np.where(np.isnan(self.max_rate_per_s), 0.0, -self.max_rate_per_s) if by_rate else self.replicas
+        group = np.cumsum(begins) - 1
+        best = np.flatnonzero(value == np.minimum.reduceat(value, first)[group])
+        return best[np.searchsorted(group[best], np.arange(len(first)))]
 
     def __len__(self) -> int:
         return len(self.server)
@@ -112,35 +133,12 @@ class Candidates:
     rejected: Rejected
 
     def one_per_accelerator(self) -> Candidates:
-        """Of each (server, accelerator), keep the batch size with the fewest replicas; among equals the smallest."""
-        rows = self.rows
-        order = np.lexsort((rows.batch_size, rows.replicas, rows.accelerator, rows.server))
-        first = np.ones(len(order), dtype=bool)
-        pairs = np.stack((rows.server[order], rows.accelerator[order]))
-        first[1:] = (pairs[:, 1:] != pairs[:, :-1]).any(axis=0)
-        return replace(self, rows=rows.take(np.sort(order[first])))
+        """Of each (server, accelerator), keep the batch size with the fewest replicas; among equals the smallest.
 
-    def undominated(self) -> Candidates:
-        """Drop candidates that can never be needed in a plan of least cost.
-
-        Dropped are those that take more devices than there are of their type, and those for which the same server has
-        another candidate no dearer that uses no more of any type: within a type in general, and whatever the type
-        where devices are not limited. Among equals the one with fewest devices stays, then with the smallest batch.
+        With mixed assignment it is the one with the highest rate, for the number of replicas is still open.
         """
-        rows = self.rows
-        if self.available is not None:
-            rows = rows.take(rows.devices <= self.available[rows.type])
-            group, devices = rows.server * len(self.types) + rows.type, rows.devices
-        else:
-            group, devices = rows.server, np.zeros_like(rows.devices)
-        order = np.lexsort((rows.accelerator, rows.batch_size, rows.devices, devices, rows.cost_per_hour, group))
-        # Within a group, by rising cost, a row stays if it takes fewer devices than all before it. Groups are told
-        # apart by a falling offset, so one running minimum serves all of them.
-        _, rank = np.unique(group[order], return_inverse=True)
-        step = int(devices.max(initial=0)) + 1
-        value = devices[order] - rank * step
-        least_before = np.concatenate(([step], np.minimum.accumulate(value)[:-1])) if len(order) else value
-        return replace(self, rows=rows.take(np.sort(order[value < least_before])))
+        by_rate = self.problem.options.assignment == "mixed"
+        return replace(self, rows=self.rows.take(self.rows.best_batches(by_rate=by_rate)))
 
     def of_servers(self, servers: Sequence[int]) -> Candidates:
         """Keep the candidates of the servers at these positions."""
@@ -180,6 +178,8 @@ class _ServerTable:
     latency_targets: dict[str, dict[str, FloatArray]]
     tps: FloatArray
     min_replicas: IntArray
+    reserve: FloatArray
+    survive: IntArray
     max_batch_size: FloatArray
     engines: EngineTable
 
@@ -209,10 +209,14 @@ def find_candidates(problem: Problem) -> Candidates:
     needs = (servers.required_per_s > 0) | (servers.min_replicas > 0)
     server, profile = _pairs(problem, needs)
     server, profile, batch_size = _with_batch_sizes(problem, servers, profiles, server, profile)
-    available = None
-    if problem.capacity is not None:
-        available = np.array([problem.capacity.get(name, 0) for name in types], dtype=np.int64)
-    rows, rejected = _analyse(problem, servers, profiles, server, profile, batch_size)
+    available, devices = None, problem.devices_available
+    if devices is not None:
+        available = np.array([devices.get(name, 0) for name in types], dtype=np.int64)
+    parts = [
+        _analyse(problem, servers, profiles, *(values[start : start + AT_ONCE] for values in (server, profile, batch_size)))
+        for start in range(0, max(len(server), 1), AT_ONCE)
+    ]
+    rows, rejected = (_joined([part[i] for part in parts]) for i in range(2))
     return Candidates(
         problem=problem,
         types=types,
@@ -224,6 +228,12 @@ def find_candidates(problem: Problem) -> Candidates:
         rows=rows,
         rejected=rejected,
     )
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """Put tables of one kind together."""
+    kind = type(parts[0])
+    return kind(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(kind)))
 
 
 def _server_table(problem: Problem) -> _ServerTable:
@@ -240,6 +250,8 @@ def _server_table(problem: Problem) -> _ServerTable:
         latency_targets=latency_targets(targets),
         tps=tps,
         min_replicas=np.array([s.min_replicas for s in problem.servers], dtype=np.int64),
+        reserve=np.array([s.reserve for s in problem.servers]),
+        survive=np.array([s.survive for s in problem.servers], dtype=np.int64),
         max_batch_size=optional([s.max_batch_size for s in problem.servers]),
         engines=engine_table(problem),
     )
@@ -274,9 +286,9 @@ def _pairs(problem: Problem, needs: BoolArray) -> tuple[IntArray, IntArray]:
     chosen = []
     for s, server in enumerate(problem.servers):
         usable = ordered[server.model] if needs[s] else ordered[server.model][:0]
-        if server.keep_accelerator and server.current:
-            kept = server.current.accelerator
-            usable = np.array([i for i in usable if problem.profiles[i].accelerator == kept], dtype=np.int64)
+        if server.keep_accelerator:
+            kept = {now.accelerator for now in server.current}
+            usable = np.array([i for i in usable if problem.profiles[i].accelerator in kept], dtype=np.int64)
         chosen.append(usable)
     counts = np.array([len(usable) for usable in chosen], dtype=np.int64)
     return np.repeat(np.arange(len(chosen)), counts), np.concatenate([*chosen, np.empty(0, dtype=np.int64)])
@@ -326,8 +338,9 @@ def _analyse(
     required = servers.required_per_s[server]
     timeless = (required > 0) & np.isinf(sizing.max_rate_per_s)
     rate = np.where(loaded, sizing.analysis.throughput_per_s, np.nan)
+    carried = required * (1 + servers.reserve[server])
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        needed = np.where(required > 0, np.maximum(np.ceil(required / rate), 1.0), 0.0)
+        needed = np.where(required > 0, np.maximum(np.ceil(carried / rate), 1.0) + servers.survive[server], 0.0)
     replicas = np.maximum(needed, servers.min_replicas[server])
     devices = replicas * profiles.devices_per_replica[profile]
     accepted = ~loaded | ((sizing.verdict != "infeasible") & ~timeless)
@@ -343,6 +356,8 @@ def _analyse(
         replicas=replicas,
         cost_per_hour=replicas * profiles.cost_per_replica[profile],
         devices=np.where(accepted, devices, 0).astype(np.int64),
+        price_per_replica=profiles.cost_per_replica[profile],
+        devices_per_replica=np.minimum(profiles.devices_per_replica[profile], MOST_DEVICES).astype(np.int64),
     )
     out = ~accepted
     rejected = Rejected(

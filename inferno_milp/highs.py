@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from inferno_milp._pyomo import generate_standard_repn, pyo
-from inferno_milp.highs_child import run_in_child
-from inferno_milp.highs_engine import Program, Result, SolverError, run
+from inferno_milp.highs_engine import FloatArray, Found, Program, Result, SolverError, run
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,31 +35,56 @@ class Solution:
     wall_s: float
 
 
-def solve_with_highs(model: pyo.ConcreteModel, *, time_limit_s: float | None, gap: float) -> Solution:
+class Runner(Protocol):
+    """Solves programs: `highs_engine.run`, or the same in another process."""
+
+    def __call__(
+        self,
+        program: Program,
+        *,
+        gap: float,
+        time_limit_s: float,
+        start: FloatArray | None = None,
+        good_enough: float | None = None,
+    ) -> Found:
+        """Solve a program."""
+        ...
+
+
+def solve_with_highs(
+    model: pyo.ConcreteModel,
+    *,
+    gap: float,
+    time_limit_s: float = math.inf,
+    from_values: bool = False,
+    good_enough: float | None = None,
+    run: Runner = run,
+) -> Solution:
     """Minimise a linear model of bounded integer and continuous variables, and load the solution into it.
 
     Parameters
     ----------
-    time_limit_s : seconds for all of it, a hard stop; None is no limit.
     gap : relative gap at which HiGHS may stop.
+    time_limit_s : seconds for all of it; whether it is a hard stop depends on `run`.
+    from_values : whether the variables' values are a solution to start from.
+    good_enough : objective at which HiGHS may stop.
+    run : solves the program laid out in arrays.
 
     Raises
     ------
     SolverError
         If the model is not linear, or HiGHS fails.
     """
-    start = time.perf_counter()
+    began = time.perf_counter()
     variables = list(model.component_data_objects(pyo.Var, active=True))
     program = _as_arrays(model, variables)
-    if time_limit_s is None:
-        found = run(program, gap=gap, time_limit_s=None)
-    else:
-        left_s = time_limit_s - (time.perf_counter() - start)
-        found = run_in_child(program, gap=gap, time_limit_s=left_s)
+    start = np.array([variable.value or 0.0 for variable in variables]) if from_values else None
+    left_s = time_limit_s - (time.perf_counter() - began)
+    found = run(program, gap=gap, time_limit_s=left_s, start=start, good_enough=good_enough)
     if found.values is not None:
         for variable, value in zip(variables, found.values.tolist(), strict=True):
             variable.set_value(round(value) if variable.is_integer() else value, skip_validation=True)
-    return Solution(found.result, found.objective, found.bound, time.perf_counter() - start)
+    return Solution(found.result, found.objective, found.bound, time.perf_counter() - began)
 
 
 def _as_arrays(model: pyo.ConcreteModel, variables: list[Any]) -> Program:

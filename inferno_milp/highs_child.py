@@ -13,64 +13,108 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from inferno_milp.highs_engine import Found, Program, SolverError, run
+from inferno_milp.highs_engine import FloatArray, Found, Program, SolverError, run
 
 GRACE_S = 0.25
 """How long after its limit HiGHS is left to end by itself, with its last bound."""
 COMMAND = (sys.executable, "-m", "inferno_milp.highs_child")
 
 
-def run_in_child(program: Program, *, gap: float, time_limit_s: float) -> Found:
-    """Solve a program within a number of seconds, all told.
+class HighsProcess:
+    """A process that solves one program after the other. It is started with the first, and again if it had to be ended.
 
-    Raises
-    ------
-    SolverError
-        If HiGHS fails, or its process ends without an answer.
+    Use it as a context, which ends the process.
     """
-    end = time.monotonic() + time_limit_s
-    best = Found("no_solution", None, None, None)
-    if time_limit_s <= 0:
-        return best
-    path = os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    child = subprocess.Popen(
-        COMMAND,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-    assert child.stdin is not None
-    assert child.stdout is not None
-    answers: queue.Queue[Any] = queue.Queue()
-    talkers = [
-        threading.Thread(target=_collect, args=(child.stdout, answers)),
-        threading.Thread(target=_send, args=(child.stdin, (program, gap, end))),
-    ]
-    for talker in talkers:
-        talker.start()
-    try:
-        while True:
-            try:
-                answer = answers.get(timeout=max(end + GRACE_S - time.monotonic(), 0))
-            except queue.Empty:
-                return best
-            if isinstance(answer, Found):
-                best = answer
-            elif isinstance(answer, SolverError):
-                raise answer
-            elif isinstance(answer, _Last):
-                return answer.found
-            else:
-                raise SolverError("the process of HiGHS ended without an answer")
-    finally:
-        child.kill()
-        child.wait()
-        for talker in talkers:
-            talker.join()  # without the child their pipes are at an end
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[bytes] | None = None
+        self._answers: queue.Queue[Any] = queue.Queue()
+        self._collector: threading.Thread | None = None
+
+    def __enter__(self) -> HighsProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def start(self) -> None:
+        """Start the process, so that it is ready by the time of the first program."""
+        if self._child is not None:
+            return
+        path = os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+        self._child = subprocess.Popen(
+            COMMAND,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        self._answers = queue.Queue()
+        self._collector = threading.Thread(target=_collect, args=(self._child.stdout, self._answers))
+        self._collector.start()
+
+    def _end(self) -> None:
+        if self._child is None:
+            return
+        self._child.kill()
+        self._child.wait()
+        assert self._collector is not None
+        self._collector.join()  # without the child its pipe is at an end
+        if self._child.stdin is not None:
+            with suppress(OSError):
+                self._child.stdin.close()
+        self._child = None
+
+    def run(
+        self,
+        program: Program,
+        *,
+        gap: float,
+        time_limit_s: float,
+        start: FloatArray | None = None,
+        good_enough: float | None = None,
+    ) -> Found:
+        """Solve a program within a number of seconds, all told; the rest as `highs_engine.run`.
+
+        Raises
+        ------
+        SolverError
+            If HiGHS fails, or its process ends without an answer.
+        """
+        end = time.monotonic() + time_limit_s
+        best = Found("no_solution", None, None, None)
+        if time_limit_s <= 0:
+            return best
+        self.start()
+        assert self._child is not None
+        message = (program, gap, end, start, good_enough)
+        sender = threading.Thread(target=_send, args=(self._child.stdin, message))
+        sender.start()
+        try:
+            while True:
+                try:
+                    answer = self._answers.get(timeout=max(end + GRACE_S - time.monotonic(), 0))
+                except queue.Empty:
+                    self._end()
+                    return best
+                if isinstance(answer, Found):
+                    best = answer
+                elif isinstance(answer, SolverError):
+                    raise answer
+                elif isinstance(answer, _Last):
+                    return answer.found
+                else:
+                    self._end()
+                    raise SolverError("the process of HiGHS ended without an answer")
+        except BaseException:
+            self._end()
+            raise
+        finally:
+            sender.join()
 
 
 class _Last:
@@ -81,11 +125,9 @@ class _Last:
 
 
 def _send(stream: IO[bytes], message: object) -> None:
-    try:
-        with stream:
-            pickle.dump(message, stream)
-    except OSError:
-        pass  # the child has ended; its silence is noticed where its answers are awaited
+    with suppress(OSError, ValueError):  # the child has ended: its silence is noticed where its answers are awaited
+        pickle.dump(message, stream)
+        stream.flush()
 
 
 def _collect(stream: IO[bytes], answers: queue.Queue[Any]) -> None:
@@ -99,7 +141,7 @@ def _collect(stream: IO[bytes], answers: queue.Queue[Any]) -> None:
 
 
 def main() -> None:
-    """Be the child: take a program from stdin, send solutions to stdout."""
+    """Be the child: take programs from stdin, send solutions to stdout."""
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whatever else is printed goes nowhere
 
@@ -107,13 +149,20 @@ def main() -> None:
         pickle.dump(message, out)
         out.flush()
 
-    program, gap, end = pickle.load(sys.stdin.buffer)
-    try:
-        # The monotonic clock counts from the start of the machine, for parent and child alike.
-        left_s = max(end - time.monotonic(), 0.0)
-        send(_Last(run(program, gap=gap, time_limit_s=left_s, on_better=send)))
-    except SolverError as error:
-        send(error)
+    while True:
+        try:
+            program, gap, end, start, good_enough = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        try:
+            # The monotonic clock counts from the start of the machine, for parent and child alike.
+            left_s = max(end - time.monotonic(), 0.0)
+            found = run(
+                program, gap=gap, time_limit_s=left_s, start=start, good_enough=good_enough, on_better=send
+            )
+            send(_Last(found))
+        except SolverError as error:
+            send(error)
 
 
 if __name__ == "__main__":

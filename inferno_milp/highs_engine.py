@@ -59,6 +59,21 @@ class Found:
     values: FloatArray | None
 
 
+@dataclass(frozen=True, slots=True)
+class Relaxed:
+    """Optimum of the linear relaxation.
+
+    Attributes
+    ----------
+    objective, values : of the optimum.
+    duals : of the rows: what one more of a row's right-hand side adds to the objective.
+    """
+
+    objective: float
+    values: FloatArray
+    duals: FloatArray
+
+
 class _SilentHighs(highspy.Highs):  # type: ignore[misc]  # highspy has no types
     """HiGHS that writes nothing to stdout, which holds results alone.
 
@@ -76,7 +91,13 @@ def version() -> str:
 
 
 def run(
-    program: Program, *, gap: float, time_limit_s: float | None, on_better: Callable[[Found], None] | None = None
+    program: Program,
+    *,
+    gap: float,
+    time_limit_s: float = math.inf,
+    start: FloatArray | None = None,
+    good_enough: float | None = None,
+    on_better: Callable[[Found], None] | None = None,
 ) -> Found:
     """Solve a program.
 
@@ -84,6 +105,8 @@ def run(
     ----------
     gap : relative gap at which HiGHS may stop.
     time_limit_s : seconds; HiGHS looks at its clock only now and then, and may take up to twice as long.
+    start : a solution to start from; then presolving is left out, which takes longer than it saves.
+    good_enough : HiGHS may stop at a solution with an objective no larger than this.
     on_better : called with every better solution as it is found.
 
     Raises
@@ -92,20 +115,56 @@ def run(
         If HiGHS fails.
     """
     scale = _scale(program.costs)
-    solver = _SilentHighs()
-    options = {"output_flag": False, "mip_rel_gap": gap, "mip_abs_gap": 0.0}
-    if time_limit_s is not None:
-        options["time_limit"] = time_limit_s
-    for name, value in options.items():
-        if solver.setOptionValue(name, value) != highspy.HighsStatus.kOk:
-            raise SolverError(f"HiGHS refused the option {name} = {value!r}")
-    if solver.passModel(_model(program, scale)) == highspy.HighsStatus.kError:
-        raise SolverError("HiGHS refused the model")
+    options: dict[str, Any] = {"mip_rel_gap": gap, "mip_abs_gap": 0.0}
+    if math.isfinite(time_limit_s):
+        options["time_limit"] = max(time_limit_s, 0.0)
+    if good_enough is not None:
+        options["objective_target"] = good_enough * scale
+    if start is not None:
+        options["presolve"] = "off"
+    solver = _loaded(program, scale, options)
+    if start is not None:
+        solution = highspy.HighsSolution()
+        solution.col_value = start
+        solver.setSolution(solution)
     if on_better is not None:
         _tell_better(solver, scale, on_better)
     if solver.run() == highspy.HighsStatus.kError:
         raise SolverError("HiGHS failed while solving")
     return _unscaled(_outcome(solver, bool(program.whole.any())), scale, gap)
+
+
+def relax(program: Program, *, time_limit_s: float = math.inf) -> Relaxed | None:
+    """Solve the linear relaxation of a program; None if it is infeasible, or not solved in time.
+
+    Raises
+    ------
+    SolverError
+        If HiGHS fails.
+    """
+    scale = _scale(program.costs)
+    solver = _loaded(program, scale, {"time_limit": time_limit_s}, relaxed=True)
+    if solver.run() == highspy.HighsStatus.kError:
+        raise SolverError("HiGHS failed while solving")
+    if solver.getModelStatus() not in (highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kModelEmpty):
+        return None
+    solution = solver.getSolution()
+    return Relaxed(
+        float(solver.getInfo().objective_function_value) / scale,
+        np.array(solution.col_value, dtype=float),
+        np.array(solution.row_dual, dtype=float) / scale,
+    )
+
+
+def _loaded(program: Program, scale: float, options: dict[str, Any], *, relaxed: bool = False) -> Any:
+    """HiGHS with its options set and the program in it."""
+    solver = _SilentHighs()
+    for name, value in {"output_flag": False, **options}.items():
+        if solver.setOptionValue(name, value) != highspy.HighsStatus.kOk:
+            raise SolverError(f"HiGHS refused the option {name} = {value!r}")
+    if solver.passModel(_model(program, scale, relaxed)) == highspy.HighsStatus.kError:
+        raise SolverError("HiGHS refused the model")
+    return solver
 
 
 def _scale(costs: FloatArray) -> float:
@@ -114,14 +173,15 @@ def _scale(costs: FloatArray) -> float:
     return 2.0 ** round(math.log2(TYPICAL_COST / float(np.median(positive)))) if positive.size else 1.0
 
 
-def _model(program: Program, scale: float) -> Any:
+def _model(program: Program, scale: float, relaxed: bool) -> Any:
     model = highspy.HighsLp()
     model.num_col_, model.num_row_ = len(program.costs), len(program.row_lower)
     model.col_cost_, model.offset_ = program.costs * scale, program.offset * scale
     model.col_lower_, model.col_upper_ = program.lower, program.upper
     model.row_lower_, model.row_upper_ = program.row_lower, program.row_upper
-    whole, real = highspy.HighsVarType.kInteger, highspy.HighsVarType.kContinuous
-    model.integrality_ = [whole if is_whole else real for is_whole in program.whole]
+    if not relaxed:
+        whole, real = highspy.HighsVarType.kInteger, highspy.HighsVarType.kContinuous
+        model.integrality_ = [whole if is_whole else real for is_whole in program.whole]
     model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
     model.a_matrix_.start_, model.a_matrix_.index_ = program.starts, program.columns
     model.a_matrix_.value_ = program.values
@@ -148,7 +208,8 @@ def _outcome(solver: Any, has_whole: bool) -> Found:
     if status in (statuses.kInfeasible, statuses.kUnboundedOrInfeasible):
         return Found("infeasible", None, None, None)
     done = status in (statuses.kOptimal, statuses.kModelEmpty)
-    if not done and status not in (statuses.kTimeLimit, statuses.kInterrupt, statuses.kSolutionLimit):
+    stopped = (statuses.kTimeLimit, statuses.kInterrupt, statuses.kSolutionLimit, statuses.kObjectiveTarget)
+    if not done and status not in stopped:
         raise SolverError(f"HiGHS stopped with status {solver.modelStatusToString(status)!r}")
     objective = float(info.objective_function_value)
     bound = float(info.mip_dual_bound) if has_whole else objective if done else -math.inf

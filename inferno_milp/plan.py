@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from inferno_milp.errors import Fault, InputError
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Status = Literal["optimal", "feasible", "partial", "infeasible", "no_solution"]
-"""optimal: proven within the gap asked for; feasible: serves everybody, not proven; partial: some are unserved;
-infeasible: proven that not all can be served; no_solution: the time ran out before any plan was found."""
+"""optimal: proven within the gap asked for; feasible: serves everybody, not proven; partial: some are not served in
+full; infeasible: proven that nobody can be; no_solution: the time ran out before any plan was found."""
 
 SolverName = Literal["milp", "greedy"]
 SOLVERS: tuple[str, ...] = get_args(SolverName)
@@ -70,6 +70,8 @@ class Allocation:
     max_rate_per_s : highest rate of one replica under the targets, requests/s; None without a load.
     cost_per_hour : price of all replicas.
     devices : devices of the type that all replicas take.
+    power_w, max_power_w : power that all replicas draw, and would at their highest rate; None where the accelerator's is
+        not known.
     ttft_ms, ttft_p95_ms, ttft_p99_ms, itl_ms, itl_p95_ms : latencies at `rate_per_s`: means, and percentiles; None
         without a load.
     utilization : mean running requests of a replica as a fraction of the batch size.
@@ -87,6 +89,8 @@ class Allocation:
     max_rate_per_s: float | None
     cost_per_hour: float
     devices: int
+    power_w: float | None
+    max_power_w: float | None
     ttft_ms: float | None
     ttft_p95_ms: float | None
     ttft_p99_ms: float | None
@@ -106,7 +110,8 @@ class ServerPlan:
     offered_rate_per_s : the load's arrival rate.
     required_rate_per_s : rate the allocations must carry: the offered one, or more for a target in tokens per second.
     served_rate_per_s : rate of the offered load that is served within the targets.
-    meets_targets : whether all of it is.
+    meets_targets : whether all of it is. If not, and there are allocations all the same, these are best effort: each
+        replica carries the highest rate that keeps the targets.
     reason : why not, in words; None if it is.
     """
 
@@ -137,6 +142,70 @@ class CapacityUse:
 
 
 @dataclass(frozen=True, slots=True)
+class PriorityUse:
+    """Servers of a priority, by their weights: how much there is, is served in full, and could be at the most.
+
+    `could` is proven: no plan serves more of this priority and as much of those before it.
+    """
+
+    priority: int
+    weight: float
+    served: float
+    could: float
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Replicas on an accelerator."""
+
+    accelerator: str
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What becomes of a server's allocations.
+
+    Attributes
+    ----------
+    before, after : what it ran, and what it is to run.
+    cost_difference_per_hour : price after less price before.
+    moves : whether it runs on other accelerators than before.
+    """
+
+    server: str
+    before: tuple[Running, ...]
+    after: tuple[Running, ...]
+    cost_difference_per_hour: float
+    moves: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Replicas of a server in a node."""
+
+    server: str
+    accelerator: str
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUse:
+    """A node and what it holds.
+
+    Attributes
+    ----------
+    type, devices : of the node.
+    used : devices that are in use.
+    """
+
+    type: str
+    devices: int
+    used: int
+    holds: tuple[Placed, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SolverRun:
     """Which solver made the plan."""
 
@@ -154,9 +223,16 @@ class Plan:
     status : see `Status`.
     total_cost_per_hour : price of all allocations, in `currency`; None without a plan.
     objective : value of the optimization's objective; None without allocations of an optimization.
-    bound : proven lower bound of the objective; None where nothing is proven.
+    objective_parts : what it is the sum of: `price` of the servers served in full, and what `changes`, `energy` and
+        `carbon` are charged; empty without an objective.
+    bound : proven lower bound of the objective, for plans that serve as much of each priority; None where nothing is
+        proven.
     gap : (objective − bound) / objective; None where nothing is proven.
     stages_s : seconds spent in each stage.
+    power_w : power that all replicas draw; None where an accelerator's is not known.
+    priorities : where not all servers are served by the program, how much of each priority is, and could be.
+    changes : servers that do not run what they run today.
+    nodes : nodes in use, of the types that come in nodes.
     messages : what the user should know besides.
     """
 
@@ -165,13 +241,18 @@ class Plan:
     status: Status
     total_cost_per_hour: float | None
     objective: float | None
+    objective_parts: dict[str, float]
     bound: float | None
     gap: float | None
     solver: SolverRun
     stages_s: dict[str, float]
     servers: tuple[ServerPlan, ...]
     capacity: tuple[CapacityUse, ...]
-    messages: tuple[str, ...] = field(default=())
+    power_w: float | None = None
+    priorities: tuple[PriorityUse, ...] = ()
+    changes: tuple[Change, ...] = ()
+    nodes: tuple[NodeUse, ...] = ()
+    messages: tuple[str, ...] = ()
 
     @property
     def unserved(self) -> tuple[str, ...]:
@@ -196,13 +277,18 @@ class Plan:
             "status": self.status,
             "total_cost_per_hour": self.total_cost_per_hour,
             "objective": self.objective,
+            "objective_parts": dict(self.objective_parts),
             "bound": self.bound,
             "gap": self.gap,
             "solver": asdict(self.solver),
             "stages_s": dict(self.stages_s),
+            "power_w": self.power_w,
             "messages": list(self.messages),
             "servers": {server.name: _server_dict(server) for server in self.servers},
             "capacity": {use.type: {"available": use.available, "used": use.used} for use in self.capacity},
+            "priorities": [asdict(use) for use in self.priorities],
+            "changes": [asdict(change) for change in self.changes],
+            "nodes": [asdict(node) for node in self.nodes],
         }
 
     @classmethod
@@ -230,6 +316,17 @@ class Plan:
             raise InputError(
                 [Fault(f"{d['msg']}, in a plan", "", _place(d["loc"])) for d in details[:MOST_FAULTS]]
             ) from None
+
+    def nodes_frame(self) -> pd.DataFrame:
+        """Return one row per server and accelerator in a node: what sits where."""
+        import pandas as pd
+
+        rows = [
+            {"node": i, "type": node.type, "devices": node.devices, "used": node.used, **asdict(placed)}
+            for i, node in enumerate(self.nodes)
+            for placed in node.holds
+        ]
+        return pd.DataFrame(rows, columns=["node", "type", "devices", "used", *Placed.__slots__])
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per allocation (and one for each server without any), with units in the columns' names."""
@@ -279,5 +376,4 @@ def _allocation_row(allocation: Allocation) -> dict[str, Any]:
 def _server_dict(server: ServerPlan) -> dict[str, Any]:
     result = asdict(server)
     del result["name"]
-    result["allocations"] = list(result["allocations"])
     return result

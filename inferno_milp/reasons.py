@@ -9,7 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from inferno_milp.candidates import MOST_DEVICES, Candidates, Rows
+from inferno_milp.limits import BUDGET, CHANGES, POWER
+from inferno_milp.options import Program
+from inferno_milp.plan import Allocation
 from inferno_milp.queueing import analyze
+from inferno_milp.room import Lack, Room
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,21 +25,24 @@ class Rejection:
     reason: str
 
 
-def find_rejections(candidates: Candidates, servers: Sequence[int] | None = None) -> Iterator[Rejection]:
+def find_rejections(
+    candidates: Candidates, program: Program, servers: Sequence[int] | None = None
+) -> Iterator[Rejection]:
     """Say for every (server, accelerator) that no plan of least cost can use why not.
 
     Parameters
     ----------
     candidates : the whole table, nothing dropped.
+    program : made of it.
     servers : positions of servers; None for all.
     """
     problem = candidates.problem
     position = {a.name: i for i, a in enumerate(problem.accelerators)}
     profiled = {(p.model, position[p.accelerator]) for p in problem.profiles}
-    best, kept = candidates.one_per_accelerator().rows, candidates.undominated().rows
+    best, kept = program.table.rows, program.table.rows.take(program.useful_rows())
     row_of = {pair: i for i, pair in enumerate(zip(best.server.tolist(), best.accelerator.tolist(), strict=True))}
     useful = set(zip(kept.server.tolist(), kept.accelerator.tolist(), strict=True))
-    failed = _failed_rows(candidates)
+    failed, room = _failed_rows(candidates), Room(program.table, program.limits)
     for s in range(len(problem.servers)) if servers is None else servers:
         server = problem.servers[s]
         for a, accelerator in enumerate(problem.accelerators):
@@ -44,29 +51,42 @@ def find_rejections(candidates: Candidates, servers: Sequence[int] | None = None
             if (server.model, a) not in profiled:
                 reason = f"no profile of {server.model} on {accelerator.name}"
             elif (s, a) in row_of:
-                reason = _why_dropped(candidates, best.take(np.array([row_of[s, a]])), kept)
+                reason = _why_dropped(program, row_of[s, a], kept, room)
             elif (s, a) in failed:
                 reason = _misses(candidates, failed[s, a])
             else:
-                assert server.current is not None
-                reason = f"the server keeps {server.current.accelerator}"
+                reason = f"the server keeps {' and '.join(now.accelerator for now in server.current)}"
             yield Rejection(server.name, accelerator.name, reason)
 
 
-def _why_dropped(candidates: Candidates, row: Rows, kept: Rows) -> str:
+def _why_dropped(program: Program, position: int, kept: Rows, room: Room) -> str:
     """Say why a candidate is not kept: it takes more than there is, or another of those kept is never worse."""
-    kind, cost, devices = int(row.type[0]), float(row.cost_per_hour[0]), int(row.devices[0])
-    name = candidates.types[kind]
-    if candidates.available is not None and devices > candidates.available[kind]:
-        return f"it needs {devices} {name} ({candidates.available[kind]} available)"
-    rivals = kept.take(_rows_of(kept.server, int(row.server[0])))
+    table, problem = program.table, program.table.problem
+    row = table.rows.take(np.array([position]))
+    server, kind, cost, devices = int(row.server[0]), int(row.type[0]), float(row.cost_per_hour[0]), int(row.devices[0])
+    mixed, most = problem.options.assignment == "mixed", problem.servers[server].max_replicas
+    if most is not None and row.replicas[0] > most and not mixed:
+        return f"it needs {row.replicas[0]} replicas, and the server may have {most}"
+    lacks = _lacks(program, position, room, 1 if mixed else int(row.replicas[0]))
+    if lacks:
+        return f"it needs {_lack_words(lacks[0], 'available')}"
+    name = table.types[kind]
+    rivals = kept.take(_rows_of(kept.server, server))
+    if mixed:
+        rivals = rivals.take((rivals.type == kind) | (table.available is None))
+        if not len(rivals):
+            return "other accelerators carry the same for no more"
+        other = problem.accelerators[rivals.accelerator[0]].name
+        return f"{other} carries as much for no more"
     good = rivals.cost_per_hour <= cost
-    if candidates.available is not None:
+    if table.available is not None:
         good &= (rivals.type == kind) & (rivals.devices <= devices)
     rival = rivals.take(np.flatnonzero(good)[:1])
-    other = candidates.problem.accelerators[rival.accelerator[0]].name
+    if not len(rival):
+        return "another one is never worse, changes of accelerator and power counted"
+    other = problem.accelerators[rival.accelerator[0]].name
     less = f"{other} costs {_plain(rival.cost_per_hour[0], 6)}, not {_plain(cost, 6)}"
-    return less if candidates.available is None else f"{less}, and takes no more {name}"
+    return less if table.available is None else f"{less}, and takes no more {name}"
 
 
 def _rows_of(servers: npt.NDArray[np.int64], server: int) -> npt.NDArray[np.intp]:
@@ -155,21 +175,22 @@ def _plain(value: float, digits: int = 12) -> str:
     return np.format_float_positional(value, precision=digits, fractional=False, trim="-")
 
 
-def why_no_candidate(candidates: Candidates, server: int) -> str:
-    """Say why nothing can serve a server, with the nearest miss.
+def why_left_out(candidates: Candidates, program: Program, server: int) -> str:
+    """Say why nothing can serve a server, whatever the others do: the nearest miss, or what there is too little of.
 
     Parameters
     ----------
     candidates : the whole table, nothing dropped.
+    program : made of it.
     """
     nearest = _nearest_miss(candidates, server)
     if nearest is not None:
         accelerator = candidates.problem.accelerators[candidates.rejected.accelerator[nearest]].name
         return f"no accelerator can serve it; nearest is {accelerator}: {_misses(candidates, nearest)}"
-    too_large = _too_large(candidates, server)
+    too_large = _needs(program, server, Room(program.table, program.limits), "available")
     if too_large:
         return f"it does not fit even alone: {too_large}"
-    reasons = [f"{r.accelerator}: {r.reason}" for r in find_rejections(candidates, [server])]
+    reasons = [f"{r.accelerator}: {r.reason}" for r in find_rejections(candidates, program, [server])]
     return f"no accelerator can serve it; {'; '.join(reasons)}"
 
 
@@ -181,33 +202,63 @@ def _nearest_miss(candidates: Candidates, server: int) -> int | None:
     return int(rows[np.argmin(_over_targets(candidates, rows))]) if rows.size else None
 
 
-def _too_large(candidates: Candidates, server: int) -> str:
-    if candidates.available is None:
-        return ""
-    return _needs(candidates, server, candidates.available.tolist(), "available")
-
-
-def why_not_placed(candidates: Candidates, server: int, left: Sequence[int]) -> str:
-    """Say why none of a server's candidates fits into what is left.
+def why_not_placed(program: Program, server: int, room: Room) -> str:
+    """Say why a server is not served though it could be: what its candidates need more of than is left.
 
     Parameters
     ----------
-    candidates : the whole table, nothing dropped.
-    left : devices left of each type.
+    room : what is left.
     """
-    return f"what is left is too little: {_needs(candidates, server, left, 'left')}"
+    needs = _needs(program, server, room, "left")
+    return f"what is left is too little: {needs}" if needs else "not found to fit beside the others in the time given"
 
 
-def _needs(candidates: Candidates, server: int, devices: Sequence[int], word: str) -> str:
-    """Say what a server's least candidate of each type takes, beside what there is: `needs 12 H100 (8 left)`."""
-    rows = candidates.rows
-    least: dict[int, int] = {}
-    for row in _rows_of(rows.server, server).tolist():
-        kind, needed = int(rows.type[row]), int(rows.devices[row])
-        least[kind] = min(needed, least.get(kind, needed))
-    texts = [
-        f"{needed} {candidates.types[kind]} ({devices[kind]} {word})"
-        for kind, needed in sorted(least.items(), key=lambda item: (item[1] - devices[item[0]], item[0]))
-    ]
-    shown = ", or ".join(texts[:4]) + (", …" if len(texts) > 4 else "")
-    return f"it needs {shown}" if texts else ""
+def why_not_in_full(candidates: Candidates, server: int, allocations: Sequence[Allocation]) -> str:
+    """Say what a server that is not served in full carries all the same."""
+    required = float(candidates.required_rate_per_s[server])
+    carried = sum(a.replicas * a.rate_per_s for a in allocations)
+    if not required:
+        wanted = candidates.problem.servers[server].min_replicas
+        return f"best effort: {sum(a.replicas for a in allocations)} of {wanted} replicas"
+    return f"best effort: {carried / required:.0%} of its rate"
+
+
+def _lacks(program: Program, position: int, room: Room, replicas: int) -> list[Lack]:
+    row = program.table.rows.take(np.array([position]))
+    required = program.table.required_rate_per_s[row.server]
+    rate = np.where(np.isnan(row.max_rate_per_s), np.nan, np.minimum(required / replicas, row.max_rate_per_s))
+    usage = room.usage(row, np.array([replicas]), rate)[0]
+    return room.lacks(usage, 0, row, replicas)
+
+
+def _needs(program: Program, server: int, room: Room, word: str) -> str:
+    """Say what a server's candidates lack, the least of each limit: `it needs 12 H100 (8 left)`; empty if one fits."""
+    rows, most = program.table.rows, program.table.problem.servers[server].max_replicas
+    least: dict[str, Lack] = {}
+    for position in _rows_of(rows.server, server).tolist():
+        replicas = int(rows.replicas[position])
+        if most is not None and replicas > most:
+            continue
+        lacks = _lacks(program, position, room, replicas)
+        if not lacks:
+            return ""
+        known = least.get(lacks[0].limit)
+        if known is None or lacks[0].needs < known.needs:
+            least[lacks[0].limit] = lacks[0]
+    texts = [_lack_words(lack, word) for lack in sorted(least.values(), key=lambda lack: lack.needs - lack.left)]
+    return f"it needs {', or '.join(texts[:4])}{', …' if len(texts) > 4 else ''}" if texts else ""
+
+
+def _lack_words(lack: Lack, word: str) -> str:
+    left = f"({_plain(lack.left, 6)} {word})"
+    if lack.limit == BUDGET:
+        return f"{_plain(lack.needs, 6)} per hour of the budget {left}"
+    if lack.limit == POWER:
+        return f"{_plain(lack.needs, 6)} W {left}"
+    if lack.limit == CHANGES:
+        return f"a change of accelerator {left}"
+    if lack.limit.startswith("capacity["):
+        return f"{_plain(lack.needs, 12)} {lack.type} {left}"
+    if ">" in lack.limit:
+        return f"nodes of at least {lack.size} {lack.type} (there are none)"
+    return f"room for {_plain(lack.needs, 12)} × {lack.size} {lack.type} in nodes {left}"

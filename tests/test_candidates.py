@@ -16,9 +16,18 @@ from inferno_milp.candidates import Candidates, find_candidates
 from inferno_milp.planner import optimize
 from inferno_milp.problem import Problem
 from inferno_milp.queueing import size
-from inferno_milp.reasons import find_rejections, why_no_candidate
+from inferno_milp.options import make_program
+from inferno_milp.reasons import Rejection, find_rejections, why_left_out
 
 LOAD = {"rate_per_s": 4.0, "input_tokens": 200.0, "output_tokens": 100.0}
+
+
+def rejections(table: Candidates) -> list[Rejection]:
+    return list(find_rejections(table, make_program(table)))
+
+
+def why(table: Candidates, server: int) -> str:
+    return why_left_out(table, make_program(table), server)
 
 
 def names(table: Candidates) -> list[str]:
@@ -93,7 +102,7 @@ def test_keep_accelerator() -> None:
     problem = with_server(keep_accelerator=True, current={"accelerator": "B", "replicas": 2})
     table = find_candidates(problem)
     assert names(table) == ["B"]
-    assert {r.accelerator: r.reason for r in find_rejections(table)} == {
+    assert {r.accelerator: r.reason for r in rejections(table)} == {
         "A": "the server keeps B",
         "2xB": "the server keeps B",
     }
@@ -115,7 +124,7 @@ class TestRequiredRate:
             assert not table.needs[0]
             assert len(table.rows) == 0
             assert not table.unservable.size
-            assert list(find_rejections(table)) == []
+            assert rejections(table) == []
 
     def test_no_load_gets_its_minimum(self) -> None:
         table = find_candidates(with_server(load=None, min_replicas=2))
@@ -149,7 +158,7 @@ def test_more_devices_than_can_be_counted() -> None:
     profiles = [{**p, "accelerators_per_replica": 10**9} for p in problem_data()["profiles"]]
     table = find_candidates(make_problem(accelerators=accelerators, profiles=profiles))
     assert len(table.rows) == 0
-    assert {r.reason for r in find_rejections(table)} == {"would take more than 1,000,000,000,000 devices"}
+    assert {r.reason for r in rejections(table)} == {"would take more than 1,000,000,000,000 devices"}
 
 
 def test_the_least_rate_still_takes_a_replica() -> None:
@@ -170,18 +179,18 @@ def test_memory_and_check_agree_on_the_largest_batch() -> None:
 def test_candidates_that_are_dropped_have_a_reason_too() -> None:
     servers = [{**problem_data()["servers"][0], "load": {**LOAD, "rate_per_s": 60.0}}]
     table = find_candidates(make_problem(servers=servers, capacity={"A": 3, "B": 3}))
-    assert {r.accelerator: r.reason for r in find_rejections(table)} == {
+    assert {r.accelerator: r.reason for r in rejections(table)} == {
         "A": "it needs 13 A (3 available)",
         "2xB": "B costs 50, not 50, and takes no more B",
     }
     unlimited = find_candidates(make_problem(servers=servers, capacity="unlimited"))
-    reasons = {r.accelerator: r.reason for r in find_rejections(unlimited)}
+    reasons = {r.accelerator: r.reason for r in rejections(unlimited)}
     assert reasons == {"A": "B costs 50, not 130", "2xB": "B costs 50, not 50"}
 
 
 class TestReasons:
     def reasons(self, **changes: Any) -> dict[str, str]:
-        return {r.accelerator: r.reason for r in find_rejections(find_candidates(make_problem(**changes)))}
+        return {r.accelerator: r.reason for r in rejections(find_candidates(make_problem(**changes)))}
 
     def test_latency_floor(self) -> None:
         classes = [{"name": "gold", "targets": {"m": {"itl_ms": 6.0, "ttft_ms": 12.0}}}]
@@ -210,7 +219,7 @@ class TestReasons:
         data = problem_data(service_classes=[{"name": "gold", "targets": {"m": {"ttft_ms": 14.0000001}}}])
         problem = Problem.model_validate(data).with_options(batch_sizes="every")
         table = find_candidates(problem)
-        reasons = {r.accelerator: r.reason for r in find_rejections(table)}
+        reasons = {r.accelerator: r.reason for r in rejections(table)}
         sizing = size(
             "inferno", alpha_ms=8.0, beta_ms=0.1, gamma_ms=10.0, delta_ms=0.02, input_tokens=200, output_tokens=100,
             max_batch=np.arange(1, 65), ttft_ms=14.0000001,
@@ -223,76 +232,22 @@ class TestReasons:
         classes = [{"name": "gold", "targets": {"m": {"itl_ms": 2.0}}}]
         table = find_candidates(make_problem(service_classes=classes))
         assert table.unservable.tolist() == [0]
-        reason = why_no_candidate(table, 0)
+        reason = why(table, 0)
         assert reason.startswith("no accelerator can serve it; nearest is 2xB: ITL at least 5.05 ms")
 
     def test_too_large_for_the_capacity(self) -> None:
         servers = [{**problem_data()["servers"][0], "load": {**LOAD, "rate_per_s": 60.0}}]
         table = find_candidates(make_problem(servers=servers, capacity={"A": 1, "B": 0}))
         assert not table.unservable.size
-        assert table.undominated().unservable.tolist() == [0]
-        assert "(1 available)" in why_no_candidate(table, 0)
-
-
-@st.composite
-def tables(draw: st.DrawFn) -> Candidates:
-    """A table with random costs and devices: two servers, three types, up to four rows each."""
-    base = find_candidates(make_problem(servers=[{**problem_data()["servers"][0], "name": n} for n in ("s", "t")]))
-    rows = []
-    for server in (0, 1):
-        for _ in range(draw(st.integers(1, 4))):
-            rows.append((server, draw(st.integers(0, 2)), draw(st.integers(1, 5)), draw(st.integers(1, 5))))  # noqa: PERF401
-    server, kind, cost, devices = (np.array(column) for column in zip(*rows, strict=True))
-    from dataclasses import replace
-
-    from inferno_milp.candidates import Rows
-
-    limits = draw(st.one_of(st.none(), st.lists(st.integers(0, 8), min_size=3, max_size=3)))
-    return replace(
-        base,
-        types=("X", "Y", "Z"),
-        available=None if limits is None else np.array(limits),
-        rows=Rows(
-            server=server, profile=kind, accelerator=kind, type=kind, batch_size=np.arange(len(rows)) + 1,
-            max_rate_per_s=np.ones(len(rows)), replicas=np.ones(len(rows), dtype=np.int64),
-            cost_per_hour=cost.astype(float), devices=devices,
-        ),
-    )  # fmt: skip
-
-
-def cheapest(table: Candidates) -> float | None:
-    """Least cost of serving both servers, by trying every pair of rows."""
-    rows = table.rows
-    best = None
-    for pair in itertools.product(*(np.flatnonzero(rows.server == s) for s in (0, 1))):
-        used = np.bincount(rows.type[list(pair)], weights=rows.devices[list(pair)], minlength=3)
-        if table.available is None or (used <= table.available).all():
-            cost = float(rows.cost_per_hour[list(pair)].sum())
-            best = cost if best is None else min(best, cost)
-    return best
-
-
-@given(table=tables())
-def test_nothing_that_is_dropped_is_ever_needed(table: Candidates) -> None:
-    kept = table.undominated()
-    assert len(kept.rows) <= len(table.rows)
-    assert cheapest(kept) == cheapest(table)
-
-
-@given(table=tables())
-def test_what_is_kept_is_not_dominated(table: Candidates) -> None:
-    rows = table.undominated().rows
-    for i, j in itertools.permutations(range(len(rows)), 2):
-        same_kind = table.available is None or rows.type[i] == rows.type[j]
-        fewer = table.available is None or rows.devices[i] <= rows.devices[j]
-        dominated = rows.server[i] == rows.server[j] and same_kind and fewer
-        assert not (dominated and rows.cost_per_hour[i] <= rows.cost_per_hour[j])
+        assert make_program(table).left_out.tolist() == [0]
+        assert "(1 available)" in why(table, 0)
 
 
 def test_among_equals_the_smallest_batch_stays() -> None:
     problem = make_problem().with_options(batch_sizes="every")
     table = find_candidates(problem)
-    kept = table.undominated().rows
+    program = make_program(table)
+    kept = program.table.rows.take(program.useful_rows())
     for row in range(len(kept)):
         twins = (table.rows.type == kept.type[row]) & (table.rows.cost_per_hour == kept.cost_per_hour[row])
         twins &= table.rows.devices == kept.devices[row]
@@ -307,7 +262,7 @@ def test_percentile_targets_and_their_misses() -> None:
     )
     table = find_candidates(problem)
     assert names(table) == ["B", "2xB"]
-    (reason,) = [r.reason for r in find_rejections(table) if r.accelerator == "A"]
+    (reason,) = [r.reason for r in rejections(table) if r.accelerator == "A"]
     assert reason.startswith("TTFT p99 at least 45 ms at batch 16, target 20 ms")
 
 
@@ -318,7 +273,7 @@ def test_memory_holds_the_batches_down() -> None:
     data["profiles"][1] = {**data["profiles"][1], "kv_tokens": 250}
     table = find_candidates(Problem.model_validate(data))
     assert table.rows.batch_size[table.rows.accelerator == 0].tolist() == list(range(1, 10))
-    (reason,) = [r.reason for r in find_rejections(table) if r.accelerator == "B"]
+    (reason,) = [r.reason for r in rejections(table) if r.accelerator == "B"]
     assert reason.endswith("do not fit into 250 tokens of KV cache")
 
 
@@ -326,7 +281,7 @@ def test_a_queue_so_short_that_bursts_are_turned_away() -> None:
     load = {"rate_per_s": 1.0, "input_tokens": 200.0, "output_tokens": 100.0, "cv2_arrival": 6.0}
     server = {"service_class": "gold", "model": "m", "load": load, "max_queue_size": 0, "max_batch_size": 1}
     table = find_candidates(make_problem(servers=[server], options={}))
-    assert {r.reason for r in find_rejections(table)} == {
+    assert {r.reason for r in rejections(table)} == {
         "its queue is so short that at any rate more than 0.01 of the requests are turned away"
     }
 

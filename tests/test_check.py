@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -72,7 +73,7 @@ TAMPERED: dict[str, tuple[Callable[[Plan], Plan], str]] = {
     "required rate": (lambda p: with_server(p, 4, required_rate_per_s=1.0), "required rate 1.0, should be 15.0"),
     "offered rate": (lambda p: with_server(p, 0, offered_rate_per_s=1.0), "offered rate 1.0, should be 12.0"),
     "served rate": (lambda p: with_server(p, 0, served_rate_per_s=1.0), "served in full, but not by its figures"),
-    "unserved with allocations": (lambda p: with_server(p, 0, meets_targets=False, reason="x"), "not served, but with"),
+    "unserved with allocations": (lambda p: with_server(p, 0, meets_targets=False, reason="x"), "not served in full, but with"),
     "a server left out": (lambda p: replace(p, servers=p.servers[1:]), "not the problem's"),
     "a server twice": (lambda p: replace(p, servers=(*p.servers, server(p))), "not the problem's"),
     "used devices": (lambda p: replace(p, capacity=(CapacityUse("H100", 6, 4), *p.capacity[:2])), "recounted 5 of 6"),
@@ -80,7 +81,7 @@ TAMPERED: dict[str, tuple[Callable[[Plan], Plan], str]] = {
     "total cost": (lambda p: replace(p, total_cost_per_hour=1.0), "total cost 1.0, recomputed 38.3"),
     "no total cost": (lambda p: replace(p, total_cost_per_hour=None), "total cost None, recomputed 38.3"),
     "objective": (lambda p: replace(p, objective=1.0), "objective 1.0, recomputed 38.3"),
-    "bound": (lambda p: replace(p, bound=50.0), "bound 50.0 above the cost"),
+    "bound": (lambda p: replace(p, bound=50.0), "bound 50.0 above the objective"),
     "gap": (lambda p: replace(p, bound=30.0), "recomputed 0.2167"),
     "no gap": (lambda p: replace(p, gap=None), "status optimal with a gap of None"),
     "gap above what was asked": (lambda p: replace(p, bound=0.9 * 38.3, gap=0.1), "asked for 0.0001"),
@@ -153,11 +154,13 @@ def test_too_few_replicas_though_all_figures_agree(problem: im.Problem, plan: Pl
     cheaper = replace(
         with_server(plan, 4, allocations=(one,)),
         total_cost_per_hour=cost, objective=cost, bound=cost, gap=0.0, capacity=capacity,
+        objective_parts={**plan.objective_parts, "price": cost},
     )  # fmt: skip
     with pytest.raises(im.PlanCheckError) as caught:
         check_plan(problem, cheaper)
-    (violation,) = caught.value.violations
-    assert "rate 15.0 above the highest, 5." in violation
+    carried, highest = caught.value.violations
+    assert re.match(r"batch-chat-8b: its replicas carry 5\.\d+, should be 15\.0", carried)
+    assert "rate 15.0 above the highest, 5." in highest
 
 
 def test_figures_of_an_infeasible_plan(instances: Path) -> None:

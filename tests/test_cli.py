@@ -355,13 +355,13 @@ class TestErrors:
         from test_read import system
 
         data = system()
-        data["optimizerData"]["optimizer"]["saturationPolicy"] = "RoundRobin"
+        data["optimizerData"]["optimizer"]["delayedBestEffort"] = True
         path = tmp_path / "s.json"
         path.write_text(json.dumps({"system": data}))
         code, out, err = run(capsys, str(path), "--json", "-")
         assert code == 0
         assert json.loads(out)
-        assert "RoundRobin is not applied" in err
+        assert "delayedBestEffort is not applied" in err
 
 
 class TestOtherSubcommands:

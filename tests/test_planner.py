@@ -59,14 +59,18 @@ class TestStatus:
         assert plan.servers[0].reason == "the time ran out before a plan was found"
         assert list(plan.stages_s) == ["candidates", "build", "solve"]
 
-    def test_infeasible_for_lack_of_devices(self) -> None:
+    def test_partial_for_lack_of_devices(self) -> None:
         servers = [{**problem_data()["servers"][0], "name": n} for n in ("s", "t")]
         for server in servers:
             server["load"] = {**server["load"], "rate_per_s": 60.0}
         plan = im.optimize(make_problem(servers=servers, capacity={"A": 0, "B": 3}))
-        assert plan.status == "infeasible"
-        assert plan.unserved == ("s", "t")
-        assert plan.servers[0].reason == "the servers do not all fit into the capacity together"
+        assert plan.status == "partial"
+        (unserved,) = plan.unserved
+        reason = next(server.reason for server in plan.servers if server.name == unserved)
+        assert reason == "what is left is too little: it needs 2 B (1 left), or 13 A (0 left)"
+        (use,) = plan.priorities
+        assert (use.weight, use.served, use.could) == (2, 1, 1)
+        assert plan.gap == pytest.approx(0, abs=1e-8)
         assert plan.messages[0] == "all servers would fit with 1 B more, the cheapest devices to add"
 
     def test_infeasible_names_who_cannot_be_served(self, instances: Path) -> None:

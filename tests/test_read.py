@@ -220,7 +220,7 @@ BAD_FIELDS: list[tuple[str, Any, str, str]] = [
     ("service_classes.0.targets.m.itl_ms", "fast", "must be a number, is 'fast'", ""),
     ("servers.0.load.cv2_input", -1.0, "must be at least 0", ""),
     ("profiles.0.kv_tokens", 0, "must be at least 1", ""),
-    ("options", {"assignment": "mixed"}, "must be 'single', is 'mixed'", ""),
+    ("options", {"assignment": "double"}, "must be 'single' or 'mixed', is 'double'", ""),
     # Between the sections.
     ("servers.0.model", "n", "no targets for model 'n'", ""),
     ("servers.0.service_class", "golt", "unknown service class 'golt'", "did you mean 'gold'?"),
@@ -587,7 +587,8 @@ class TestSystemData:
             ("serverData.servers.1.currentAlloc", {"accelerator": "B"}, "servers[1].currentAlloc.accelerator",
              "unknown accelerator 'B'"),
             ("capacityData.count.0.type", "B", "count[0].type", "unknown accelerator type 'B'"),
-            ("optimizerData.optimizer.heterogeneous", True, "optimizer.heterogeneous", "not available"),
+            ("optimizerData.optimizer.saturationPolicy", "Some", "optimizer.saturationPolicy",
+             "unknown saturation policy 'Some'"),
         ],
     )  # fmt: skip
     def test_faults_in_its_own_words(self, tmp_path: Path, path: str, value: Any, place: str, problem: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 import inferno_milp as im
 from conftest import DATA, read_csv
 from inferno_milp.candidates import Candidates, find_candidates
+from inferno_milp.options import make_program
 from inferno_milp.reasons import find_rejections
 
 SEED = {(row["server"], row["accelerator"]): row for row in read_csv("seed_candidates.csv")}
@@ -47,7 +48,7 @@ def test_the_same_candidates_but_for_constant_itl(
     assert SEED.keys() - ours.keys() == CONSTANT_ITL_MISSED
     assert ours.keys() - SEED.keys() == CONSTANT_ITL_MET
     assert all(table.rows.batch_size[ours[pair]] == 1 for pair in CONSTANT_ITL_MET)
-    reasons = {(r.server, r.accelerator): r.reason for r in find_rejections(table)}
+    reasons = {(r.server, r.accelerator): r.reason for r in find_rejections(table, make_program(table))}
     assert all(reasons[pair].startswith("ITL at least") for pair in CONSTANT_ITL_MISSED)
 
 

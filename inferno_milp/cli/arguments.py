@@ -11,7 +11,7 @@ from inferno_milp.cli import commands
 from inferno_milp.fields import LARGEST_BATCH
 from inferno_milp.percentiles import read_percent
 from inferno_milp.plan import DEFAULT_GAP, SOLVERS
-from inferno_milp.problem import Assignment, BatchSizes, Law
+from inferno_milp.sections import Assignment, BatchSizes, Law, SaturationPolicy
 
 SUBCOMMANDS = ("optimize", "analyze", "candidates", "compare", "simulate", "validate")
 LAWS = get_args(Law)

@@ -163,14 +163,16 @@ def run_compare(arguments: Namespace) -> int:
 def run_candidates(arguments: Namespace) -> int:
     """Show the table of candidates, or what is none and why."""
     from inferno_milp.candidates import find_candidates
+    from inferno_milp.options import make_program
     from inferno_milp.reasons import find_rejections
     from inferno_milp.report import candidates_table, rejections_table
 
     problem = _read(arguments)
     chosen = _positions(problem, arguments.server)
     table = find_candidates(problem)
-    rejections = list(find_rejections(table, chosen))
-    shown = table.undominated() if arguments.undominated else table
+    program = make_program(table)
+    rejections = list(find_rejections(table, program, chosen))
+    shown = replace(program.table, rows=program.table.rows.take(program.useful_rows())) if arguments.undominated else table
     shown = shown.of_servers(chosen)
     rejected = [{"server": r.server, "accelerator": r.accelerator, "reason": r.reason} for r in rejections]
 

@@ -11,7 +11,8 @@ import numpy as np
 from inferno_milp.engines import OF_LOAD, OF_PROFILE
 from inferno_milp.errors import OptionError, nearest
 from inferno_milp.fields import Targets
-from inferno_milp.problem import Law, Options, Problem
+from inferno_milp.problem import Problem
+from inferno_milp.sections import Law, Options
 from inferno_milp.queueing import Analysis, EngineParameters, Sizing, analyze, size
 from inferno_milp.read import read_problem
 from inferno_milp.reasons import latency_name

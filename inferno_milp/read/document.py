@@ -11,11 +11,12 @@ from pydantic import BeforeValidator, ValidationError
 
 from inferno_milp.errors import Fault, InputError, PathPart
 from inferno_milp.fields import Name
-from inferno_milp.problem import Capacity, Problem, Sections, Server, reference_faults
+from inferno_milp.problem import Problem, reference_faults
 from inferno_milp.read.source import Source, UnreadableError, load_source
 from inferno_milp.read.validate import MOST_FAULTS, Validated, validate
+from inferno_milp.sections import Capacity, Sections, Server
 
-LISTS = ("accelerators", "profiles", "service_classes", "servers")
+LISTS = ("accelerators", "profiles", "service_classes", "servers", "nodes")
 SINGLES = ("name", "currency", "capacity", "options")
 
 Origins = dict[tuple[PathPart, ...], tuple[Source, tuple[PathPart, ...]]]

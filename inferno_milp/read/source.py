@@ -217,6 +217,8 @@ def _load_yaml(text: str, label: str) -> tuple[Any, list[Fault]]:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         line = mark.line + 1 if mark else None
+        if "nesting depth" in problem:  # PyYAML from 6.0.4 on has a limit of its own, far above ours
+            raise InputError([Fault(f"nested more than {MAX_DEPTH} levels deep", file=label, line=line)]) from None
         raise InputError([Fault(f"not YAML: {problem}", file=label, line=line)]) from None
     except _TooMuchError as error:
         raise InputError([Fault(str(error), file=label)]) from None

@@ -6,13 +6,14 @@ import logging
 from typing import Any
 
 from inferno_milp.fields import LARGEST_BATCH, Targets
-from inferno_milp.problem import (
+from inferno_milp.sections import (
     Accelerator,
     CurrentAllocation,
     Load,
     Options,
     Power,
     Profile,
+    SaturationPolicy,
     Sections,
     Server,
     ServiceClass,
@@ -25,16 +26,22 @@ from inferno_milp.read.system_models import (
     SystemServiceClass,
 )
 
+POLICIES: dict[str, SaturationPolicy] = {
+    "": "none",
+    "none": "none",
+    "priorityexhaustive": "priority_exhaustive",
+    "priorityroundrobin": "priority_round_robin",
+    "roundrobin": "round_robin",
+}
+"""The seed's saturation policies, in lower case."""
+
 logger = logging.getLogger(__name__)
 
 
 def warn_of(optimizer: SystemOptimizer, label: str) -> None:
     """Say which of the seed's flags are not applied here."""
-    if optimizer.saturationpolicy.casefold() not in ("", "none"):
-        policy = optimizer.saturationpolicy
-        logger.warning("%s: saturationPolicy %s is not applied: what does not fit is left unserved", label, policy)
     if optimizer.delayedbesteffort:
-        logger.warning("%s: delayedBestEffort is not applied", label)
+        logger.warning("%s: delayedBestEffort is not applied: best effort always comes last", label)
 
 
 def to_sections(valid: dict[str, Any], name: str, label: str) -> tuple[Sections, list[int]]:
@@ -58,9 +65,18 @@ def to_sections(valid: dict[str, Any], name: str, label: str) -> tuple[Sections,
         profiles=tuple(_profile(models[i]) for i in measured),
         service_classes=tuple(_service_class(c) for c in items("serviceClassData", "serviceclasses")),
         servers=tuple(_server(s) for s in items("serverData", "servers")),
-        options=Options(law="inferno", assignment="single", batch_sizes="largest"),
+        options=_options(valid["optimizerData"].optimizer if "optimizerData" in valid else SystemOptimizer()),
     )
     return sections, measured
+
+
+def _options(data: SystemOptimizer) -> Options:
+    return Options(
+        law="inferno",
+        assignment="mixed" if data.heterogeneous else "single",
+        batch_sizes="largest",
+        saturation_policy=POLICIES.get(data.saturationpolicy.casefold(), "none"),
+    )
 
 
 def _accelerator(data: SystemAccelerator) -> Accelerator:
@@ -132,10 +148,11 @@ def _server(data: SystemServer) -> Server:
             input_tokens=now.load.avgintokens,
             output_tokens=max(now.load.avgouttokens, 1.0),
         )
-    current = None
+    current: tuple[CurrentAllocation, ...] = ()
     if now.accelerator:
-        current = CurrentAllocation(
-            accelerator=now.accelerator, replicas=now.numreplicas, batch_size=min(now.maxbatch, LARGEST_BATCH) or None
+        batch_size = min(now.maxbatch, LARGEST_BATCH) or None
+        current = (
+            CurrentAllocation(accelerator=now.accelerator, replicas=now.numreplicas, batch_size=batch_size),
         )
     return Server(
         name=data.name,
@@ -145,6 +162,6 @@ def _server(data: SystemServer) -> Server:
         min_replicas=data.minnumreplicas,
         max_batch_size=data.maxbatchsize or None,
         max_queue_size=data.maxqueuesize or None,
-        keep_accelerator=data.keepaccelerator and current is not None,
+        keep_accelerator=data.keepaccelerator and bool(current),
         current=current,
     )

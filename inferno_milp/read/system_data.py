@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from inferno_milp.errors import Fault, InputError, PathPart, nearest, path_text
 from inferno_milp.problem import Problem, reference_faults
 from inferno_milp.read.source import Source, load_source
-from inferno_milp.read.system_convert import to_sections, warn_of
+from inferno_milp.read.system_convert import POLICIES, to_sections, warn_of
 from inferno_milp.read.system_models import (
     SPELLING,
     SystemAcceleratorData,
@@ -190,8 +190,12 @@ def _assemble(parts: dict[str, _Part], faults: list[Fault], label: str) -> Probl
         faults += [part.placed(fault) for fault in part.faults]
     valid = {name: part.validated.model for name, part in parts.items()}
     optimizer = valid["optimizerData"].optimizer if "optimizerData" in parts else SystemOptimizer()
-    if optimizer.heterogeneous:
-        fault = Fault("mixed assignment is not available", "set it to false", ("optimizer", "heterogeneous"))
+    if optimizer.saturationpolicy.casefold() not in POLICIES:
+        fault = Fault(
+            f"unknown saturation policy {optimizer.saturationpolicy!r}",
+            "None, PriorityExhaustive, PriorityRoundRobin or RoundRobin",
+            ("optimizer", "saturationPolicy"),
+        )
         faults.append(parts["optimizerData"].placed(fault))
     warn_of(optimizer, label)
     known = "optimizerData" not in parts or not parts["optimizerData"].faults

@@ -86,13 +86,27 @@ def _defined(section: str, part: Any) -> Iterator[str]:
 
 
 def _fault(model: type[BaseModel], data: Any, detail: ErrorDetails) -> Fault:
-    path = tuple(part for part in detail["loc"] if part != "[key]" and not str(part).startswith("~"))
+    path = _path_in(data, tuple(p for p in detail["loc"] if p != "[key]" and not str(p).startswith("~")))
     problem, remedy = _words(detail)
     if detail["type"] == "extra_forbidden":
         remedy = nearest(str(path[-1]), _fields_at(model, path[:-1]))
     elif detail["type"] == "missing":
         remedy = _description(model, path)
     return Fault(problem, remedy, path)
+
+
+def _path_in(data: Any, location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Leave out positions that the document does not have: one item may stand for a list of one."""
+    path: list[int | str] = []
+    for part in location:
+        if isinstance(part, int) and isinstance(data, dict) and part not in data:
+            continue
+        path.append(part)
+        try:
+            data = data[part]
+        except (LookupError, TypeError):
+            data = None
+    return tuple(path)
 
 
 def _words(detail: ErrorDetails) -> tuple[str, str]:

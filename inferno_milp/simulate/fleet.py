@@ -13,7 +13,8 @@ from inferno_milp.errors import Fault, InputError
 from inferno_milp.fields import LARGEST_BATCH, Targets
 from inferno_milp.percentiles import read_percent
 from inferno_milp.plan import Allocation, Plan, ServerPlan
-from inferno_milp.problem import Problem, Profile, Server
+from inferno_milp.problem import Problem
+from inferno_milp.sections import Profile, Server
 from inferno_milp.simulate.engine import Engine, Trace, gap_percentile, run
 from inferno_milp.simulate.statistics import Estimate, estimate_mean, estimate_of_runs, estimate_percentile
 from inferno_milp.simulate.workload import draw_arrivals, draw_lengths

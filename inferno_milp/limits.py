@@ -1,0 +1,146 @@
+"""The limits that all servers share: devices of each type, room in nodes, budget, power, changes of accelerator."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from inferno_milp.candidates import Candidates, FloatArray, Rows
+from inferno_milp.master import Side, no_side
+from inferno_milp.packing import cuttings, is_chain, slots
+from inferno_milp.sections import NodeGroup
+
+BUDGET, POWER, CHANGES = "budget", "power", "changes"
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """One limit, and whose devices count against it.
+
+    Attributes
+    ----------
+    type : position of the accelerator type; None where it is about no type.
+    size : devices of a replica: smaller ones do not count; each counts for as many as it is multiples of that.
+    exactly : whether larger ones do not count either.
+    """
+
+    name: str
+    most: float
+    type: int | None = None
+    size: int = 1
+    exactly: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """All limits, and the side columns that they need.
+
+    Attributes
+    ----------
+    side : ways to cut nodes, where sizes do not divide one another.
+    """
+
+    of: tuple[_Limit, ...]
+    side: Side
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name of each."""
+        return tuple(limit.name for limit in self.of)
+
+    @property
+    def most(self) -> FloatArray:
+        """What of each may be used."""
+        return np.array([limit.most for limit in self.of], dtype=float)
+
+    def index(self, name: str) -> int | None:
+        """Position of a limit by its name."""
+        return next((i for i, limit in enumerate(self.of) if limit.name == name), None)
+
+    def of_replicas(self, rows: Rows) -> FloatArray:
+        """Return what one replica of each row uses, rows × limits: devices, room and budget."""
+        usage = np.zeros((len(rows), len(self.of)))
+        for j, limit in enumerate(self.of):
+            if limit.type is not None:
+                devices = rows.devices_per_replica
+                counts = (rows.type == limit.type) & (devices >= limit.size)
+                only = counts & (devices == limit.size) if limit.exactly else counts
+                usage[:, j] = np.where(only, devices // limit.size, 0)
+            elif limit.name == BUDGET:
+                usage[:, j] = rows.price_per_replica
+        return usage
+
+
+def find_limits(table: Candidates) -> Limits:
+    """Find the limits of a problem, given its candidates."""
+    listed = list(_device_limits(table))
+    options = table.problem.options
+    if options.max_cost_per_hour is not None:
+        listed.append(_Limit(BUDGET, options.max_cost_per_hour))
+    power = [options.max_power_w] if options.max_power_w is not None else []
+    if options.max_carbon_kg_per_hour is not None and options.carbon_kg_per_kwh:
+        power.append(1000 * options.max_carbon_kg_per_hour / options.carbon_kg_per_kwh)
+    if power:
+        listed.append(_Limit(POWER, min(power)))
+    if options.max_changes is not None:
+        listed.append(_Limit(CHANGES, float(options.max_changes)))
+    return Limits(tuple(listed), _cutting_columns(table, tuple(listed)))
+
+
+def nodes_of(table: Candidates, type_: int) -> tuple[NodeGroup, ...]:
+    """Return the groups of nodes of an accelerator type by size, those of equal size as one."""
+    counts: Counter[int] = Counter()
+    for group in table.problem.nodes:
+        if group.type == table.types[type_]:
+            counts[group.devices] += group.count
+    return tuple(NodeGroup(type=table.types[type_], devices=d, count=n) for d, n in sorted(counts.items()))
+
+
+def sizes_of(table: Candidates, type_: int) -> list[int]:
+    """Return the devices that replicas of a type take, rising; those that no node holds are left out."""
+    rows = table.rows
+    largest = max((group.devices for group in nodes_of(table, type_)), default=0)
+    sizes = np.unique(rows.devices_per_replica[rows.type == type_])
+    return [int(size) for size in sizes if size <= largest]
+
+
+def _device_limits(table: Candidates) -> Iterator[_Limit]:
+    if table.available is None:
+        return
+    for t, name in enumerate(table.types):
+        groups = nodes_of(table, t)
+        if not groups:
+            yield _Limit(f"capacity[{name}]", float(table.available[t]), t)
+            continue
+        sizes, largest = sizes_of(table, t), groups[-1].devices
+        if is_chain(sizes):
+            yield from (_Limit(f"room[{name},{size}]", float(slots(groups, size)), t, size) for size in sizes)
+        else:
+            yield from (_Limit(f"room[{name},{size}]", 0.0, t, size, exactly=True) for size in sizes)
+            yield from (_Limit(f"nodes[{name},{group.devices}]", float(group.count)) for group in groups)
+        # Replicas that no node holds, which there must be none of.
+        yield _Limit(f"room[{name},>{largest}]", 0.0, t, largest + 1)
+
+
+def _cutting_columns(table: Candidates, limits: tuple[_Limit, ...]) -> Side:
+    """Columns that cut nodes into the sizes of replicas, where the sizes of a type do not divide one another."""
+    position = {limit.name: j for j, limit in enumerate(limits)}
+    names, upper, usage = [], [], []
+    for t, name in enumerate(table.types):
+        groups, sizes = nodes_of(table, t), sizes_of(table, t)
+        if not groups or table.available is None or is_chain(sizes):
+            continue
+        for way in cuttings(groups, sizes):
+            use = np.zeros(len(limits))
+            for size, count in zip(sizes, way.counts, strict=True):
+                use[position[f"room[{name},{size}]"]] = -count
+            use[position[f"nodes[{name},{groups[way.group].devices}]"]] = 1
+            names.append(f"cut[{name},{groups[way.group].devices},{'+'.join(map(str, way.counts))}]")
+            upper.append(float(groups[way.group].count))
+            usage.append(use)
+    if not names:
+        return no_side(len(limits))
+    return Side(tuple(names), np.zeros(len(names)), np.array(upper), np.array(usage))

@@ -1,0 +1,96 @@
+"""What the limits still have room for, as allocations are made one after the other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from inferno_milp.candidates import Candidates, FloatArray, IntArray, Rows
+from inferno_milp.energy import replica_power_w
+from inferno_milp.limits import CHANGES, POWER, Limits, find_limits, nodes_of, sizes_of
+from inferno_milp.packing import is_chain, pack
+from inferno_milp.transition import today
+
+FITS = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """A limit that an allocation would break.
+
+    Attributes
+    ----------
+    limit : name of the limit.
+    type : accelerator type; None for a limit of no type.
+    size : devices that must be in one node; 1 where that does not matter.
+    needs, left : of the limit.
+    """
+
+    limit: str
+    type: str | None
+    size: int
+    needs: float
+    left: float
+
+
+class Room:
+    """Slack of every limit. Where nodes are cut in many ways, whether replicas fit is found out by packing them."""
+
+    def __init__(self, table: Candidates, limits: Limits | None = None):
+        self.table = table
+        self.limits = find_limits(table) if limits is None else limits
+        self.slack = self.limits.most.copy()
+        self.tolerance = FITS * np.maximum(np.abs(self.slack), 1.0)
+        self._cut: dict[int, Counter[int]] = {
+            t: Counter() for t in range(len(table.types)) if nodes_of(table, t) and not is_chain(sizes_of(table, t))
+        }
+        self._plain = np.array([not limit.exactly for limit in self.limits.of], dtype=bool)
+
+    def usage(self, rows: Rows, replicas: IntArray, rate_per_s: FloatArray) -> FloatArray:
+        """Return what allocations use of each limit, allocations × limits.
+
+        Parameters
+        ----------
+        rate_per_s : of each replica; NaN without a load.
+        """
+        usage = self.limits.of_replicas(rows) * replicas[:, None]
+        problem = self.table.problem
+        if (j := self.limits.index(POWER)) is not None:
+            usage[:, j] = replica_power_w(self.table, rows, rate_per_s) * replicas
+        if (j := self.limits.index(CHANGES)) is not None:
+            names = [problem.accelerators[a].name for a in rows.accelerator.tolist()]
+            for i, (server, name) in enumerate(zip(rows.server.tolist(), names, strict=True)):
+                usage[i, j] = today(problem, problem.servers[server]).is_changed([name])
+        return usage
+
+    def lacks(self, usage: FloatArray, row: int, rows: Rows, replicas: int) -> list[Lack]:
+        """Say which limits an allocation would break."""
+        lacks = []
+        for j in np.flatnonzero((usage > self.slack + self.tolerance) & self._plain).tolist():
+            limit = self.limits.of[j]
+            name = None if limit.type is None else self.table.types[limit.type]
+            lacks.append(Lack(limit.name, name, limit.size, float(usage[j]), max(float(self.slack[j]), 0.0)))
+        type_, size = int(rows.type[row]), int(rows.devices_per_replica[row])
+        if not lacks and replicas and type_ in self._cut and not self._packs(type_, size, replicas):
+            lacks.append(Lack("nodes", self.table.types[type_], size, replicas, self._most(type_, size, replicas)))
+        return lacks
+
+    def _packs(self, type_: int, size: int, replicas: int) -> bool:
+        counts = self._cut[type_] + Counter({size: replicas})
+        sizes = sizes_of(self.table, type_)
+        return pack(nodes_of(self.table, type_), sizes, [counts[s] for s in sizes]) is not None
+
+    def _most(self, type_: int, size: int, below: int) -> int:
+        fits, fails = 0, below
+        while fails - fits > 1:
+            middle = (fits + fails) // 2
+            fits, fails = (middle, fails) if self._packs(type_, size, middle) else (fits, middle)
+        return fits
+
+    def take(self, usage: FloatArray, row: int, rows: Rows, replicas: int) -> None:
+        """Take the room of an allocation."""
+        self.slack = self.slack - usage
+        if int(rows.type[row]) in self._cut:
+            self._cut[int(rows.type[row])][int(rows.devices_per_replica[row])] += replicas

@@ -1,0 +1,335 @@
+"""What a problem is made of: its sections, as frozen models with every number's unit in its name.
+
+Field rules live on the fields; the rules between sections are in `problem`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from inferno_milp.fields import (
+    LARGEST_BATCH,
+    BatchSize,
+    Count,
+    Flag,
+    Model,
+    Name,
+    NonNegative,
+    Positive,
+    PositiveCount,
+    Targets,
+    Variability,
+    is_name,
+)
+
+
+class Power(Model):
+    """Power drawn as a function of utilisation: straight from idle to a middle point, straight on to full."""
+
+    idle_w: NonNegative
+    """Power of an idle accelerator, W."""
+    full_w: NonNegative
+    """Power at full utilisation, W."""
+    mid_w: NonNegative
+    """Power at `mid_utilization`, W."""
+    mid_utilization: Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)]
+    """Utilisation of the middle point, a fraction."""
+
+
+class Accelerator(Model):
+    """An arrangement of devices that one engine runs on."""
+
+    name: Name
+    """Name of the arrangement: `2xH100`."""
+    type: Name
+    """Accelerator type of its devices, `H100` for `2xH100`; for a single device by default the name."""
+    devices: PositiveCount = 1
+    """Devices in it."""
+    cost_per_hour: NonNegative
+    """Price of the whole arrangement per hour, in the problem's currency."""
+    memory_gb: Positive | None = None
+    """Memory of the whole arrangement, GB."""
+    memory_bandwidth_gb_per_s: Positive | None = None
+    """Memory bandwidth of the whole arrangement, GB/s."""
+    power: Power | None = None
+    """Power of the whole arrangement."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _typeis_name(cls, data: Any) -> Any:
+        # An arrangement of several devices is rarely a type of its own: that would silently have no capacity.
+        if isinstance(data, dict) and "type" not in data and data.get("devices", 1) == 1:
+            name = data.get("name")
+            return {**data, "type": name if is_name(name) else "?"}  # what is wrong with the name is said there
+        return data
+
+
+class Profile(Model):
+    """Measured speed of a model on an accelerator, and what its memory holds.
+
+    An iteration with B decoding sequences, P prompt tokens and C context tokens takes
+    `(α, or max(α, γ) if P > 0) + β·B + δ·P + κ·C` ms. Without γ and δ it is llm-inferno's newer form,
+    `α + β·(tokens computed) + κ·(tokens read)`: γ = α and δ = β.
+    """
+
+    model: Name
+    """Language model."""
+    accelerator: Name
+    """Accelerator by name."""
+    accelerators_per_replica: PositiveCount = 1
+    """Accelerators that one replica takes."""
+    alpha_ms: NonNegative
+    """α: iteration time of decoding, base, ms."""
+    beta_ms: NonNegative
+    """β: slope per running sequence, ms."""
+    gamma_ms: NonNegative
+    """γ: base of an iteration that holds prompt work, ms; with δ left out, α."""
+    delta_ms: NonNegative
+    """δ: slope per prompt token, ms; with γ left out, β."""
+    kappa_ms: NonNegative = 0.0
+    """κ: slope per context token read, ms; 0 if not measured."""
+    overhead_ms: NonNegative = 0.0
+    """Time outside the engine (tokenizer, HTTP, scheduling), added to the time to first token, ms."""
+    prefill_quadratic_ms: NonNegative = 0.0
+    """q: a prompt of I tokens takes q·I² longer (attention over long prompts), ms."""
+    lag_iterations: NonNegative = 0.0
+    """Iterations by which tokens come out late under load (asynchronous scheduling)."""
+    token_budget: PositiveCount = 8192
+    """Tokens of an iteration: one for each decoding sequence, the rest for prompts, which are cut to fit."""
+    kv_tokens: PositiveCount | None = None
+    """Tokens that the KV cache holds; None if not known."""
+    max_batch_size: BatchSize = 256
+    """Largest batch that the memory holds, for outputs of `at_output_tokens` where that is given; or, where
+    `kv_tokens` says what the memory holds, the engine's own limit (256, as vLLM's)."""
+    at_output_tokens: Positive | None = None
+    """Output tokens per request that `max_batch_size` was found for: at K tokens the memory holds
+    `max(max_batch_size · at_output_tokens // K, 1)` requests. None: it holds `max_batch_size` whatever the length."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _newer_form(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "gamma_ms" not in data and "delta_ms" not in data:
+            names = (("gamma_ms", "alpha_ms"), ("delta_ms", "beta_ms"))
+            return {**data, **{name: data[same] for name, same in names if same in data}}
+        return data
+
+    @model_validator(mode="after")
+    def _has_memory(self) -> Profile:
+        if "max_batch_size" not in self.model_fields_set and self.kv_tokens is None:
+            raise ValueError("give max_batch_size, or kv_tokens, or both: what the memory holds")
+        return self
+
+    def largest_batch(self, output_tokens: float) -> int:
+        """Largest batch that the memory holds at a mean number of output tokens."""
+        if self.at_output_tokens is None:
+            return self.max_batch_size
+        held = max(int(self.max_batch_size * self.at_output_tokens // output_tokens), 1)
+        return min(held, LARGEST_BATCH)
+
+
+class ServiceClass(Model):
+    """A priority, and targets per model."""
+
+    name: Name
+    priority: Annotated[int, Field(strict=True, ge=1, le=100)] = 100
+    """1 is the highest, 100 the lowest."""
+    targets: dict[Name, Targets] = Field(default_factory=dict)
+    """Targets by model; `{}` serves a model without a promise."""
+
+
+class Load(Model):
+    """Traffic of a server; exactly one of the two rates is given."""
+
+    rate_per_min: NonNegative | None = None
+    """Arrival rate, requests/min."""
+    rate_per_s: NonNegative | None = None
+    """Arrival rate, requests/s."""
+    input_tokens: NonNegative
+    """Mean prompt tokens per request."""
+    output_tokens: Annotated[float, Field(strict=True, ge=1, le=1e9, allow_inf_nan=False)]
+    """Mean output tokens per request."""
+    cv2_input: Variability = 0.0
+    """Squared coefficient of variation of the prompt lengths; 0: all alike."""
+    cv2_output: Variability = 1.0
+    """Squared coefficient of variation of the output lengths; 1: geometric."""
+    cv2_arrival: Variability = 1.0
+    """Squared coefficient of variation of the times between arrivals; 0: a constant pace, 1: Poisson, more: bursty."""
+
+    @model_validator(mode="after")
+    def _one_rate(self) -> Load:
+        if (self.rate_per_min is None) == (self.rate_per_s is None):
+            raise ValueError("give one of rate_per_min and rate_per_s")
+        return self
+
+    @property
+    def arrival_rate_per_s(self) -> float:
+        """Arrival rate, requests/s."""
+        if self.rate_per_s is not None:
+            return self.rate_per_s
+        assert self.rate_per_min is not None
+        return self.rate_per_min / 60
+
+
+class CurrentAllocation(Model):
+    """Replicas that a server runs now, all on one accelerator."""
+
+    accelerator: Name
+    """Accelerator by name."""
+    replicas: Count = 0
+    """Replicas at present."""
+    batch_size: BatchSize | None = None
+    """Max batch size at present."""
+
+
+def _read_share(value: Any) -> Any:
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*%\s*", value) if isinstance(value, str) else None
+    return float(match[1]) / 100 if match else value
+
+
+Reserve = Annotated[float, BeforeValidator(_read_share), Field(strict=True, ge=0, le=100, allow_inf_nan=False)]
+"""A fraction, 0.2, or the same in percent, `20 %`."""
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, (dict, CurrentAllocation)) else value
+
+
+Current = Annotated[tuple[CurrentAllocation, ...], BeforeValidator(_as_list)]
+
+
+class Server(Model):
+    """One (service class, model) pair with its load: what allocations are made for."""
+
+    name: Name
+    """By default `<service class>-<model>`."""
+    service_class: Name
+    model: Name
+    load: Load | None = None
+    """None is no load: the server gets `min_replicas`."""
+    min_replicas: Count = 0
+    """Fewest replicas."""
+    max_replicas: PositiveCount | None = None
+    """Most replicas; None: no limit of the server's own."""
+    weight: Positive = 1.0
+    """What serving it counts for among servers of the same priority, where not all of them can be served."""
+    reserve: Reserve = 0.0
+    """Rate that the replicas could carry on top of what they must, as a fraction of that: `0.2`, or `20 %`."""
+    survive: Annotated[int, Field(strict=True, ge=0, le=1000)] = 0
+    """Replicas, the strongest ones, whose loss must leave enough to carry the rate and its reserve."""
+    max_batch_size: BatchSize | None = None
+    """Max batch size of the engine, where the server fixes it; taken as it is, whatever the profile's memory holds."""
+    max_queue_size: Annotated[int, Field(strict=True, ge=0, le=10**9)] | None = None
+    """Requests that may wait at a replica; by default 10 × the max batch size."""
+    keep_accelerator: Flag = False
+    """Only accelerators of `current` may be used."""
+    current: Current = ()
+    """Present allocations: one, or a list of several."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_name(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("name") is None:
+            parts = (data.get("service_class"), data.get("model"))
+            return {**data, "name": f"{parts[0]}-{parts[1]}" if all(map(is_name, parts)) else "?"}
+        return data
+
+
+Law = Literal["continuous-batching", "inferno"]
+Assignment = Literal["single", "mixed"]
+BatchSizes = Literal["largest", "every"]
+SaturationPolicy = Literal["none", "priority_exhaustive", "priority_round_robin", "round_robin"]
+
+
+class Options(Model):
+    """How the problem is to be read by the analysis and the optimization."""
+
+    law: Law = "continuous-batching"
+    """Law of the queueing analysis."""
+    assignment: Assignment = "single"
+    """`single`: each server runs on one accelerator, with one batch size; `mixed`: on any mix of them."""
+    batch_sizes: BatchSizes | None = None
+    """`every`: all batch sizes from 1 to the largest that fits are candidates, by default with law
+    `continuous-batching`; `largest`: only the largest that fits, as llm-inferno does, by default with law `inferno`."""
+    max_blocking: Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)] = 0.01
+    """Highest share of requests that a full queue may turn away; law `inferno` knows no such limit."""
+    saturation_policy: SaturationPolicy = "none"
+    """Who gets what is left when not all can be served in full: nobody; server after server by priority, as much as
+    each can use; by priority, a replica each in turn; or all in turn."""
+    change_penalty: Annotated[float, Field(strict=True, ge=0, le=1000, allow_inf_nan=False)] = 0.1
+    """Cost of changing a server's accelerator, as a fraction of the prices given up and taken on."""
+    max_changes: Count | None = None
+    """Servers that may change their accelerator; None: any number."""
+    max_cost_per_hour: NonNegative | None = None
+    """Budget: what all allocations may cost together."""
+    max_power_w: NonNegative | None = None
+    """Power that all replicas may draw together, W."""
+    energy_price_per_kwh: NonNegative = 0.0
+    """Price of energy, added to what is minimised; not part of an accelerator's own price."""
+    carbon_kg_per_kwh: NonNegative | None = None
+    """Carbon intensity of the energy, kg/kWh."""
+    carbon_price_per_kg: NonNegative = 0.0
+    """Price of carbon, added to what is minimised."""
+    max_carbon_kg_per_hour: NonNegative | None = None
+    """Carbon that may be emitted, kg/h."""
+
+    @model_validator(mode="after")
+    def _carbon_needs_its_intensity(self) -> Options:
+        if self.carbon_kg_per_kwh is None and (self.carbon_price_per_kg or self.max_carbon_kg_per_hour is not None):
+            raise ValueError("carbon is priced or limited: give carbon_kg_per_kwh as well")
+        return self
+
+    @property
+    def uses_power(self) -> bool:
+        """Whether power is priced or limited."""
+        limited = self.max_power_w is not None or self.max_carbon_kg_per_hour is not None
+        return limited or self.power_price_per_kwh > 0
+
+    @property
+    def power_price_per_kwh(self) -> float:
+        """Price of energy and of the carbon that goes with it."""
+        return self.energy_price_per_kwh + self.carbon_price_per_kg * (self.carbon_kg_per_kwh or 0.0)
+
+    @property
+    def every_batch_size(self) -> bool:
+        """Whether all batch sizes are candidates."""
+        return self.batch_sizes == "every" or (self.batch_sizes is None and self.law != "inferno")
+
+
+class NodeGroup(Model):
+    """Nodes that are alike; a replica's devices must all be in one node."""
+
+    type: Name
+    """Accelerator type of the devices."""
+    devices: PositiveCount
+    """Devices in each node."""
+    count: Count
+    """Number of nodes."""
+
+
+def _read_capacity(value: Any) -> Any:
+    if value == "unlimited":
+        return None
+    if isinstance(value, dict):
+        return value
+    raise ValueError("give a count for each accelerator type, or the word unlimited")
+
+
+Capacity = Annotated[dict[Name, Count] | None, BeforeValidator(_read_capacity)]
+
+
+class Sections(Model):
+    """The sections that a document may hold; every one may be left out of a file that others include."""
+
+    name: Name = "problem"
+    """Name of the problem."""
+    currency: Name = "cents"
+    """Unit of all costs, for display."""
+    accelerators: tuple[Accelerator, ...] = ()
+    profiles: tuple[Profile, ...] = ()
+    service_classes: tuple[ServiceClass, ...] = ()
+    servers: tuple[Server, ...] = ()
+    nodes: tuple[NodeGroup, ...] = ()
+    options: Options = Options()
