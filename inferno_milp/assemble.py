@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from inferno_milp.plan import (
 from inferno_milp.queueing import analyze
 from inferno_milp.reasons import why_left_out, why_not_in_full, why_not_placed
 from inferno_milp.room import Room
-from inferno_milp.transition import today
+from inferno_milp.transition import price_today
 
 BATCH_SIZES_SHOWN = 24
 """Batch sizes of which a plan says what they would take, evenly spaced on a logarithmic scale."""
@@ -99,7 +99,9 @@ def relative_gap(cost: float, bound: float) -> float:
     return max(cost - bound, 0.0) / cost if cost > 0 else 0.0
 
 
-def assemble(table: Candidates, program: Program, choice: Choice, assigned: Assigned, stages_s: dict[str, float]) -> Plan:
+def assemble(
+    table: Candidates, program: Program, choice: Choice, assigned: Assigned, stages_s: dict[str, float]
+) -> Plan:
     """Turn allocations into a plan.
 
     Parameters
@@ -130,7 +132,7 @@ def assemble(table: Candidates, program: Program, choice: Choice, assigned: Assi
         bound = objective
     everything = [a for server in servers for a in server.allocations]
     available = table.problem.devices_available
-    plan = Plan(
+    return Plan(
         problem_name=table.problem.name,
         currency=table.problem.currency,
         status=status,
@@ -150,7 +152,6 @@ def assemble(table: Candidates, program: Program, choice: Choice, assigned: Assi
         priorities=choice.priorities,
         nodes=tuple(_nodes(table, assigned)),
     )
-    return plan
 
 
 def total_power_w(allocations: list[Allocation]) -> float | None:
@@ -162,19 +163,20 @@ def total_power_w(allocations: list[Allocation]) -> float | None:
 
 
 def _objective_parts(table: Candidates, servers: tuple[ServerPlan, ...]) -> dict[str, float]:
-    """What the objective is the sum of, over the servers that are served in full."""
+    """Take the objective apart, over the servers that are served in full."""
     problem, options = table.problem, table.problem.options
     price, changes, power = [], [], []
-    for server, planned in zip(problem.servers, servers, strict=True):
+    for server, planned, before in zip(problem.servers, servers, price_today(problem), strict=True):
         if planned.meets_targets:
             price.append(planned.cost_per_hour)
             if server.current and planned.allocations:
-                before = today(problem, server)
                 new = [a.cost_per_hour for a in planned.allocations if a.accelerator not in before.price_per_hour]
                 left = before.left([a.accelerator for a in planned.allocations])
                 changes.append(options.change_penalty * (left + math.fsum(new)))
             if options.power_price_per_kwh:
-                power += [(a.max_power_w if options.assignment == "mixed" else a.power_w) or 0.0 for a in planned.allocations]
+                power += [
+                    (a.max_power_w if options.assignment == "mixed" else a.power_w) or 0.0 for a in planned.allocations
+                ]
     energy_kwh = math.fsum(power) / 1000
     return {
         "price": math.fsum(price),
@@ -216,7 +218,9 @@ def _allocations(table: Candidates, assigned: Assigned) -> dict[int, list[Alloca
             for latency, statistic, limit in targets.limits_ms()
         ]
         powers = [
-            None if curve is None else replicas * pieces * power_w(curve, float(found.utilization[i]) if is_loaded else 0.0)
+            None
+            if curve is None
+            else replicas * pieces * power_w(curve, float(found.utilization[i]) if is_loaded else 0.0)
             for found in (analysis, at_most)
         ]
         allocation = Allocation(
@@ -301,10 +305,7 @@ def _reason(
 ) -> str:
     if choice.outcome == "no_solution":
         return "the time ran out before a plan was found"
-    if is_left_out:
-        why = why_left_out(table, program, server)
-    else:
-        why = why_not_placed(program, server, room)
+    why = why_left_out(table, program, server) if is_left_out else why_not_placed(program, server, room)
     return f"{why_not_in_full(table, server, found)}; {why}" if found else why
 
 
@@ -317,21 +318,21 @@ def _nodes(table: Candidates, assigned: Assigned) -> Iterator[NodeUse]:
         if not groups or not here.size:
             continue
         sizes = sizes_of(table, t)
-        waiting: dict[int, list[list[Any]]] = {size: [] for size in sizes}
+        waiting: dict[int, list[Placed]] = {size: [] for size in sizes}
         for i in here.tolist():
-            label = (problem.servers[rows.server[i]].name, problem.accelerators[rows.accelerator[i]].name)
-            waiting[int(rows.devices_per_replica[i])].append([label, int(assigned.replicas[i])])
-        counts = [sum(left for _, left in waiting[size]) for size in sizes]
+            server, accelerator = problem.servers[rows.server[i]].name, problem.accelerators[rows.accelerator[i]].name
+            waiting[int(rows.devices_per_replica[i])].append(Placed(server, accelerator, int(assigned.replicas[i])))
+        counts = [sum(part.replicas for part in waiting[size]) for size in sizes]
         for node in pack(groups, sizes, counts) or ():
             holds = []
             for size, count in zip(sizes, node.counts, strict=True):
-                while count:
-                    label, left = waiting[size][0]
-                    placed = min(left, count)
-                    holds.append(Placed(*label, placed))
-                    waiting[size][0][1] -= placed
-                    count -= placed
-                    if not waiting[size][0][1]:
-                        waiting[size].pop(0)
+                left = count
+                while left:
+                    part = waiting[size].pop(0)
+                    placed = min(part.replicas, left)
+                    holds.append(replace(part, replicas=placed))
+                    left -= placed
+                    if part.replicas > placed:
+                        waiting[size].insert(0, replace(part, replicas=part.replicas - placed))
             used = sum(size * count for size, count in zip(sizes, node.counts, strict=True))
             yield NodeUse(name, groups[node.group].devices, used, tuple(holds))

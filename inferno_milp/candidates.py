@@ -213,7 +213,9 @@ def find_candidates(problem: Problem) -> Candidates:
     if devices is not None:
         available = np.array([devices.get(name, 0) for name in types], dtype=np.int64)
     parts = [
-        _analyse(problem, servers, profiles, *(values[start : start + AT_ONCE] for values in (server, profile, batch_size)))
+        _analyse(
+            problem, servers, profiles, *(values[start : start + AT_ONCE] for values in (server, profile, batch_size))
+        )
         for start in range(0, max(len(server), 1), AT_ONCE)
     ]
     rows, rejected = (_joined([part[i] for part in parts]) for i in range(2))

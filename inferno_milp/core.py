@@ -1,10 +1,10 @@
 """Solving a master program: prices first, then only the servers that the prices leave in doubt.
 
-The relaxation gives prices and a bound. Rounded and repaired, it gives a plan, nearly always within a thousandth. What is
-left to decide or to prove is the core: options whose reduced cost is within a threshold of their server's least; the
-other options are left out, and servers with one option left are held to it. Any choice that takes an option left out
-costs at least the relaxation's bound and the threshold. So the smaller of that sum and the core's own bound is a bound
-of the whole, and once the threshold reaches the difference between the best plan and the bound, nothing is lost.
+The relaxation gives prices and a bound. Rounded and repaired, it gives a plan, nearly always within some thousandths.
+What is left to decide or to prove is the core: options whose reduced cost is within a threshold of their server's
+least; the others are left out, and servers with one option left are held to it. Any choice that takes an option left
+out costs at least the relaxation's bound and the threshold. So the smaller of that sum and the core's own bound is a
+bound of the whole, and once the threshold reaches the difference between the best plan and the bound, nothing is lost.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 FIRST_FREE = 60
 """Servers that the first core leaves free; each further one twice as many."""
+NEARLY_ALL = 0.3
+"""A core with this part of the options that the last one will have is left out for the last one."""
 MOST_PATTERNS = 150
 """Patterns of one server that are listed in a core; of more, all are there as replicas to be counted."""
 ENRICHED = ((0.01, 12), (0.05, 30), (0.2, 40))
@@ -176,8 +178,13 @@ class _Search:
             threshold = float(second[free]) if free < len(second) else math.inf
             needed = math.inf
             if self.chosen is not None:
-                needed = max(self.objective * (1 - math.copysign(self.gap, self.objective)) - self.relaxation.bound, 0.0)
+                needed = max(
+                    self.objective * (1 - math.copysign(self.gap, self.objective)) - self.relaxation.bound, 0.0
+                )
                 needed += EQUAL * abs(self.objective)
+            reduced = self.relaxation.reduced
+            if (reduced <= threshold).sum() > NEARLY_ALL * (reduced <= needed).sum():
+                threshold = needed
             threshold = min(threshold, needed)
             is_last = threshold >= needed
             self._solve_core(threshold, is_last=is_last)
@@ -214,13 +221,12 @@ class _Search:
         bounded_by : least cost of any choice that is not among these; None if not known.
         """
         master = self.relaxation.master
-        several = np.bincount(options.server, minlength=options.servers) > 1
-        first, last = options.first, np.append(options.first[1:], len(options)) - 1
+        counts = np.bincount(options.server, minlength=options.servers)
+        first, last = options.first, options.last
+        same = (options.cost[first] == options.cost[last]) & (options.usage[first] == options.usage[last]).all(axis=1)
+        several = (counts > 1) & ~((counts == 2) & same)  # not the same twice: listed, and chosen before
         if counted is not None:
             several[counted.server] = True
-        else:
-            same = (options.cost[first] == options.cost[last]) & (options.usage[first] == options.usage[last]).all(axis=1)
-            several &= ~(same & (np.bincount(options.server, minlength=options.servers) == 2))  # the same twice
         free = np.flatnonzero(several)
         held = first[~several]
         if not free.size and not master.side.names:
@@ -271,15 +277,16 @@ class _Search:
             self.proven_infeasible = self.chosen is None
 
     def _set_start(self, model: pyo.ConcreteModel, part: Options, cases: Covers | None) -> None:
-        last = np.append(part.first[1:], len(part)) - 1
         chosen = np.zeros(len(part))
-        chosen[last] = 1.0
-        model.choose.set_values(dict(enumerate(chosen.tolist())))
+        chosen[part.last] = 1.0
+        starts = [(model.choose, chosen.tolist())]
         if self.units.size:
-            model.units.set_values(dict(enumerate(self.units.tolist())))
+            starts.append((model.units, self.units.tolist()))
         if cases is not None:
-            model.use.set_values(dict.fromkeys(model.CASES, 0))
-            model.replicas.set_values(dict.fromkeys(model.PARTS, 0))
+            starts += [(model.use, [0.0] * len(model.use)), (model.replicas, [0.0] * len(model.replicas))]
+        for variables, values in starts:
+            for variable, value in zip(variables.values(), values, strict=True):
+                variable.set_value(value, skip_validation=True)
 
     def _read(
         self,

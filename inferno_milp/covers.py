@@ -144,12 +144,16 @@ def first_patterns(priced: Priced) -> Patterns:
         alone = np.ceil((priced.need * (1 - COVERED))[:, None] / priced.rate)
     alone = np.maximum(np.where(priced.rate > 0, alone, np.inf), priced.least[:, None])
     tried = np.arange(TRIED + 1)
-    rest = np.ceil((priced.need[:, None, None] * (1 - COVERED) - priced.rate[:, :, None] * tried) / priced.rate[:, :1, None])
+    rest = np.ceil(
+        (priced.need[:, None, None] * (1 - COVERED) - priced.rate[:, :, None] * tried) / priced.rate[:, :1, None]
+    )
     rest = np.maximum(np.maximum(rest, priced.least[:, None, None] - tried), 0.0)
     most = priced.most[:, None]
     with np.errstate(invalid="ignore"):
         of_one = np.where(alone <= most, alone * priced.cost, np.inf)
-        of_two = tried * np.where(np.isfinite(priced.cost), priced.cost, 0.0)[:, :, None] + rest * priced.cost[:, :1, None]
+        of_two = (
+            tried * np.where(np.isfinite(priced.cost), priced.cost, 0.0)[:, :, None] + rest * priced.cost[:, :1, None]
+        )
     allowed = (tried + rest <= most[:, :, None]) & np.isfinite(priced.cost)[:, :, None]
     allowed[:, 0] = False
     of_two = np.where(allowed, of_two, np.inf).reshape(len(alone), alone.shape[1] * len(tried))
@@ -178,10 +182,11 @@ def enumerate_patterns(priced: Priced, limit: FloatArray, most_states: int = MOS
     complete : for each case, whether its enumeration was not given up.
     """
     complete = np.ones(len(limit), dtype=bool)
-    found = []
     promising = np.flatnonzero(limit >= priced.bound)
-    for start in range(0, len(promising), CHUNK):
-        found.append(_enumerate(priced, limit, promising[start : start + CHUNK], complete, most_states))
+    found = [
+        _enumerate(priced, limit, promising[start : start + CHUNK], complete, most_states)
+        for start in range(0, len(promising), CHUNK)
+    ]
     if not found:
         width = priced.cost.shape[1]
         return Patterns(np.empty(0, dtype=np.int64), np.empty((0, width), dtype=np.int64), np.empty(0)), complete
@@ -189,9 +194,7 @@ def enumerate_patterns(priced: Priced, limit: FloatArray, most_states: int = MOS
     return joined.take(complete[joined.case]), complete
 
 
-def _enumerate(
-    priced: Priced, limit: FloatArray, cases: IntArray, complete: BoolArray, most_states: int
-) -> Patterns:
+def _enumerate(priced: Priced, limit: FloatArray, cases: IntArray, complete: BoolArray, most_states: int) -> Patterns:
     budget = limit - priced.base - priced.price * priced.need  # for what is wasted: no rate for the money
     case, missing = cases, priced.need[cases]
     wasted, number = np.zeros(len(cases)), np.zeros(len(cases), dtype=np.int64)
@@ -220,7 +223,9 @@ def _enumerate(
         taken = np.arange(len(origin)) - np.repeat(np.cumsum(most + 1) - (most + 1), most + 1)
         case = case[origin]
         missing = missing[origin] - taken * rate[origin]
-        missing[missing <= COVERED * priced.need[case]] = np.minimum(missing[missing <= COVERED * priced.need[case]], 0.0)
+        missing[missing <= COVERED * priced.need[case]] = np.minimum(
+            missing[missing <= COVERED * priced.need[case]], 0.0
+        )
         wasted = wasted[origin] + np.where(taken > 0, taken * np.where(np.isfinite(waste), waste, 0.0)[origin], 0.0)
         number = number[origin] + taken
         counts = counts[origin]

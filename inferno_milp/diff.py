@@ -9,7 +9,7 @@ from inferno_milp.errors import OptionError
 from inferno_milp.plan import Change, Plan, Running
 from inferno_milp.problem import Problem
 from inferno_milp.sections import CurrentAllocation
-from inferno_milp.transition import today
+from inferno_milp.transition import price_today
 from inferno_milp.transition import with_current as with_running
 
 State: TypeAlias = Mapping[str, tuple[tuple[Running, ...], float]]
@@ -34,9 +34,9 @@ def changes_from_today(problem: Problem, plan: Plan) -> tuple[Change, ...]:
     known = {
         server.name: (
             tuple(Running(now.accelerator, now.replicas) for now in server.current if now.replicas),
-            sum(today(problem, server).price_per_hour.values()),
+            sum(before.price_per_hour.values()),
         )
-        for server in problem.servers
+        for server, before in zip(problem.servers, price_today(problem), strict=True)
         if server.current
     }
     return tuple(_changes(known, {name: state for name, state in planned(plan).items() if name in known}))
@@ -55,7 +55,9 @@ def with_current(problem: Problem, plan: Plan) -> Problem:
     for name, allocations in running.items():
         for allocation in allocations:
             if allocation.accelerator not in known:
-                raise OptionError(f"{name} runs on {allocation.accelerator!r} in the plan, which the problem does not know")
+                raise OptionError(
+                    f"{name} runs on {allocation.accelerator!r} in the plan, which the problem does not know"
+                )
     return with_running(problem, running)
 
 

@@ -2,7 +2,8 @@
 
 Source: llm-inferno/optimizer v0.6.0, restated. Servers are taken by priority, then by regret (what the next candidate
 would cost more); each takes its cheapest candidate that still fits, and returns to the queue with the next one where
-its type has run out. It knows single assignments alone. Ties go by cost, then by the server's name, so that a run can be repeated.
+its type has run out. Ties go by cost, then by the server's name, so that a run can be repeated. It knows single
+assignments alone.
 """
 
 from __future__ import annotations

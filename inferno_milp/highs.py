@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from inferno_milp._pyomo import generate_standard_repn, pyo
+from inferno_milp._pyomo import LinearExpression, generate_standard_repn, pyo
 from inferno_milp.highs_engine import FloatArray, Found, Program, Result, SolverError, run
 
 
@@ -130,6 +130,10 @@ def _costs(model: pyo.ConcreteModel, column: dict[int, int]) -> tuple[np.ndarray
 
 def _linear(expression: Any, column: dict[int, int]) -> tuple[dict[int, float], float]:
     """Coefficients by column, and the constant, of a linear expression."""
+    if type(expression) is LinearExpression:  # as ours all are: it need not be taken apart
+        terms = {column[id(v)]: float(c) for v, c in zip(expression.linear_vars, expression.linear_coefs, strict=True)}
+        if len(terms) == len(expression.linear_vars):  # no variable stands twice
+            return terms, float(expression.constant)
     form = generate_standard_repn(expression, quadratic=False)
     if not form.is_linear():
         raise SolverError("the model is not linear")

@@ -157,9 +157,7 @@ def main() -> None:
         try:
             # The monotonic clock counts from the start of the machine, for parent and child alike.
             left_s = max(end - time.monotonic(), 0.0)
-            found = run(
-                program, gap=gap, time_limit_s=left_s, start=start, good_enough=good_enough, on_better=send
-            )
+            found = run(program, gap=gap, time_limit_s=left_s, start=start, good_enough=good_enough, on_better=send)
             send(_Last(found))
         except SolverError as error:
             send(error)

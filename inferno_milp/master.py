@@ -65,6 +65,11 @@ class Options:
         return np.searchsorted(self.server, np.arange(self.servers))
 
     @property
+    def last(self) -> IntArray:
+        """Position of each server's last option."""
+        return np.searchsorted(self.server, np.arange(self.servers), side="right") - 1
+
+    @property
     def servers(self) -> int:
         """Number of servers."""
         return int(self.server[-1]) + 1 if len(self.server) else 0
@@ -110,8 +115,9 @@ def prune(options: Options) -> Options:
         use = grid(options.usage[:, j])
         beaten &= use[:, :, None] >= use[:, None, :]
         equal &= use[:, :, None] == use[:, None, :]
-    beaten &= ~equal | (np.arange(width)[:, None] > np.arange(width)[None, :])
-    return options.take(np.flatnonzero(~beaten.any(axis=2)[options.server, column]))
+    later = np.arange(width)[:, None] > np.arange(width)[None, :]
+    is_beaten = np.asarray((beaten & (~equal | later)).any(axis=2))
+    return options.take(np.flatnonzero(~is_beaten[options.server, column]))
 
 
 @dataclass(frozen=True, slots=True)

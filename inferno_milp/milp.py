@@ -81,7 +81,7 @@ def _choice(program: Program, solved: Solved, levels: dict[int, Level]) -> Choic
 
 
 def _priorities(program: Program, levels: dict[int, Level]) -> tuple[PriorityUse, ...]:
-    """Say of each priority what is served and what could be; one that is not in `levels` loses only who was left out."""
+    """Say of each priority what is served and could be; one that is not in `levels` loses only who was left out."""
     needs, weights, priority = program.table.needs, weights_of(program.table), priorities_of(program.table)
     result = []
     for level in np.unique(priority[needs]).tolist():

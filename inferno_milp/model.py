@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,23 @@ def build_model(master: Master, covers: Covers | None = None, *, offset: float =
         objective `cost`; with covers also CASES and PARTS, `use`, `replicas`, `cover`, `fewest` and `most`; with side
         columns COLUMNS and `units`.
     """
+    with collecting_no_garbage():
+        return _built(master, covers, offset)
+
+
+@contextmanager
+def collecting_no_garbage() -> Iterator[None]:
+    """Leave garbage where it is meanwhile: looking for it among so many new objects takes as long as making them."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _built(master: Master, covers: Covers | None, offset: float) -> pyo.ConcreteModel:
     model = pyo.ConcreteModel(name="plan")
     model.SERVERS = pyo.Set(initialize=range(_servers(master, covers)), doc="servers")
     model.OPTIONS = pyo.Set(initialize=range(len(master.options)), doc="options")
@@ -62,7 +81,9 @@ def _add_columns(model: pyo.ConcreteModel, master: Master) -> None:
 
 def _add_cases(model: pyo.ConcreteModel, covers: Covers) -> None:
     model.CASES = pyo.Set(initialize=range(len(covers)), doc="cases")
-    model.PARTS = pyo.Set(dimen=2, initialize=[tuple(pair) for pair in np.argwhere(covers.entries).tolist()], doc="(case, its candidate)")
+    model.PARTS = pyo.Set(
+        dimen=2, initialize=[tuple(pair) for pair in np.argwhere(covers.entries).tolist()], doc="(case, its candidate)"
+    )
     model.use = pyo.Var(model.CASES, domain=pyo.Binary, doc="z_k: 1 if its server picks case k")
     with np.errstate(divide="ignore", invalid="ignore"):
         enough = np.ceil(covers.required[:, None] / covers.rate)
@@ -76,9 +97,10 @@ def _add_cases(model: pyo.ConcreteModel, covers: Covers) -> None:
     )
 
 
-def _terms(pairs: Iterator[tuple[float, Any]]) -> Any:
+def _terms(pairs: Iterator[tuple[float, Any]], constant: float = 0.0) -> Any:
     listed = [(coefficient, variable) for coefficient, variable in pairs if coefficient]
-    return LinearExpression(linear_coefs=[c for c, _ in listed], linear_vars=[v for _, v in listed])
+    coefficients, variables = [c for c, _ in listed], [v for _, v in listed]
+    return LinearExpression(constant=constant, linear_coefs=coefficients, linear_vars=variables)
 
 
 def _cost(model: pyo.ConcreteModel, master: Master, covers: Covers | None, offset: float) -> Any:
@@ -93,7 +115,7 @@ def _cost(model: pyo.ConcreteModel, master: Master, covers: Covers | None, offse
             costs = covers.cost.tolist()
             yield from ((costs[k][c], variable) for (k, c), variable in model.replicas.items())
 
-    return _terms(pairs()) + offset
+    return _terms(pairs(), offset)
 
 
 def _one_option(model: pyo.ConcreteModel, master: Master, covers: Covers | None) -> pyo.Constraint:

@@ -13,9 +13,18 @@ from inferno_milp.candidates import Candidates, Rows
 from inferno_milp.covers import Covers, Patterns, as_options, first_patterns, price_cases
 from inferno_milp.energy import replica_power_w
 from inferno_milp.limits import CHANGES, POWER, Limits, find_limits
-from inferno_milp.master import BoolArray, FloatArray, IntArray, Master, Options, join_options, prune, without_slack_limits
+from inferno_milp.master import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    Master,
+    Options,
+    join_options,
+    prune,
+    without_slack_limits,
+)
 from inferno_milp.sections import Server
-from inferno_milp.transition import Today, today
+from inferno_milp.transition import Today, price_today
 
 MOST_KEPT = 6
 """Accelerators of today of which every choice of those kept is a case; of more, all or none."""
@@ -78,8 +87,7 @@ def make_program(table: Candidates, *, pruned: bool = True) -> Program:
     power_at = table.required_rate_per_s[best.rows.server] / np.maximum(best.rows.replicas, 1)
     power_at = np.where(np.isnan(best.rows.max_rate_per_s), np.nan, best.rows.max_rate_per_s if mixed else power_at)
     power = replica_power_w(best, best.rows, power_at) if problem.options.uses_power else np.zeros(len(best.rows))
-    todays = [today(problem, server) for server in problem.servers]
-    rows = _Priced(best.rows, limits.of_replicas(best.rows), power, todays)
+    rows = _Priced(best.rows, limits.of_replicas(best.rows), power, price_today(problem))
     if (j := limits.index(POWER)) is not None:
         rows.usage[:, j] = power
     listed = np.flatnonzero(~loaded if mixed else np.ones(len(loaded), dtype=bool))
@@ -127,7 +135,8 @@ def _single_options(table: Candidates, priced: _Priced, which: npt.NDArray[np.in
     cost = rows.cost_per_hour + _power_cost(table, priced.power_w[which] * rows.replicas)
     usage = priced.usage[which] * rows.replicas[:, None]
     changes = limits.index(CHANGES)
-    for i in np.flatnonzero([bool(priced.todays[s].price_per_hour) for s in rows.server.tolist()]).tolist():
+    runs = np.array([bool(before.price_per_hour) for before in priced.todays], dtype=bool)
+    for i in np.flatnonzero(runs[rows.server]).tolist():
         before, name = priced.todays[rows.server[i]], problem.accelerators[rows.accelerator[i]].name
         given_up = before.left([name])
         taken_on = 0.0 if name in before.price_per_hour else float(rows.cost_per_hour[i])
@@ -209,7 +218,10 @@ def _pruned(covers: Covers) -> Covers:
     beaten[:, np.arange(width), np.arange(width)] = False
     kept = covers.entries & ~(beaten.any(axis=2) & (covers.forced == 0))
     order = np.argsort(~kept, axis=1, kind="stable")[:, : max(int(kept.sum(axis=1).max(initial=1)), 1)]
-    wide = {name: np.take_along_axis(getattr(covers, name), order, axis=1) for name in ("row", "rate", "cost", "price", "forced")}
+    wide = {
+        name: np.take_along_axis(getattr(covers, name), order, axis=1)
+        for name in ("row", "rate", "cost", "price", "forced")
+    }
     usage = np.take_along_axis(covers.usage, order[:, :, None], axis=1)
     return replace(covers, entries=np.take_along_axis(kept, order, axis=1), usage=usage, **wide)
 
@@ -272,7 +284,7 @@ def _kept(before: Today, names: Sequence[str], *, matters: bool) -> Iterator[tup
 def _surviving(case: _Case, server: Server) -> Iterator[_Case]:
     """Say in linear terms that the loss of the strongest replicas is survived.
 
-    The k strongest of a pattern carry Σ min over θ of kθ + Σ n·max(r − θ, 0), whose least is at the rate of the k-th. So
+    The k strongest of a pattern carry the least over θ of kθ + Σ n·max(r − θ, 0), which is at the rate of the k-th. So
     it is survived if, for the rate θ of some candidate, Σ n·min(r, θ) ≥ required + kθ.
     """
     if not server.survive:
@@ -285,7 +297,7 @@ def _surviving(case: _Case, server: Server) -> Iterator[_Case]:
 
 def _first_options(covers: Covers) -> Options:
     """Patterns of one candidate each, and the good ones at no prices: every server that can be served has one."""
-    cases, width = covers.entries.shape
+    width = covers.entries.shape[1]
     priced = price_cases(covers, np.zeros(covers.usage.shape[2]))
     alone = np.ceil(priced.need[:, None] / np.where(priced.rate > 0, priced.rate, 1.0))
     alone = np.maximum(alone, priced.least[:, None])

@@ -60,17 +60,15 @@ def cuttings(groups: Sequence[NodeGroup], sizes: Sequence[int]) -> list[Cutting]
 
 
 def _ways(devices: int, falling: Sequence[int]) -> list[tuple[int, ...]]:
-    """Ways to cut devices into sizes, given from the largest to the smallest; what is left is less than the smallest."""
+    """Ways to cut devices into sizes, given from the largest on; what is left is less than the smallest."""
     size, *smaller = falling
     if not smaller:
         return [(devices // size,)]
-    return [
-        (count, *rest) for count in range(devices // size + 1) for rest in _ways(devices - count * size, smaller)
-    ]
+    return [(count, *rest) for count in range(devices // size + 1) for rest in _ways(devices - count * size, smaller)]
 
 
 def pack(groups: Sequence[NodeGroup], sizes: Sequence[int], counts: Sequence[int]) -> list[Cutting] | None:
-    """Fill nodes with replicas: what each node used holds, nodes of a group one after the other; None if they don't fit.
+    """Fill nodes with replicas; return what each node in use holds, or None if they don't fit.
 
     Parameters
     ----------
@@ -82,7 +80,9 @@ def pack(groups: Sequence[NodeGroup], sizes: Sequence[int], counts: Sequence[int
     filled: list[Cutting] = []
     # From the smallest nodes that hold a size, so that larger ones stay whole for larger replicas.
     order = sorted(range(len(groups)), key=lambda g: groups[g].devices)
-    room = [[groups[g].devices, [0] * len(sizes), g] for g in order for _ in range(groups[g].count)] if any(left) else []
+    room = (
+        [[groups[g].devices, [0] * len(sizes), g] for g in order for _ in range(groups[g].count)] if any(left) else []
+    )
     for i in reversed(range(len(sizes))):
         for node in room:
             fits = min(left[i], node[0] // sizes[i])  # type: ignore[operator]
@@ -98,9 +98,7 @@ def pack(groups: Sequence[NodeGroup], sizes: Sequence[int], counts: Sequence[int
     return sorted(filled, key=lambda cutting: cutting.group)
 
 
-def _pack_by_cutting(
-    groups: Sequence[NodeGroup], sizes: Sequence[int], counts: Sequence[int]
-) -> list[Cutting] | None:
+def _pack_by_cutting(groups: Sequence[NodeGroup], sizes: Sequence[int], counts: Sequence[int]) -> list[Cutting] | None:
     ways = cuttings(groups, sizes)
     held = np.array([way.counts for way in ways], dtype=float)
     of_group = np.array([way.group for way in ways])

@@ -70,8 +70,8 @@ class Allocation:
     max_rate_per_s : highest rate of one replica under the targets, requests/s; None without a load.
     cost_per_hour : price of all replicas.
     devices : devices of the type that all replicas take.
-    power_w, max_power_w : power that all replicas draw, and would at their highest rate; None where the accelerator's is
-        not known.
+    power_w, max_power_w : power that all replicas draw, and would at their highest rate; None where that of the
+        accelerator is not known.
     ttft_ms, ttft_p95_ms, ttft_p99_ms, itl_ms, itl_p95_ms : latencies at `rate_per_s`: means, and percentiles; None
         without a load.
     utilization : mean running requests of a replica as a fraction of the batch size.

@@ -18,7 +18,7 @@ from inferno_milp.errors import OptionError
 from inferno_milp.greedy import solve_greedy
 from inferno_milp.milp import solve_milp
 from inferno_milp.model import build_model as make_model
-from inferno_milp.options import Program, make_program
+from inferno_milp.options import make_program
 from inferno_milp.plan import DEFAULT_GAP, SOLVERS, Plan, SolverName
 from inferno_milp.problem import Problem
 from inferno_milp.purchase import find_purchase, words_of

@@ -1,7 +1,7 @@
 """Whom to serve when not everybody can be: priority by priority, each step a program of its own.
 
-A step serves as much weight of its priority as can be, while no priority before it loses more than it had to. Servers of
-later priorities are not in it. The last step is the whole problem at least cost, within what the steps before it found.
+A step serves as much weight of its priority as can be, while no priority before it loses more than it had to. Servers
+of later priorities are not in it. The last step is the whole problem at least cost, within what the steps before found.
 So nothing is weighed against anything by large numbers, which tolerances would swallow.
 """
 
@@ -70,9 +70,7 @@ def solve_by_priority(
             members = np.flatnonzero(steps.priority <= level)
             master, covers = steps.program_of(members, level)
             start = steps.within(chosen, members, master)
-            solved = solve_master(
-                master, covers, gap=0.0, left_s=left_s, run=run, start=start, whole=steps.is_whole
-            )
+            solved = solve_master(master, covers, gap=0.0, left_s=left_s, run=run, start=start, whole=steps.is_whole)
             assert solved.chosen is not None
             chosen = steps.outside(solved.chosen, members)
             lost, bound = float(solved.objective or 0.0), max(solved.bound or 0.0, 0.0)
@@ -98,10 +96,12 @@ class _Steps:
         self.lost: dict[int, float] = {}
 
     def nobody(self, servers: IntArray) -> Options:
-        """An option without replicas for each of some servers."""
+        """Return an option without replicas for each of some servers."""
         count, empty = len(servers), np.empty(0, dtype=np.int64)
         usage = np.zeros((count, len(self.program.master.limits)))
-        return Options(servers, np.zeros(count), np.zeros(count), usage, np.zeros(count + 1, dtype=np.int64), empty, empty)
+        return Options(
+            servers, np.zeros(count), np.zeros(count), usage, np.zeros(count + 1, dtype=np.int64), empty, empty
+        )
 
     @property
     def _losing(self) -> list[int]:
@@ -109,7 +109,7 @@ class _Steps:
         return [level for level, weight in self.lost.items() if weight > 0]
 
     def program_of(self, members: IntArray, level: int | None) -> tuple[Master, Covers | None]:
-        """The program of some servers: of a priority's step, or of the last, which is about cost."""
+        """Return the program of some servers: of a priority's step, or of the last, which is about cost."""
         whole, covers = self.program.master, self.program.covers
         losing = self._losing
         losable = members[np.isin(self.priority[members], losing if level is None else [*losing, level])]
@@ -119,7 +119,9 @@ class _Steps:
             options = replace(options, cost=np.where(is_lost, self.weights[options.server], 0.0))
         options = of_servers(self._widened(options), members)
         zeros = np.zeros(len(losing))
-        side = replace(whole.side, usage=np.concatenate((whole.side.usage, np.tile(zeros, (len(whole.side.cost), 1))), axis=1))
+        side = replace(
+            whole.side, usage=np.concatenate((whole.side.usage, np.tile(zeros, (len(whole.side.cost), 1))), axis=1)
+        )
         limits = (*whole.limits, *(f"unserved[{lower}]" for lower in losing))
         most = np.concatenate((whole.most, [self.lost[lower] * (1 + FITS) for lower in losing]))
         if covers is not None:
@@ -139,7 +141,7 @@ class _Steps:
         return replace(options, usage=np.concatenate((options.usage, *columns), axis=1))
 
     def within(self, chosen: Options, members: IntArray, master: Master) -> Options:
-        """A choice as options of a step's program: at its costs, with its limits."""
+        """Return a choice as options of a step's program: at its costs, with its limits."""
         inside = self._widened(chosen)
         nobody = np.diff(inside.starts) == 0
         losable = self.priority[inside.server] == self.priority[members].max()
@@ -147,7 +149,7 @@ class _Steps:
         return replace(inside, cost=cost, server=np.searchsorted(members, inside.server))
 
     def outside(self, chosen: Options, members: IntArray) -> Options:
-        """A choice of a step's program as options of the whole."""
+        """Return a choice of a step's program as options of the whole."""
         return replace(
             chosen,
             cost=np.zeros(len(chosen)),

@@ -80,7 +80,7 @@ def _columns(table: Candidates, limits: Limits) -> tuple[list[Purchase], Side]:
             for j, limit in enumerate(limits.of):
                 if limit.name == f"nodes[{name},{devices}]":
                     widened[j] = -1
-                elif limit.type == t and not limit.exactly and limit.most > 0 or limit.name == f"capacity[{name}]":
+                elif (limit.type == t and not limit.exactly and limit.most > 0) or limit.name == f"capacity[{name}]":
                     widened[j] = -(devices // limit.size)
             items.append(Purchase(name, devices, 0))
             cost.append(devices * (prices[t] or LEAST_PRICE * least))

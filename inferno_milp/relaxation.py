@@ -1,10 +1,10 @@
 """The linear relaxation of a master program: prices of the limits, and a bound that no plan can beat.
 
-Limits are few, so the prices that matter are few, and at good prices all but a few servers have a clear favourite.
-The relaxation is therefore solved over the servers that waver, the others held to their favourites (sifting); patterns
-of covers are listed as they are found to be cheaper than those listed (column generation). Whatever HiGHS says, the bound is computed anew from the
-prices (Lagrangian duality), over all servers and options: it holds for any prices ≥ 0, and only its worth depends on
-them.
+Limits are few, so the prices that matter are few, and at good prices all but a few servers have a clear favourite. The
+relaxation of a large program is therefore solved over the servers that waver, the others held to their favourites, at
+prices found by cutting planes; patterns of covers are listed as they are found to be cheaper than those listed (column
+generation). Whatever HiGHS says, the bound is computed anew from the prices (Lagrangian duality), over all servers and
+options: it holds for any prices ≥ 0, and only its worth depends on them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from inferno_milp.covers import Covers, cheaper_options
 from inferno_milp.highs_engine import Program, relax
-from inferno_milp.master import BoolArray, FloatArray, IntArray, Master, Options, Side, as_program, join_options
+from inferno_milp.master import BoolArray, FloatArray, Master, Options, Side, as_program, join_options
 
 ALL_AT_ONCE = 1500
 """Up to so many servers nobody is held."""
@@ -164,7 +164,7 @@ def ascend(master: Master, prices: FloatArray, severe: FloatArray, tolerance: fl
         slopes[GROUPS] = bought @ master.side.usage - master.most
         offsets = np.append(np.bincount(group_of, options.cost[best], GROUPS), bought @ master.side.cost)
         rows.append(slopes)
-        heights.append(offsets)
+        heights.append(offsets.astype(float))
         value = float(offsets.sum() + slopes.sum(axis=0) @ prices)
         if value > height:
             centre, height = prices, value
@@ -236,9 +236,7 @@ def _restricted(
     part = options.take(chosen)
     part = replace(part, server=(np.cumsum(free) - 1)[part.server])
     limits = len(master.most)
-    breaking = Side(
-        tuple(f"break {name}" for name in master.limits), severe, np.full(limits, np.inf), -np.eye(limits)
-    )
+    breaking = Side(tuple(f"break {name}" for name in master.limits), severe, np.full(limits, np.inf), -np.eye(limits))
     side = Side(
         master.side.names + breaking.names,
         np.concatenate((master.side.cost, breaking.cost)),

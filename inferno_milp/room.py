@@ -11,7 +11,7 @@ from inferno_milp.candidates import Candidates, FloatArray, IntArray, Rows
 from inferno_milp.energy import replica_power_w
 from inferno_milp.limits import CHANGES, POWER, Limits, find_limits, nodes_of, sizes_of
 from inferno_milp.packing import is_chain, pack
-from inferno_milp.transition import today
+from inferno_milp.transition import price_today
 
 FITS = 1e-9
 
@@ -42,6 +42,7 @@ class Room:
         self.table = table
         self.limits = find_limits(table) if limits is None else limits
         self.slack = self.limits.most.copy()
+        self._todays = price_today(table.problem)
         self.tolerance = FITS * np.maximum(np.abs(self.slack), 1.0)
         self._cut: dict[int, Counter[int]] = {
             t: Counter() for t in range(len(table.types)) if nodes_of(table, t) and not is_chain(sizes_of(table, t))
@@ -62,7 +63,7 @@ class Room:
         if (j := self.limits.index(CHANGES)) is not None:
             names = [problem.accelerators[a].name for a in rows.accelerator.tolist()]
             for i, (server, name) in enumerate(zip(rows.server.tolist(), names, strict=True)):
-                usage[i, j] = today(problem, problem.servers[server]).is_changed([name])
+                usage[i, j] = self._todays[server].is_changed([name])
         return usage
 
     def lacks(self, usage: FloatArray, row: int, rows: Rows, replicas: int) -> list[Lack]:

@@ -51,11 +51,11 @@ def share_what_is_left(choice: Choice, room: Room) -> Choice:
         for server in waiting:
             takers += _in_turn(table, room, [server])
     given = [taker for taker in takers if taker.got]
-    server = np.concatenate((choice.server, np.array([t.server for t in given], dtype=np.int64)))
-    order = np.argsort(server, kind="stable")
+    servers = np.concatenate((choice.server, np.array([t.server for t in given], dtype=np.int64)))
+    order = np.argsort(servers, kind="stable")
     row = np.concatenate((choice.row, np.array([t.row for t in given], dtype=np.int64)))
     replicas = np.concatenate((choice.replicas, np.array([t.got for t in given], dtype=np.int64)))
-    return replace(choice, server=server[order], row=row[order], replicas=replicas[order])
+    return replace(choice, server=servers[order], row=row[order], replicas=replicas[order])
 
 
 def _in_turn(table: Candidates, room: Room, servers: list[int]) -> list[_Taker]:
@@ -68,7 +68,7 @@ def _in_turn(table: Candidates, room: Room, servers: list[int]) -> list[_Taker]:
 
 
 def _takers(table: Candidates, room: Room, server: int) -> Iterator[_Taker]:
-    """The server with the cheapest of its candidates that has room for a replica."""
+    """Find the cheapest of the server's candidates that has room for a replica."""
     rows = table.rows
     first, last = np.searchsorted(rows.server, [server, server + 1])
     for row in sorted(range(first, last), key=lambda i: (rows.cost_per_hour[i], rows.devices[i], i)):
@@ -79,7 +79,7 @@ def _takers(table: Candidates, room: Room, server: int) -> Iterator[_Taker]:
 
 
 def _usage(table: Candidates, room: Room, taker: _Taker) -> np.ndarray:
-    """What one more replica uses; a change of accelerator counts with the first."""
+    """Say what one more replica uses; a change of accelerator counts with the first."""
     part = table.rows.take(np.array([taker.row]))
     usage: np.ndarray = room.usage(part, np.array([1]), part.max_rate_per_s)[0]
     if taker.got and (j := room.limits.index("changes")) is not None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from inferno_milp.problem import Problem
-from inferno_milp.sections import CurrentAllocation, Server
+from inferno_milp.sections import CurrentAllocation
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +37,20 @@ class Today:
         return bool(kept) and bool(self.price_per_hour) and kept != self.price_per_hour.keys()
 
 
-def today(problem: Problem, server: Server) -> Today:
-    """Price what a server runs today."""
-    accelerators = {a.name: a for a in problem.accelerators}
-    pieces = {p.accelerator: p.accelerators_per_replica for p in problem.profiles if p.model == server.model}
-    return Today(
-        {
-            now.accelerator: now.replicas
-            * pieces.get(now.accelerator, 1)
-            * accelerators[now.accelerator].cost_per_hour
-            for now in server.current
-        }
-    )
+def price_today(problem: Problem) -> list[Today]:
+    """Price what each server runs today, in the order of the servers."""
+    prices = {a.name: a.cost_per_hour for a in problem.accelerators}
+    if any(server.current for server in problem.servers):
+        pieces = {(p.model, p.accelerator): p.accelerators_per_replica for p in problem.profiles}
+    return [
+        Today(
+            {
+                now.accelerator: now.replicas * pieces.get((server.model, now.accelerator), 1) * prices[now.accelerator]
+                for now in server.current
+            }
+        )
+        for server in problem.servers
+    ]
 
 
 def with_current(problem: Problem, running: dict[str, tuple[CurrentAllocation, ...]]) -> Problem:
@@ -58,7 +60,5 @@ def with_current(problem: Problem, running: dict[str, tuple[CurrentAllocation, .
     ----------
     running : by the servers' names; servers that are not named run nothing.
     """
-    servers = tuple(
-        server.model_copy(update={"current": running.get(server.name, ())}) for server in problem.servers
-    )
+    servers = tuple(server.model_copy(update={"current": running.get(server.name, ())}) for server in problem.servers)
     return problem.model_copy(update={"servers": servers})

@@ -83,7 +83,9 @@ def ways_of(problem: Problem, table: Candidates, s: int) -> Iterator[Way]:
             number = math.ceil(wanted / rates[name][0]) + server.survive
             counts.append(Counter({name: max(number, server.min_replicas)}))
     else:
-        limits = [min(math.ceil(wanted / rates[n][0]) + server.survive + server.min_replicas, MOST_OF_ONE) for n in names]
+        limits = [
+            min(math.ceil(wanted / rates[n][0]) + server.survive + server.min_replicas, MOST_OF_ONE) for n in names
+        ]
         grid = itertools.product(*(range(limit + 1) for limit in limits))
         counts = [Counter(dict(zip(names, numbers, strict=True))) for numbers in grid]
     for count in counts:
@@ -144,8 +146,8 @@ def priced(
             curve = accelerators[name].power
             assert curve is not None
             power += number * profiles[name].accelerators_per_replica * watts(curve, use)
-    charged = power / 1000 * (
-        options.energy_price_per_kwh + options.carbon_price_per_kg * (options.carbon_kg_per_kwh or 0.0)
+    charged = (
+        power / 1000 * (options.energy_price_per_kwh + options.carbon_price_per_kg * (options.carbon_kg_per_kwh or 0.0))
     )
     return Way(
         replicas=replicas,

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from conftest import make_problem, problem_data, with_server
 from inferno_milp.candidates import Candidates, find_candidates
+from inferno_milp.options import make_program
 from inferno_milp.planner import optimize
 from inferno_milp.problem import Problem
 from inferno_milp.queueing import size
-from inferno_milp.options import make_program
 from inferno_milp.reasons import Rejection, find_rejections, why_left_out
 
 LOAD = {"rate_per_s": 4.0, "input_tokens": 200.0, "output_tokens": 100.0}

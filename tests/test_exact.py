@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from brute_force import best_plan
 from hypothesis import HealthCheck, given, settings
+from systems import systems
 
 import inferno_milp as im
-from brute_force import best_plan
-from systems import systems
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])

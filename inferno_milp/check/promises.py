@@ -14,6 +14,7 @@ from inferno_milp.sections import Accelerator, Profile, Server
 
 
 def identity_violations(problem: Problem, plan: Plan) -> Iterator[str]:
+    """Check that the plan is for this problem and its servers."""
     if (plan.problem_name, plan.currency) != (problem.name, problem.currency):
         yield "the plan is for another problem, or in another currency"
     if Counter(s.name for s in plan.servers) != Counter(s.name for s in problem.servers):
@@ -26,6 +27,7 @@ def identity_violations(problem: Problem, plan: Plan) -> Iterator[str]:
 
 
 def server_violations(problem: Problem, plan: Plan) -> Iterator[str]:
+    """Check each server's rates, allocations, replicas and headroom."""
     accelerators = {a.name: a for a in problem.accelerators}
     profiles = {(p.model, p.accelerator): p for p in problem.profiles}
     for server, planned in pairs(problem, plan):

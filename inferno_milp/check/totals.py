@@ -68,9 +68,6 @@ def _node_violations(problem: Problem, plan: Plan) -> Iterator[str]:
     if problem.capacity is None:
         return
     types = {group.type for group in problem.nodes}
-    there_are: Counter[tuple[str, int]] = Counter()
-    for group in problem.nodes:
-        there_are[group.type, group.devices] += group.count
     sizes: dict[tuple[str, str], int] = {}
     planned: Counter[tuple[str, str]] = Counter()
     for server in plan.servers:
@@ -78,6 +75,7 @@ def _node_violations(problem: Problem, plan: Plan) -> Iterator[str]:
             if a.type in types and a.replicas > 0:
                 sizes[server.name, a.accelerator] = a.devices // a.replicas
                 planned[server.name, a.accelerator] += a.replicas
+    yield from _node_counts(problem, plan)
     placed: Counter[tuple[str, str]] = Counter()
     for node in plan.nodes:
         used = 0
@@ -88,6 +86,12 @@ def _node_violations(problem: Problem, plan: Plan) -> Iterator[str]:
             yield f"a node of {node.devices} {node.type} holds {used}, the plan says {node.used}"
     if placed != planned:
         yield "the replicas in nodes are not those of the plan"
+
+
+def _node_counts(problem: Problem, plan: Plan) -> Iterator[str]:
+    there_are: Counter[tuple[str, int]] = Counter()
+    for group in problem.nodes:
+        there_are[group.type, group.devices] += group.count
     for kind, count in Counter((node.type, node.devices) for node in plan.nodes).items():
         if count > there_are[kind]:
             yield f"{count} nodes of {kind[1]} {kind[0]} used, {there_are[kind]} available"

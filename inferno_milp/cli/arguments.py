@@ -13,7 +13,7 @@ from inferno_milp.percentiles import read_percent
 from inferno_milp.plan import DEFAULT_GAP, SOLVERS
 from inferno_milp.sections import Assignment, BatchSizes, Law, SaturationPolicy
 
-SUBCOMMANDS = ("optimize", "analyze", "candidates", "compare", "simulate", "validate")
+SUBCOMMANDS = ("optimize", "analyze", "candidates", "compare", "diff", "simulate", "validate")
 LAWS = get_args(Law)
 LARGEST_NUMBER = 1e12
 
@@ -32,6 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_analyze(commands_)
     _add_candidates(commands_)
     _add_compare(commands_)
+    _add_diff(commands_)
     _add_simulate(commands_)
     _add_validate(commands_)
     return parser
@@ -45,6 +46,9 @@ def _add_optimize(subparsers: Subparsers) -> None:
     _add_problem(parser)
     parser.add_argument("--solver", choices=SOLVERS, default="milp", help="default: milp")
     _add_solving(parser)
+    parser.add_argument(
+        "--write-model", metavar="FILE", help="write the mixed-integer program to FILE.lp or FILE.mps as well"
+    )
     parser.add_argument("--verify", action="store_true", help="simulate the plan, and say where it predicts wrongly")
     _add_output(parser)
     parser.set_defaults(run=commands.run_optimize)
@@ -114,6 +118,14 @@ def _add_compare(subparsers: Subparsers) -> None:
     parser.set_defaults(run=commands.run_compare)
 
 
+def _add_diff(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser("diff", help="what changes from one plan to another")
+    parser.add_argument("before", type=Path, metavar="BEFORE", help="a plan written by --json")
+    parser.add_argument("after", type=Path, metavar="AFTER", help="another one")
+    _add_output(parser)
+    parser.set_defaults(run=commands.run_diff)
+
+
 def _add_simulate(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "simulate",
@@ -149,6 +161,14 @@ def _add_problem(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-sizes", choices=get_args(BatchSizes), help="batch sizes to analyse (default: the problem's)"
     )
+    parser.add_argument(
+        "--saturation-policy",
+        choices=get_args(SaturationPolicy),
+        help="who gets what is left when not all can be served in full (default: the problem's)",
+    )
+    parser.add_argument("--max-changes", type=_queue, metavar="N", help="servers that may change their accelerator")
+    parser.add_argument("--max-cost-per-hour", type=_number, metavar="X", help="budget")
+    parser.add_argument("--current", type=Path, metavar="PLAN", help="a plan written by --json: what runs today")
 
 
 def _add_solving(parser: argparse.ArgumentParser) -> None:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inferno_milp.cli.output import (
     STDOUT,
+    check_model_target,
     check_targets,
     counted_progress,
     progress,
     stdout_to_its_end,
     write_json,
+    write_model,
     write_text,
 )
 from inferno_milp.errors import Fault, InputError
+from inferno_milp.plan import Change, Running
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,21 +32,37 @@ if TYPE_CHECKING:
     from inferno_milp.simulate import PlanSimulation
 
 
+OPTIONS = ("law", "assignment", "batch_sizes", "saturation_policy", "max_changes", "max_cost_per_hour")
+"""Options of a problem that the command line may replace, by their own names."""
+
+
 def _read(arguments: Namespace, *others: Path) -> Problem:
     from inferno_milp.read import read_problem
 
-    check_targets(arguments.json, arguments.csv, arguments.problem, *others)
+    current = arguments.current
+    check_targets(arguments.json, arguments.csv, arguments.problem, *others, *([current] if current else []))
     problem = read_problem(arguments.problem)
+    if current:
+        from inferno_milp.diff import with_current
+        from inferno_milp.plan_file import read_plan
+
+        problem = with_current(problem, read_plan(current))
     if arguments.unlimited:
         problem = problem.with_unlimited_capacity()
-    wanted = {name: getattr(arguments, name) for name in ("law", "assignment", "batch_sizes")}
+    wanted = {name: getattr(arguments, name) for name in OPTIONS}
     changes = {name: value for name, value in wanted.items() if value is not None}
     return problem.with_options(**changes) if changes else problem
 
 
 def run_optimize(arguments: Namespace) -> int:
     """Plan, show the plan, write it."""
+    if arguments.write_model:
+        check_model_target(arguments.write_model)
     problem, (plan,) = _plan(arguments, arguments.solver)
+    if arguments.write_model:
+        from inferno_milp.planner import build_model
+
+        write_model(build_model(problem), arguments.write_model)
     simulation = _simulate(arguments, problem, plan) if arguments.verify else None
 
     def parts(console: Console) -> list[Any]:
@@ -160,6 +179,40 @@ def run_compare(arguments: Namespace) -> int:
     return 0 if plans["milp"].serves_all else 1
 
 
+def run_diff(arguments: Namespace) -> int:
+    """Show what changes from one plan to another."""
+    from dataclasses import asdict
+
+    from inferno_milp.diff import diff
+    from inferno_milp.plan_file import read_plan
+
+    check_targets(arguments.json, arguments.csv, arguments.before, arguments.after)
+    before, after = read_plan(arguments.before), read_plan(arguments.after)
+    changes = diff(before, after)
+
+    def parts(console: Console) -> list[Any]:
+        from inferno_milp.report import changes_table
+
+        total = sum(change.cost_difference_per_hour for change in changes)
+        moved = sum(change.moves for change in changes)
+        line = f"{len(changes)} servers change, {moved} of them their accelerator; {total:+.10g} {after.currency}/h"
+        return [changes_table(changes, after.currency, console), "", line]
+
+    def frame() -> pd.DataFrame:
+        import pandas as pd
+
+        def words(running: Sequence[Running]) -> str:
+            return " + ".join(f"{r.replicas} x {r.accelerator}" for r in running)
+
+        return pd.DataFrame(
+            [{**asdict(change), "before": words(change.before), "after": words(change.after)} for change in changes],
+            columns=[*Change.__slots__],
+        )
+
+    _show(arguments, parts, lambda: [asdict(change) for change in changes], frame)
+    return 0
+
+
 def run_candidates(arguments: Namespace) -> int:
     """Show the table of candidates, or what is none and why."""
     from inferno_milp.candidates import find_candidates
@@ -172,7 +225,9 @@ def run_candidates(arguments: Namespace) -> int:
     table = find_candidates(problem)
     program = make_program(table)
     rejections = list(find_rejections(table, program, chosen))
-    shown = replace(program.table, rows=program.table.rows.take(program.useful_rows())) if arguments.undominated else table
+    shown = (
+        replace(program.table, rows=program.table.rows.take(program.useful_rows())) if arguments.undominated else table
+    )
     shown = shown.of_servers(chosen)
     rejected = [{"server": r.server, "accelerator": r.accelerator, "reason": r.reason} for r in rejections]
 

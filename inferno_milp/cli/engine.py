@@ -12,10 +12,10 @@ from inferno_milp.engines import OF_LOAD, OF_PROFILE
 from inferno_milp.errors import OptionError, nearest
 from inferno_milp.fields import Targets
 from inferno_milp.problem import Problem
-from inferno_milp.sections import Law, Options
 from inferno_milp.queueing import Analysis, EngineParameters, Sizing, analyze, size
 from inferno_milp.read import read_problem
 from inferno_milp.reasons import latency_name
+from inferno_milp.sections import Law, Options
 
 ENGINE = ("alpha_ms", "beta_ms", "gamma_ms", "delta_ms", "input_tokens", "output_tokens", "max_batch")
 OPTIONAL = (

@@ -60,6 +60,27 @@ def write_json(document: Any, target: str) -> None:
     write_text(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n", target)
 
 
+MODEL_FORMATS = (".lp", ".mps")
+
+
+def check_model_target(target: str) -> None:
+    """Raise OptionError, before any work is done, if a program can't be written there."""
+    if Path(target).suffix not in MODEL_FORMATS:
+        raise OptionError(f"--write-model writes .lp or .mps, not {target}")
+    check_targets(target, None)
+
+
+def write_model(model: Any, target: str) -> None:
+    """Write a Pyomo model, with its names, in the format that the file's name ends in."""
+    from pyomo.opt import ProblemFormat
+
+    file_format = ProblemFormat.cpxlp if target.endswith(".lp") else ProblemFormat.mps
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model"
+        model.write(str(path), format=file_format, io_options={"symbolic_solver_labels": True})
+        write_text(path.read_text(encoding="utf-8"), target)
+
+
 def write_text(text: str, target: str) -> None:
     """Write text to a file, or to stdout for `-`.
 

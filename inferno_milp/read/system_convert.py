@@ -6,6 +6,13 @@ import logging
 from typing import Any
 
 from inferno_milp.fields import LARGEST_BATCH, Targets
+from inferno_milp.read.system_models import (
+    SystemAccelerator,
+    SystemOptimizer,
+    SystemProfile,
+    SystemServer,
+    SystemServiceClass,
+)
 from inferno_milp.sections import (
     Accelerator,
     CurrentAllocation,
@@ -17,13 +24,6 @@ from inferno_milp.sections import (
     Sections,
     Server,
     ServiceClass,
-)
-from inferno_milp.read.system_models import (
-    SystemAccelerator,
-    SystemOptimizer,
-    SystemProfile,
-    SystemServer,
-    SystemServiceClass,
 )
 
 POLICIES: dict[str, SaturationPolicy] = {
@@ -151,9 +151,7 @@ def _server(data: SystemServer) -> Server:
     current: tuple[CurrentAllocation, ...] = ()
     if now.accelerator:
         batch_size = min(now.maxbatch, LARGEST_BATCH) or None
-        current = (
-            CurrentAllocation(accelerator=now.accelerator, replicas=now.numreplicas, batch_size=batch_size),
-        )
+        current = (CurrentAllocation(accelerator=now.accelerator, replicas=now.numreplicas, batch_size=batch_size),)
     return Server(
         name=data.name,
         service_class=data.service_class or "Free",
