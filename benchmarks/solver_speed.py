@@ -23,7 +23,7 @@ from benchmarks.rivals import Outcome, solve_apart
 from benchmarks.solver_vs_greedy import BASE, show
 from inferno_milp.candidates import Candidates, find_candidates
 from inferno_milp.generate import generate_problem
-from inferno_milp.highs import _as_arrays
+from inferno_milp.highs import lay_out
 from inferno_milp.master import as_program
 from inferno_milp.milp import solve_milp
 from inferno_milp.model import build_model
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def system(arguments: argparse.Namespace, size: int, tightness: float, seed: int) -> Problem:
-    """A generated system."""
+    """Generate a system."""
     base = read_problem(BASE).with_options(
         law=arguments.law, batch_sizes=arguments.batch_sizes, assignment=arguments.assignment
     )
@@ -101,14 +101,14 @@ def ours(arguments: argparse.Namespace, table: Candidates) -> Outcome:
 
 
 def plain(table: Candidates) -> Any:
-    """The plain program, with nothing left out; for mixed assignments the direct one, which counts replicas."""
+    """Return the plain program, nothing left out; for mixed assignments the direct one, which counts replicas."""
     program = make_program(table, pruned=False)
     if program.covers is None:
         return as_program(program.master)
     model = build_model(program.listed_only(), program.covers)
     from inferno_milp._pyomo import pyo
 
-    return _as_arrays(model, list(model.component_data_objects(pyo.Var, active=True)))
+    return lay_out(model, list(model.component_data_objects(pyo.Var, active=True)))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from inferno_milp._version import __version__
 
 if TYPE_CHECKING:
+    from inferno_milp.diff import diff, with_current
     from inferno_milp.errors import InfernoError, InputError, OptionError, PlanCheckError
     from inferno_milp.plan import Plan
     from inferno_milp.plan_file import read_plan
@@ -35,11 +36,13 @@ _HOME = {
     "Problem": "problem",
     "analyze": "queueing",
     "build_model": "planner",
+    "diff": "diff",
     "optimize": "planner",
     "read_plan": "plan_file",
     "read_problem": "read",
     "simulate_plan": "simulate",
     "size": "queueing",
+    "with_current": "diff",
 }
 
 __all__ = [
@@ -52,11 +55,13 @@ __all__ = [
     "__version__",
     "analyze",
     "build_model",
+    "diff",
     "optimize",
     "read_plan",
     "read_problem",
     "simulate_plan",
     "size",
+    "with_current",
 ]
 
 

@@ -77,7 +77,7 @@ def solve_with_highs(
     """
     began = time.perf_counter()
     variables = list(model.component_data_objects(pyo.Var, active=True))
-    program = _as_arrays(model, variables)
+    program = lay_out(model, variables)
     start = np.array([variable.value or 0.0 for variable in variables]) if from_values else None
     left_s = time_limit_s - (time.perf_counter() - began)
     found = run(program, gap=gap, time_limit_s=left_s, start=start, good_enough=good_enough)
@@ -87,8 +87,8 @@ def solve_with_highs(
     return Solution(found.result, found.objective, found.bound, time.perf_counter() - began)
 
 
-def _as_arrays(model: pyo.ConcreteModel, variables: list[Any]) -> Program:
-    """Lay the model out as arrays, row by row."""
+def lay_out(model: pyo.ConcreteModel, variables: list[Any]) -> Program:
+    """Lay a model out as arrays, row by row, its columns those of `variables`."""
     column = {id(variable): i for i, variable in enumerate(variables)}
     costs, offset = _costs(model, column)
     bounds = [variable.bounds for variable in variables]

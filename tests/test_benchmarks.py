@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import queueing, queueing_accuracy, queueing_figures, simulation, solver_vs_greedy, startup
+from benchmarks import (
+    queueing,
+    queueing_accuracy,
+    queueing_figures,
+    simulation,
+    solver_speed,
+    solver_vs_greedy,
+    startup,
+)
 
 
 def run(monkeypatch: pytest.MonkeyPatch, module: object, *argv: str) -> None:
@@ -25,6 +33,12 @@ def test_solver_vs_greedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsy
     assert {row["milp_status"] for row in rows} == {"optimal"}
     assert all(row["milp_unserved"] == "0" for row in rows)
     assert "tightness" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("assignment", ["single", "mixed"])
+def test_solver_speed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], assignment: str) -> None:
+    run(monkeypatch, solver_speed, "--sizes", "8", "--seeds", "1", "--repeats", "1", "--assignment", assignment)
+    assert "median of highs seconds / ours" in capsys.readouterr().out
 
 
 def test_queueing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,8 @@ import pytest
 
 import inferno_milp as im
 from inferno_milp.check import check_plan
-from inferno_milp.plan import Allocation, CapacityUse, Plan, ServerPlan
+from inferno_milp.plan import Allocation, CapacityUse, NodeUse, Placed, Plan, PriorityUse, ServerPlan
+from inferno_milp.sections import CurrentAllocation
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,13 @@ TAMPERED: dict[str, tuple[Callable[[Plan], Plan], str]] = {
     "half a batch": (lambda p: with_allocation(p, 0, batch_size=3.5), "batch size 3.5"),
     "negative rate": (lambda p: with_allocation(p, 0, rate_per_s=-1.0), "rate -1.0 cannot be"),
     "latency without a load": (lambda p: with_allocation(p, 5, ttft_ms=1.0), "latencies without a load"),
+    "power": (lambda p: replace(p, power_w=1.0), "power 1.0 W, recomputed None"),
+    "power of an allocation": (lambda p: with_allocation(p, 0, power_w=1.0), "power is not known"),
+    "part of the objective": (
+        lambda p: replace(p, objective_parts={**p.objective_parts, "changes": 1.0}), "part changes of the objective 1.0"
+    ),
+    "parts left out": (lambda p: replace(p, objective_parts={}), "not those that there are"),
+    "priorities": (lambda p: replace(p, priorities=(PriorityUse(1, 2.0, 3.0, 2.0),)), "served 3.0, could 2.0"),
     "status partial": (lambda p: replace(p, status="partial"), "but everybody is served"),
     "status infeasible": (lambda p: replace(p, status="infeasible"), "but with allocations"),
 }  # fmt: skip
@@ -170,6 +178,36 @@ def test_figures_of_an_infeasible_plan(instances: Path) -> None:
     for change in ({"total_cost_per_hour": 0.0}, {"objective": 0.0}, {"bound": 1.0}, {"status": "optimal"}):
         with pytest.raises(im.PlanCheckError):
             check_plan(problem, replace(plan, **change))
+
+
+def test_nodes_are_recounted(problem: im.Problem) -> None:
+    """H100s in nodes of 4: what sits where is counted again."""
+    nodes = ({"type": "H100", "devices": 4, "count": 2},)
+    capacity = {"L4": 30, "A100": 12}
+    changed = im.Problem.model_validate({**problem.model_dump(), "capacity": capacity, "nodes": nodes})
+    plan = im.optimize(changed)
+    check_plan(changed, plan)
+    node = plan.nodes[0]
+    overfull = replace(node, holds=(*node.holds, Placed("interactive-chat-8b", "H100", 9)))
+    for nodes_, complaint in (
+        ((), "the replicas in nodes are not those of the plan"),
+        ((overfull, *plan.nodes[1:]), "holds"),
+        ((*plan.nodes, NodeUse("H100", 4, 0, ()), NodeUse("H100", 4, 0, ())), "2 available"),
+    ):
+        with pytest.raises(im.PlanCheckError, match=complaint):
+            check_plan(changed, replace(plan, nodes=nodes_))
+
+
+def test_limits_are_added_up(problem: im.Problem, plan: Plan) -> None:
+    for limit, complaint in (
+        ({"max_cost_per_hour": 30.0}, "above the budget 30"),
+        ({"max_changes": 0}, "1 servers change their accelerator, 0 may"),
+    ):
+        servers = list(problem.servers)
+        servers[0] = servers[0].model_copy(update={"current": (CurrentAllocation(accelerator="L4", replicas=1),)})
+        changed = problem.with_options(**limit).model_copy(update={"servers": tuple(servers)})
+        with pytest.raises(im.PlanCheckError, match=complaint):
+            check_plan(changed, plan)
 
 
 def test_a_good_plan_passes(problem: im.Problem, plan: Plan) -> None:

@@ -50,8 +50,8 @@ class TestOptimize:
     def test_options_may_come_first(self, capsys: pytest.CaptureFixture[str]) -> None:
         code, out, _ = run(capsys, "--solver", "greedy", LIMITED)
         assert code == 1
-        assert "19208 cents/h  partial: not everybody is served; 26 of 27 servers served" in out
-        assert "Free-mixtral_8_7b  what is left is too little: it needs 38 MI300X (1 left)" in out
+        assert "19208 cents/h  partial: not everybody is served in full; 26 of 27 servers served" in out
+        assert "what is left is too little: it needs 38 MI300X (1 left)" in out
 
     def test_unlimited(self, capsys: pytest.CaptureFixture[str]) -> None:
         code, out, _ = run(capsys, LIMITED, "--unlimited")
@@ -61,9 +61,28 @@ class TestOptimize:
     def test_infeasible(self, capsys: pytest.CaptureFixture[str]) -> None:
         code, out, _ = run(capsys, INFEASIBLE)
         assert code == 1
-        assert "infeasible: proven that not everybody can be served; 0 of 2 servers served" in out
+        assert "infeasible: proven that nobody can be served; 0 of 2 servers served" in out
         assert "nearest is A100: ITL at least 11.1 ms" in out
         assert "would fit with 2 A100 more" in out
+
+    def test_the_program_is_written(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        for name, word in (("m.lp", "one_option"), ("m.mps", "ROWS")):
+            assert run(capsys, SMALL, "--quiet", "--write-model", str(tmp_path / name))[0] == 0
+            assert word in (tmp_path / name).read_text()
+        code, _, err = run(capsys, SMALL, "--write-model", str(tmp_path / "m.txt"))
+        assert (code, "writes .lp or .mps" in err) == (2, True)
+
+    def test_changes_from_a_plan(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        before, after = str(tmp_path / "before.json"), str(tmp_path / "after.json")
+        assert run(capsys, LIMITED, "--quiet", "--json", before)[0] == 0
+        code, out, _ = run(capsys, LIMITED, "--unlimited", "--current", before, "--max-changes", "2", "--json", after)
+        assert code == 0
+        assert "objective" in out
+        changes = json.loads(Path(after).read_text())["changes"]
+        assert sum(change["moves"] for change in changes) <= 2
+        code, out, _ = run(capsys, "diff", before, after, "--json", "-")
+        assert code == 0
+        assert {c["server"]: c["after"] for c in json.loads(out)} == {c["server"]: c["after"] for c in changes}
 
     def test_time_limit(self, capsys: pytest.CaptureFixture[str]) -> None:
         code, out, _ = run(capsys, LIMITED, "--time-limit", "1e-9")

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from pathlib import Path
+
 import pytest
-from brute_force import best_plan
+from brute_force import best_plan, packs
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from systems import systems
 
 import inferno_milp as im
+from inferno_milp.generate import generate_problem
+from inferno_milp.packing import pack
+from inferno_milp.sections import NodeGroup
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
@@ -38,3 +46,59 @@ def compare(problem: im.Problem) -> None:
     else:
         assert plan.objective == pytest.approx(truth.objective, abs=1e-9)
         assert plan.bound == pytest.approx(plan.objective, rel=1e-6, abs=1e-9)
+
+
+@settings(max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
+@given(problem=systems(servers=5))
+def test_no_plan_breaks_a_limit(problem: im.Problem) -> None:
+    """Random systems of every kind, both solvers; `optimize` itself checks every plan, and raises if it fails."""
+    plan = im.optimize(problem)
+    json.dumps(plan.to_dict(), allow_nan=False)
+    assert im.Plan.from_dict(plan.to_dict()) == plan
+    if problem.options.assignment == "single":
+        greedy = im.optimize(problem, solver="greedy")
+        if greedy.serves_all:
+            assert plan.status == "optimal"
+
+
+@given(
+    groups=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 3)), min_size=1, max_size=3),
+    counts=st.dictionaries(st.integers(1, 6), st.integers(0, 4), min_size=1, max_size=3),
+)
+def test_packing(groups: list[tuple[int, int]], counts: dict[int, int]) -> None:
+    """Replicas fit into nodes if trying everything finds it, and the packing holds them."""
+    nodes = [NodeGroup(type="A", devices=devices, count=count) for devices, count in groups]
+    sizes = sorted(counts)
+    packed = pack(nodes, sizes, [counts[size] for size in sizes])
+    rooms = tuple(sorted(devices for devices, count in groups for _ in range(count)))
+    items = tuple(sorted((size for size in sizes for _ in range(counts[size])), reverse=True))
+    assert (packed is not None) == packs(rooms, items)
+    for node in packed or ():
+        assert sum(size * n for size, n in zip(sizes, node.counts, strict=True)) <= groups[node.group][0]
+    if packed is not None:
+        assert [sum(node.counts[i] for node in packed) for i in range(len(sizes))] == [counts[size] for size in sizes]
+        used = Counter(node.group for node in packed)
+        assert all(count <= groups[group][1] for group, count in used.items())
+
+
+@pytest.mark.parametrize("assignment", ["single", "mixed"])
+def test_priorities_of_many_servers(instances: Path, assignment: str) -> None:
+    """Half the devices: each priority loses only what it must, whatever it costs, and that is proven."""
+    base = im.read_problem(instances / "limited.yaml").with_options(assignment=assignment)
+    problem = generate_problem(base, servers=60, tightness=0.9, seed=3)
+    assert problem.capacity is not None
+    halved = problem.model_copy(update={"capacity": {name: n // 2 for name, n in problem.capacity.items()}})
+    plan, greedy = im.optimize(halved), im.optimize(halved.with_options(assignment="single"), solver="greedy")
+    assert plan.status == "partial"
+    assert all(use.served == use.could for use in plan.priorities)
+    by_greedy = Counter(s.priority for s in greedy.servers if s.meets_targets)
+    for use in plan.priorities:
+        if use.served != by_greedy[use.priority]:
+            assert use.served > by_greedy[use.priority]
+            break
+
+
+def test_a_time_limit_keeps_what_was_found(instances: Path) -> None:
+    base = im.read_problem(instances / "limited.yaml").with_options(assignment="mixed")
+    plan = im.optimize(generate_problem(base, servers=100, tightness=0.6, seed=1), gap=0.0, time_limit_s=2.0)
+    assert plan.status in ("optimal", "feasible", "no_solution")

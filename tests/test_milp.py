@@ -46,7 +46,10 @@ def test_golden_lp(tmp_path: Path) -> None:
 def test_names_are_those_of_the_docs() -> None:
     model = im.build_model(two_servers())
     page = (Path(__file__).parent.parent / "docs" / "optimization.md").read_text()
-    for component in model.component_objects((pyo.Set, pyo.Var, pyo.Constraint, pyo.Objective)):
+    mixed = im.build_model(two_servers().with_options(assignment="mixed"))
+    for component in itertools.chain(
+        *(m.component_objects((pyo.Set, pyo.Var, pyo.Constraint, pyo.Objective)) for m in (model, mixed))
+    ):
         if not component.name.endswith(("_index", "_domain")):
             assert f"`{component.name}`" in page, component.name
             assert component.doc

@@ -111,6 +111,27 @@ def test_greedy(problem: im.Problem) -> None:
     assert differ == {"Premium-mistral_7b", "Premium-llama3_8b"}
 
 
+@pytest.mark.parametrize("policy", ["priority_exhaustive", "priority_round_robin", "round_robin"])
+def test_saturation_policies(problem: im.Problem, policy: str) -> None:
+    """The one server left out gets the one MI300X that is left, and serves what that carries within its targets."""
+    plan = im.optimize(problem.with_options(saturation_policy=policy), solver="greedy")
+    assert plan.total_cost_per_hour == pytest.approx(19273)
+    server = next(s for s in plan.servers if s.name == "Free-mixtral_8_7b")
+    (allocation,) = server.allocations
+    assert (allocation.accelerator, allocation.replicas, allocation.batch_size) == ("MI300X", 1, 9)
+    assert server.served_rate_per_s * 60 == pytest.approx(12.803224563598633, rel=1e-4)
+    assert not server.meets_targets
+
+
+@pytest.mark.parametrize(("limited", "cost"), [(True, 23410.5), (False, 17841.0)])
+def test_proven_optima_of_mixed_assignments(problem: im.Problem, limited: bool, cost: float) -> None:
+    problem = problem.with_options(assignment="mixed")
+    plan = im.optimize(problem if limited else problem.with_unlimited_capacity(), gap=0)
+    assert plan.status == "optimal"
+    assert plan.total_cost_per_hour == pytest.approx(cost)
+    assert plan.bound == pytest.approx(cost)
+
+
 def test_greedy_without_limits_is_optimal(problem: im.Problem) -> None:
     plan = im.optimize(problem.with_unlimited_capacity(), solver="greedy")
     assert plan.status == "feasible"
