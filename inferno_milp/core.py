@@ -27,7 +27,7 @@ from inferno_milp.covers import (
 )
 from inferno_milp.highs import Runner, solve_with_highs
 from inferno_milp.highs_engine import Result
-from inferno_milp.master import BoolArray, FloatArray, Master, Options, join_options, of_servers
+from inferno_milp.master import BoolArray, FloatArray, Master, Options, distinct, join_options, of_servers
 from inferno_milp.model import build_model
 from inferno_milp.relaxation import Relaxation, list_options, second_reduced, solve_relaxation
 from inferno_milp.rounding import round_relaxation
@@ -40,6 +40,8 @@ NEARLY_ALL = 0.3
 """A core with this part of the options that the last one will have is left out for the last one."""
 MOST_PATTERNS = 150
 """Patterns of one server that are listed in a core; of more, all are there as replicas to be counted."""
+STEP_S = 3.0
+"""Seconds for a core of patterns that is not the last: it is there to better the plan, not to prove it."""
 ENRICHED = ((0.01, 12), (0.05, 30), (0.2, 40))
 """Thresholds, as parts of the mean cost of a server, and patterns of a server that are listed for rounding."""
 EQUAL = 1e-9
@@ -173,7 +175,7 @@ class _Search:
     def search_cores(self) -> None:
         """Solve larger and larger cores, until the best choice is proven to be within the gap."""
         second = np.sort(second_reduced(self.relaxation.master.options, self.relaxation.reduced))
-        free = FIRST_FREE
+        free, before = FIRST_FREE, 0.0
         while not self.is_done and self.left_s() > 0:
             threshold = float(second[free]) if free < len(second) else math.inf
             needed = math.inf
@@ -183,7 +185,11 @@ class _Search:
                 )
                 needed += EQUAL * abs(self.objective)
             reduced = self.relaxation.reduced
-            if (reduced <= threshold).sum() > NEARLY_ALL * (reduced <= needed).sum():
+            if self.covers is not None:
+                # What is listed says little of how many patterns there are: they are let in little by little.
+                threshold = max(min(threshold, 4 * before if before else threshold), 1.5 * before)
+                before = threshold
+            elif (reduced <= threshold).sum() > NEARLY_ALL * (reduced <= needed).sum():
                 threshold = needed
             threshold = min(threshold, needed)
             is_last = threshold >= needed
@@ -208,12 +214,16 @@ class _Search:
         if self.chosen is not None:
             parts.append(self.chosen)  # comes last among its server's options
         options = join_options(parts)
+        options = options.take(distinct(options, last=True))
         counted = None
         if self.covers is not None and is_last and not is_all.all():
             counted = self.covers.take(~is_all[self.covers.server])
-        self._solve_within(options, counted, bounded_by=found.bound + threshold if is_last or is_all.all() else None)
+        bounded_by = found.bound + threshold if is_last or is_all.all() else None
+        self._solve_within(options, counted, bounded_by=bounded_by, is_last=is_last)
 
-    def _solve_within(self, options: Options, counted: Covers | None, *, bounded_by: float | None) -> None:
+    def _solve_within(
+        self, options: Options, counted: Covers | None, *, bounded_by: float | None, is_last: bool
+    ) -> None:
         """Solve over options, and replicas to be counted.
 
         Parameters
@@ -222,9 +232,8 @@ class _Search:
         """
         master = self.relaxation.master
         counts = np.bincount(options.server, minlength=options.servers)
-        first, last = options.first, options.last
-        same = (options.cost[first] == options.cost[last]) & (options.usage[first] == options.usage[last]).all(axis=1)
-        several = (counts > 1) & ~((counts == 2) & same)  # not the same twice: listed, and chosen before
+        first = options.first
+        several = counts > 1
         if counted is not None:
             several[counted.server] = True
         free = np.flatnonzero(several)
@@ -242,7 +251,7 @@ class _Search:
         solution = solve_with_highs(
             model,
             gap=self.gap,
-            time_limit_s=self.left_s(),
+            time_limit_s=self.left_s() if is_last or self.covers is None else min(self.left_s(), STEP_S),
             from_values=self.chosen is not None,
             good_enough=good if good > 0 else None,
             run=self.run,

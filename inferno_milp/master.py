@@ -120,6 +120,18 @@ def prune(options: Options) -> Options:
     return options.take(np.flatnonzero(~is_beaten[options.server, column]))
 
 
+def distinct(options: Options, *, last: bool) -> npt.NDArray[np.intp]:
+    """Return the positions of options, of those of a server that cost and use the same only the first or the last."""
+    mark = options.cost + options.usage @ np.random.default_rng(0).random(options.usage.shape[1])
+    order = np.lexsort((mark, options.server))
+    here, following = order[:-1], order[1:]
+    twin = (options.server[here] == options.server[following]) & (options.cost[here] == options.cost[following])
+    twin &= (options.usage[here] == options.usage[following]).all(axis=1)
+    kept = np.ones(len(options), dtype=bool)
+    kept[(here if last else following)[twin]] = False
+    return np.flatnonzero(kept)
+
+
 @dataclass(frozen=True, slots=True)
 class Side:
     """Whole-numbered columns beside the options.

@@ -17,7 +17,7 @@ import numpy as np
 
 from inferno_milp.covers import Covers, cheaper_options
 from inferno_milp.highs_engine import Program, relax
-from inferno_milp.master import BoolArray, FloatArray, Master, Options, Side, as_program, join_options
+from inferno_milp.master import BoolArray, FloatArray, Master, Options, Side, as_program, distinct, join_options
 
 ALL_AT_ONCE = 1500
 """Up to so many servers nobody is held."""
@@ -124,8 +124,10 @@ def _sift(
 
 
 def list_options(relaxation: Relaxation, more: Options) -> Relaxation:
-    """Return the same relaxation, with more options listed."""
+    """Return the same relaxation, with more options listed; those that were are not listed twice."""
     master, values = _listed(relaxation.master, relaxation.values, more)
+    which = distinct(master.options, last=False)
+    master, values = replace(master, options=master.options.take(which)), values[which]
     reduced, _ = master.reduced_costs(relaxation.prices)
     return replace(relaxation, master=master, reduced=reduced, values=values)
 
