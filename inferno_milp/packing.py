@@ -77,24 +77,22 @@ def pack(groups: Sequence[NodeGroup], sizes: Sequence[int], counts: Sequence[int
     if not is_chain(sizes):
         return _pack_by_cutting(groups, sizes, counts)
     left = list(counts)
-    filled: list[Cutting] = []
     # From the smallest nodes that hold a size, so that larger ones stay whole for larger replicas.
     order = sorted(range(len(groups)), key=lambda g: groups[g].devices)
-    room = (
-        [[groups[g].devices, [0] * len(sizes), g] for g in order for _ in range(groups[g].count)] if any(left) else []
-    )
+    group_of = [g for g in order for _ in range(groups[g].count)] if any(left) else []
+    free = [groups[g].devices for g in group_of]
+    held = [[0] * len(sizes) for _ in group_of]
     for i in reversed(range(len(sizes))):
-        for node in room:
-            fits = min(left[i], node[0] // sizes[i])  # type: ignore[operator]
-            if fits:
-                node[0] -= fits * sizes[i]  # type: ignore[operator]
-                node[1][i] += fits  # type: ignore[index]
-                left[i] -= fits
+        for node in range(len(group_of)):
+            fits = min(left[i], free[node] // sizes[i])
+            free[node] -= fits * sizes[i]
+            held[node][i] = fits
+            left[i] -= fits
             if not left[i]:
                 break
     if any(left):
         return None
-    filled = [Cutting(g, tuple(held)) for _, held, g in room if any(held)]  # type: ignore[arg-type]
+    filled = [Cutting(g, tuple(counts_)) for g, counts_ in zip(group_of, held, strict=True) if any(counts_)]
     return sorted(filled, key=lambda cutting: cutting.group)
 
 

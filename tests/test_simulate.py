@@ -336,3 +336,11 @@ class TestPlanFiles:
 
 def test_an_estimate_has_two_ends() -> None:
     assert (Estimate(3.0, 1.0).low, Estimate(3.0, 1.0).high) == (2.0, 4.0)
+
+
+def test_best_effort_carries_what_the_plan_gives_it(instances: Path) -> None:
+    problem = im.read_problem(instances / "infeasible.yaml").with_options(saturation_policy="round_robin")
+    plan = im.optimize(problem)
+    (simulated,) = im.simulate_plan(problem, plan, requests=2000).allocations
+    (allocation,) = plan.servers[1].allocations
+    assert simulated.rate_per_s == allocation.rate_per_s

@@ -247,7 +247,7 @@ def _allocations(problem: Problem, plan: Plan) -> list[tuple[Server, ServerPlan,
                 faults.append(Fault(what, "", ("servers", planned.name)))
             elif fault := _wrong_figure(allocation):
                 faults.append(Fault(fault, "", ("servers", planned.name)))
-            elif server.load is not None and _rate_per_s(problem, server, allocation) > IDLE_PER_S:
+            elif server.load is not None and _rate_per_s(problem, server, planned, allocation) > IDLE_PER_S:
                 found.append((server, planned, allocation, profile))
     if faults:
         raise InputError(tuple(faults))
@@ -272,8 +272,10 @@ def _wrong_figure(allocation: Allocation) -> str | None:
     return None
 
 
-def _rate_per_s(problem: Problem, server: Server, allocation: Allocation) -> float:
-    """Rate at each replica: its share of what the server must carry."""
+def _rate_per_s(problem: Problem, server: Server, planned: ServerPlan, allocation: Allocation) -> float:
+    """Rate at each replica: its share of what the server must carry; by best effort, what the plan gives it."""
+    if not planned.meets_targets:
+        return allocation.rate_per_s
     return problem.required_rate_per_s(server) * allocation.share / allocation.replicas
 
 
@@ -289,7 +291,7 @@ def _simulate(
 ) -> AllocationSimulation:
     load = server.load
     assert load is not None
-    rate = _rate_per_s(problem, server, allocation)
+    rate = _rate_per_s(problem, server, planned, allocation)
     engine = _engine(server, allocation, profile)
     count = math.ceil(requests / RUNS)
     if allocation.utilization is None or allocation.utilization > FULL:
