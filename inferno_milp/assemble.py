@@ -48,7 +48,7 @@ class Assigned:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def room_left(self, table: Candidates, program: Program) -> Room:
+    def room_left(self, program: Program) -> Room:
         """Return what the limits have room for beside these allocations."""
         room = Room(program.table, program.limits)
         loaded = ~np.isnan(self.rows.max_rate_per_s)
@@ -100,7 +100,12 @@ def relative_gap(cost: float, bound: float) -> float:
 
 
 def assemble(
-    table: Candidates, program: Program, choice: Choice, assigned: Assigned, stages_s: dict[str, float]
+    table: Candidates,
+    program: Program,
+    choice: Choice,
+    assigned: Assigned,
+    room: Room,
+    stages_s: dict[str, float],
 ) -> Plan:
     """Turn allocations into a plan.
 
@@ -109,9 +114,9 @@ def assemble(
     table : all candidates.
     program : what the solver solved.
     choice, assigned : what it chose, and how the traffic is shared.
+    room : what these leave of the limits.
     """
     allocations = _allocations(table, assigned)
-    room = assigned.room_left(table, program)
     servers = _servers(table, program, choice, allocations, room)
     used = np.zeros(len(table.types), dtype=np.int64)
     np.add.at(used, assigned.rows.type, assigned.replicas * assigned.rows.devices_per_replica)

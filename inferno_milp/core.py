@@ -203,8 +203,7 @@ class _Search:
         found = self.relaxation
         near = (found.reduced <= threshold) | (found.values > EQUAL)
         parts = [found.master.options.take(np.flatnonzero(near))]
-        servers = found.master.options.servers
-        is_all = np.ones(servers, dtype=bool)
+        is_all = np.ones(found.master.options.servers, dtype=bool)
         if self.covers is not None:
             if math.isinf(threshold):
                 is_all[self.covers.server] = False
@@ -229,6 +228,7 @@ class _Search:
         Parameters
         ----------
         bounded_by : least cost of any choice that is not among these; None if not known.
+        is_last : whether this one has all the time that is left.
         """
         master = self.relaxation.master
         counts = np.bincount(options.server, minlength=options.servers)

@@ -92,9 +92,12 @@ def optimize(
     with clock.stage("solve"):
         choice = solve_greedy(program) if solver == "greedy" else solve_milp(program, gap=gap, left_s=clock.left_s)
     clock.announce("check")
-    room = assign(table, choice).room_left(table, program)
-    choice = share_what_is_left(choice, room)
-    plan = assemble(table, program, choice, assign(table, choice), clock.stages_s)
+    assigned = assign(table, choice)
+    room = assigned.room_left(program)
+    shared = share_what_is_left(choice, room)
+    if shared is not choice:
+        assigned = assign(table, shared)
+    plan = assemble(table, program, shared, assigned, room, clock.stages_s)
     plan = replace(plan, changes=changes_from_today(problem, plan), messages=tuple(_messages(table, plan, clock)))
     check_plan(problem, plan, gap=gap)
     return plan

@@ -69,7 +69,7 @@ def solve_by_priority(
         if left_s() > 0:
             members = np.flatnonzero(steps.priority <= level)
             master, covers = steps.program_of(members, level)
-            start = steps.within(chosen, members, master)
+            start = steps.within(chosen, members)
             solved = solve_master(master, covers, gap=0.0, left_s=left_s, run=run, start=start, whole=steps.is_whole)
             assert solved.chosen is not None
             chosen = steps.outside(solved.chosen, members)
@@ -78,7 +78,7 @@ def solve_by_priority(
         levels[level] = Level(total - lost, total - min(bound, lost))
     everybody = np.arange(len(steps.priority))
     master, covers = steps.program_of(everybody, None)
-    start = replace(steps.within(chosen, everybody, master), cost=chosen.price)
+    start = replace(steps.within(chosen, everybody), cost=chosen.price)
     solved = solve_master(master, covers, gap=gap, left_s=left_s, run=run, start=start)
     if solved.outcome == "optimal" and any(level.served < level.could for level in levels.values()):
         solved = replace(solved, outcome="feasible")
@@ -140,7 +140,7 @@ class _Steps:
         columns = [np.where(self.priority[options.server] == level, lost, 0.0)[:, None] for level in self._losing]
         return replace(options, usage=np.concatenate((options.usage, *columns), axis=1))
 
-    def within(self, chosen: Options, members: IntArray, master: Master) -> Options:
+    def within(self, chosen: Options, members: IntArray) -> Options:
         """Return a choice as options of a step's program: at its costs, with its limits."""
         inside = self._widened(chosen)
         nobody = np.diff(inside.starts) == 0

@@ -9,7 +9,7 @@ import numpy as np
 
 from inferno_milp.candidates import Candidates, FloatArray, IntArray, Rows
 from inferno_milp.energy import replica_power_w
-from inferno_milp.limits import CHANGES, POWER, Limits, find_limits, nodes_of, sizes_of
+from inferno_milp.limits import CHANGES, POWER, Limits, nodes_of, sizes_of
 from inferno_milp.packing import is_chain, pack
 from inferno_milp.transition import price_today
 
@@ -38,9 +38,9 @@ class Lack:
 class Room:
     """Slack of every limit. Where nodes are cut in many ways, whether replicas fit is found out by packing them."""
 
-    def __init__(self, table: Candidates, limits: Limits | None = None):
+    def __init__(self, table: Candidates, limits: Limits):
         self.table = table
-        self.limits = find_limits(table) if limits is None else limits
+        self.limits = limits
         self.slack = self.limits.most.copy()
         self._todays = price_today(table.problem)
         self.tolerance = FITS * np.maximum(np.abs(self.slack), 1.0)

@@ -14,6 +14,7 @@ import numpy as np
 
 from inferno_milp.candidates import Candidates
 from inferno_milp.choice import Choice
+from inferno_milp.limits import CHANGES
 from inferno_milp.priorities import priorities_of
 from inferno_milp.room import Room
 
@@ -82,7 +83,7 @@ def _usage(table: Candidates, room: Room, taker: _Taker) -> np.ndarray:
     """Say what one more replica uses; a change of accelerator counts with the first."""
     part = table.rows.take(np.array([taker.row]))
     usage: np.ndarray = room.usage(part, np.array([1]), part.max_rate_per_s)[0]
-    if taker.got and (j := room.limits.index("changes")) is not None:
+    if taker.got and (j := room.limits.index(CHANGES)) is not None:
         usage[j] = 0.0
     return usage
 
