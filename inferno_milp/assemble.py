@@ -200,10 +200,12 @@ def _allocations(table: Candidates, assigned: Assigned) -> dict[int, list[Alloca
     loaded = ~np.isnan(rows.max_rate_per_s)
     analysis = analyze(problem.options.law, **engines, rate_per_s=assigned.rate_per_s)
     at_most = analyze(problem.options.law, **engines, rate_per_s=np.where(loaded, rows.max_rate_per_s, 0.0))
+    ttft_p95_ms, ttft_p99_ms = analysis.ttft_percentile((95, 99))
     figures = {
+        "wait_ms": analysis.wait_ms,
         "ttft_ms": analysis.ttft_ms,
-        "ttft_p95_ms": analysis.ttft_percentile(95),
-        "ttft_p99_ms": analysis.ttft_percentile(99),
+        "ttft_p95_ms": ttft_p95_ms,
+        "ttft_p99_ms": ttft_p99_ms,
         "itl_ms": analysis.itl_ms,
         "itl_p95_ms": analysis.itl_percentile(95),
         "utilization": analysis.utilization,

@@ -72,8 +72,8 @@ class Allocation:
     devices : devices of the type that all replicas take.
     power_w, max_power_w : power that all replicas draw, and would at their highest rate; None where that of the
         accelerator is not known.
-    ttft_ms, ttft_p95_ms, ttft_p99_ms, itl_ms, itl_p95_ms : latencies at `rate_per_s`: means, and percentiles; None
-        without a load.
+    wait_ms : mean time in the queue at `rate_per_s`; None without a load, as all that follow.
+    ttft_ms, ttft_p95_ms, ttft_p99_ms, itl_ms, itl_p95_ms : latencies at `rate_per_s`: means, and percentiles.
     utilization : mean running requests of a replica as a fraction of the batch size.
     targets : each latency promise, and what it comes to.
     batch_sizes : what smaller and larger batches on the same accelerator would take; where many were analysed, some of
@@ -91,6 +91,7 @@ class Allocation:
     devices: int
     power_w: float | None
     max_power_w: float | None
+    wait_ms: float | None
     ttft_ms: float | None
     ttft_p95_ms: float | None
     ttft_p99_ms: float | None

@@ -152,7 +152,7 @@ def test_too_few_replicas_though_all_figures_agree(problem: im.Problem, plan: Pl
     )  # fmt: skip
     one = replace(
         old, replicas=1, devices=1, cost_per_hour=2.2, rate_per_s=served.required_rate_per_s,
-        ttft_ms=float(alone.ttft_ms), ttft_p95_ms=float(alone.ttft_percentile(95)),
+        wait_ms=float(alone.wait_ms), ttft_ms=float(alone.ttft_ms), ttft_p95_ms=float(alone.ttft_percentile(95)),
         ttft_p99_ms=float(alone.ttft_percentile(99)), itl_ms=float(alone.itl_ms),
         itl_p95_ms=float(alone.itl_percentile(95)), utilization=float(alone.utilization),
         batch_sizes=(replace(old.batch_sizes[-1], batch_size=old.batch_size, replicas=1),),

@@ -364,6 +364,8 @@ class TestExtremes:
         found = queueing.analyze("inferno", **ENGINE, rate_per_s=[1.0, 4.0])
         again = pickle.loads(pickle.dumps(found))
         assert again.ttft_percentile(95).tolist() == found.ttft_percentile(95).tolist()
+        both = again.ttft_percentile((50, 95))
+        assert both.tolist() == [found.ttft_percentile(50).tolist(), found.ttft_percentile(95).tolist()]
 
 
 class TestShapes:

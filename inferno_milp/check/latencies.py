@@ -14,7 +14,9 @@ from inferno_milp.problem import Problem
 from inferno_milp.queueing import EngineParameters, analyze, size
 from inferno_milp.sections import Accelerator, Load, Power, Profile, Server
 
-FIGURES = ("max_rate_per_s", "ttft_ms", "ttft_p95_ms", "ttft_p99_ms", "itl_ms", "itl_p95_ms", "utilization")
+FIGURES = (
+    "max_rate_per_s", "wait_ms", "ttft_ms", "ttft_p95_ms", "ttft_p99_ms", "itl_ms", "itl_p95_ms", "utilization"
+)  # fmt: skip
 """What an allocation says of the queueing analysis; None without a load."""
 
 
@@ -51,11 +53,13 @@ def _compare_latencies(
     full = analyze(problem.options.law, **engines, rate_per_s=sized.analysis.throughput_per_s)
     curves = {a.name: a for a in problem.accelerators}
     in_full = {planned.name for planned in plan.servers if planned.meets_targets}
+    ttft_p95_ms, ttft_p99_ms = at_rate.ttft_percentile((95, 99))
     found = {
         "max_rate_per_s": sized.analysis.throughput_per_s,
+        "wait_ms": at_rate.wait_ms,
         "ttft_ms": at_rate.ttft_ms,
-        "ttft_p95_ms": at_rate.ttft_percentile(95),
-        "ttft_p99_ms": at_rate.ttft_percentile(99),
+        "ttft_p95_ms": ttft_p95_ms,
+        "ttft_p99_ms": ttft_p99_ms,
         "itl_ms": at_rate.itl_ms,
         "itl_p95_ms": at_rate.itl_percentile(95),
         "utilization": at_rate.utilization,

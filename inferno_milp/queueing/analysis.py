@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Unpack
 
@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import elementwise
 
 from inferno_milp.percentiles import read_percent
-from inferno_milp.queueing.arrays import FloatArray, IntArray
+from inferno_milp.queueing.arrays import BoolArray, FloatArray, IntArray
 from inferno_milp.queueing.continuous import ContinuousEngines
 from inferno_milp.queueing.inferno import InfernoEngines
 from inferno_milp.queueing.law import Engines, Solution
@@ -65,12 +65,12 @@ class Analysis:
     max_batch: IntArray
     _origin: _Origin = field(repr=False, compare=False)
 
-    def wait_percentile(self, percent: float) -> FloatArray:
+    def wait_percentile(self, percent: float | Sequence[float]) -> FloatArray:
         """Percentile of the wait of an accepted arrival, ms; with law `inferno` exact for its chain.
 
         Parameters
         ----------
-        percent : within [0, 100).
+        percent : within [0, 100); of several, which are found together, the result has one more axis, the first.
 
         Raises
         ------
@@ -80,7 +80,7 @@ class Analysis:
         solution = self._origin.solution
         return self._percentile(percent, solution.wait_ms, lambda some, time_ms: some.wait_exceeds(time_ms))
 
-    def ttft_percentile(self, percent: float) -> FloatArray:
+    def ttft_percentile(self, percent: float | Sequence[float]) -> FloatArray:
         """Percentile of the time to first token of an accepted arrival, ms; `percent` as in `wait_percentile`.
 
         The law `inferno` has no spread in the prompt's own time, so there all spread is in the wait.
@@ -88,7 +88,7 @@ class Analysis:
         solution = self._origin.solution
         return self._percentile(percent, solution.ttft_ms, lambda some, time_ms: some.ttft_exceeds(time_ms))
 
-    def itl_percentile(self, percent: float) -> FloatArray:
+    def itl_percentile(self, percent: float | Sequence[float]) -> FloatArray:
         """Percentile of the time between two tokens, over all tokens, ms; `percent` as in `wait_percentile`.
 
         The law `inferno` knows no spread of it.
@@ -110,12 +110,14 @@ class Analysis:
         return self.ttft_percentile(percent) if latency == "ttft_ms" else self.itl_percentile(percent)
 
     def _percentile(
-        self, percent: float, mean_ms: FloatArray, exceeds: Callable[[Solution, FloatArray], FloatArray]
+        self, percent: float | Sequence[float], mean_ms: FloatArray, exceeds: Callable[[Solution, FloatArray], FloatArray]
     ) -> FloatArray:
-        if not 0 <= percent < 100:
+        percents = np.asarray(percent, dtype=float)
+        if not ((percents >= 0) & (percents < 100)).all():
             raise ValueError(f"percent must be within [0, 100), not {percent}")
-        found = _quantile(self._origin.solution, mean_ms, exceeds, 1 - percent / 100)
-        return np.asarray(self._origin.layout.restored(found), dtype=float)
+        found = _quantiles(self._origin.solution, mean_ms, exceeds, 1 - np.atleast_1d(percents) / 100)
+        restored = [np.asarray(self._origin.layout.restored(row), dtype=float) for row in found]
+        return np.stack(restored) if percents.ndim else restored[0]
 
 
 def analyze(law: str = DEFAULT_LAW, *, rate_per_s: Number, **engine: Unpack[EngineParameters]) -> Analysis:
@@ -186,19 +188,21 @@ def analyze_engines(engines: Engines, rate: FloatArray, layout: Layout) -> Analy
     return Analysis(**restored, max_batch=batch, _origin=_Origin(solution, layout))
 
 
-def _quantile(
-    solution: Solution, mean_ms: FloatArray, exceeds: Callable[[Solution, FloatArray], FloatArray], level: float
+def _quantiles(
+    solution: Solution, mean_ms: FloatArray, exceeds: Callable[[Solution, FloatArray], FloatArray], levels: FloatArray
 ) -> FloatArray:
-    """Smallest t with P(time > t) ≤ level, in ms."""
-    result = np.zeros_like(mean_ms)
-    late = np.flatnonzero(exceeds(solution, result) > level)
+    """Smallest t with P(time > t) ≤ level, in ms, levels × engines; all are found together."""
+    result = np.zeros((len(levels), *mean_ms.shape))
+    result[:] = np.where(_is_mean(solution, mean_ms, exceeds), mean_ms, 0.0)
+    # Engines by rising position, as solutions are sorted; each once for every level that it is late for.
+    late, which = np.nonzero(((result == 0) & (exceeds(solution, np.zeros_like(mean_ms)) > levels[:, None])).T)
     if not late.size:
         return result
-    some = solution.take(late)
+    level, some = levels[which], solution.take(late)
     upper = 10 * mean_ms[late] / level  # Markov's inequality, and room: a tail's mean is not exactly the law's
 
     def excess(time_ms: FloatArray, index: IntArray) -> FloatArray:
-        return exceeds(some.take(index), time_ms) - level
+        return exceeds(some.take(index), time_ms) - level[index]
 
     found = elementwise.find_root(
         excess,
@@ -208,5 +212,12 @@ def _quantile(
     )
     # A time may have a probability of its own: the end of the bracket where it is no longer exceeded is the quantile.
     (left, right), (at_left, _) = found.bracket, found.f_bracket
-    result[late] = np.where(found.f_x <= 0, found.x, np.where(at_left <= 0, left, right))
+    result[which, late] = np.where(found.f_x <= 0, found.x, np.where(at_left <= 0, left, right))
     return result
+
+
+def _is_mean(
+    solution: Solution, mean_ms: FloatArray, exceeds: Callable[[Solution, FloatArray], FloatArray]
+) -> BoolArray:
+    """Whether a time is always its mean, as the time between tokens with law `inferno` is."""
+    return (exceeds(solution, mean_ms) <= 0) & (exceeds(solution, mean_ms * (1 - 1e-13)) >= 1)
