@@ -5,7 +5,7 @@ All pairs are analysed in one call of the queueing analysis; `reasons` says in w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -144,6 +144,17 @@ class Candidates:
         """Keep the candidates of the servers at these positions."""
         return replace(self, rows=self.rows.take(np.isin(self.rows.server, np.asarray(servers))))
 
+    def only(self, server: int, accelerators: Collection[int]) -> Candidates:
+        """Keep, of one server's candidates, those on the accelerators at these positions."""
+        rows = self.rows
+        return replace(
+            self, rows=rows.take((rows.server != server) | np.isin(rows.accelerator, np.asarray([*accelerators])))
+        )
+
+    def under(self, problem: Problem) -> Candidates:
+        """Return the same candidates for a problem that differs in its capacity, nodes or limits alone."""
+        return replace(self, problem=problem, available=_available(problem, self.types))
+
     def to_records(self) -> list[dict[str, str | int | float | None]]:
         """Return one record per candidate, names for positions; `max_rate_per_s` is None for a server without load."""
         problem, rows = self.problem, self.rows
@@ -209,9 +220,6 @@ def find_candidates(problem: Problem) -> Candidates:
     needs = (servers.required_per_s > 0) | (servers.min_replicas > 0)
     server, profile = _pairs(problem, needs)
     server, profile, batch_size = _with_batch_sizes(problem, servers, profiles, server, profile)
-    available, devices = None, problem.devices_available
-    if devices is not None:
-        available = np.array([devices.get(name, 0) for name in types], dtype=np.int64)
     parts = [
         _analyse(
             problem, servers, profiles, *(values[start : start + AT_ONCE] for values in (server, profile, batch_size))
@@ -222,7 +230,7 @@ def find_candidates(problem: Problem) -> Candidates:
     return Candidates(
         problem=problem,
         types=types,
-        available=available,
+        available=_available(problem, types),
         required_rate_per_s=servers.required_per_s,
         needs=needs,
         engines=servers.engines,
@@ -230,6 +238,11 @@ def find_candidates(problem: Problem) -> Candidates:
         rows=rows,
         rejected=rejected,
     )
+
+
+def _available(problem: Problem, types: Sequence[str]) -> IntArray | None:
+    devices = problem.devices_available
+    return None if devices is None else np.array([devices.get(name, 0) for name in types], dtype=np.int64)
 
 
 def _joined(parts: Sequence[Any]) -> Any:

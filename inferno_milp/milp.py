@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -13,12 +14,15 @@ from inferno_milp.choice import Choice, Outcome
 from inferno_milp.core import Solved, solve_master
 from inferno_milp.highs import Runner
 from inferno_milp.highs_child import HighsProcess
-from inferno_milp.highs_engine import run, version
+from inferno_milp.highs_engine import Found, run, version
+from inferno_milp.highs_engine import Program as Core
 from inferno_milp.options import Program
 from inferno_milp.plan import PriorityUse
 from inferno_milp.priorities import Level, priorities_of, solve_by_priority, weights_of
 
 NAME = "milp (HiGHS)"
+SMALL = 20_000
+"""Numbers in a program up to which HiGHS is quick between its looks at the clock, and needs no process of its own."""
 
 
 def solve_milp(program: Program, *, gap: float, left_s: Callable[[], float] = lambda: math.inf) -> Choice:
@@ -27,7 +31,8 @@ def solve_milp(program: Program, *, gap: float, left_s: Callable[[], float] = la
     Parameters
     ----------
     gap : relative gap between cost and bound at which the choice counts as optimal.
-    left_s : seconds left; infinite without a limit. With one HiGHS runs in a process of its own, that can be ended.
+    left_s : seconds left; infinite without a limit. With one, HiGHS solves large programs in a process of its own,
+        that can be ended; small ones it ends in time by itself.
     """
     began = time.perf_counter()
     if left_s() <= 0:
@@ -36,9 +41,23 @@ def solve_milp(program: Program, *, gap: float, left_s: Callable[[], float] = la
         found = _solve(program, gap, left_s, run)
     else:
         with HighsProcess() as process:
-            process.start()
-            found = _solve(program, gap, left_s, process.run)
+            if program.master.options.usage.size > SMALL:
+                process.start()
+
+            found = _solve(program, gap, left_s, _in_time(process))
     return replace(found, wall_s=time.perf_counter() - began)
+
+
+def _in_time(process: HighsProcess) -> Runner:
+    """Return a way to run HiGHS within a time limit: here if the program is small, else in a process."""
+
+    def run_in_time(
+        program: Core, *, gap: float, time_limit_s: float, start: Any = None, good_enough: float | None = None
+    ) -> Found:
+        runner = run if program.values.size <= SMALL else process.run
+        return runner(program, gap=gap, time_limit_s=time_limit_s, start=start, good_enough=good_enough)
+
+    return run_in_time
 
 
 def _solve(program: Program, gap: float, left_s: Callable[[], float], runner: Runner) -> Choice:

@@ -58,6 +58,7 @@ def optimize(
     time_limit_s: float | None = None,
     gap: float = DEFAULT_GAP,
     on_stage: Callable[[str], None] | None = None,
+    advised: bool = True,
 ) -> Plan:
     """Find the plan of least cost.
 
@@ -69,6 +70,7 @@ def optimize(
         by then has status "feasible". The analysis of the candidates and the check of the plan are not cut short.
     gap : relative gap between cost and bound at which a plan counts as optimal; 0 asks for the very least cost.
     on_stage : called with the name of each stage as it begins: "candidates", "build", "solve", "check".
+    advised : whether a plan that does not serve everybody says what would have to be bought, which takes a moment.
 
     Returns
     -------
@@ -87,6 +89,20 @@ def optimize(
     with clock.stage("candidates"):
         table = find_candidates(problem)
     logger.info("%d candidates for %d servers", len(table.rows), len(problem.servers))
+    return _plan(table, solver, gap, clock, advised=advised)
+
+
+def plan_candidates(table: Candidates, *, time_limit_s: float | None = None, gap: float = DEFAULT_GAP) -> Plan:
+    """Plan with the candidates of a table, some of which may have been left out: what else could be, at what cost.
+
+    As `optimize` with solver "milp", and checked as there, but nothing is advised in the plan's messages.
+    """
+    _check_options(table.problem, "milp", time_limit_s, gap)
+    return _plan(table, "milp", gap, _Clock(None, time_limit_s), advised=False)
+
+
+def _plan(table: Candidates, solver: str, gap: float, clock: _Clock, *, advised: bool) -> Plan:
+    problem = table.problem
     with clock.stage("build"):
         program = make_program(table, pruned=solver == "milp")
     with clock.stage("solve"):
@@ -98,7 +114,8 @@ def optimize(
     if shared is not choice:
         assigned = assign(table, shared)
     plan = assemble(table, program, shared, assigned, room, clock.stages_s)
-    plan = replace(plan, changes=changes_from_today(problem, plan), messages=tuple(_messages(table, plan, clock)))
+    messages = tuple(_messages(table, plan, clock)) if advised else ()
+    plan = replace(plan, changes=changes_from_today(problem, plan), messages=messages)
     check_plan(problem, plan, gap=gap)
     return plan
 

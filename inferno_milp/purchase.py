@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from inferno_milp.candidates import Candidates
+from inferno_milp.candidates import Candidates, FloatArray
 from inferno_milp.core import solve_master
 from inferno_milp.highs_engine import run
 from inferno_milp.limits import Limits, nodes_of
 from inferno_milp.master import Side, prune
 from inferno_milp.options import make_program
+from inferno_milp.problem import Problem
+from inferno_milp.read.settings import Setting
 
 LEAST_PRICE = 1e-6
 """Price of a device that costs nothing, as a part of the cheapest other: nobody wants more of them than it takes."""
@@ -48,7 +52,8 @@ def find_purchase(table: Candidates, *, time_limit_s: float) -> tuple[Purchase, 
     if table.available is None or not len(table.rows) or time_limit_s <= 0:
         return None
     program = make_program(table, pruned=False)
-    bought, side = _columns(table, program.limits)
+    items = purchasable(table)
+    side = _columns(table, program.limits, items)
     master = replace(program.master.without_cost(), side=side)
     master = replace(master, options=prune(master.options))
     end = time.perf_counter() + time_limit_s
@@ -61,38 +66,65 @@ def find_purchase(table: Candidates, *, time_limit_s: float) -> tuple[Purchase, 
     )
     if solved.outcome != "optimal":
         return None
-    counts = np.round(solved.units[: len(bought)]).astype(int).tolist()
-    return tuple(replace(item, count=count) for item, count in zip(bought, counts, strict=True) if count)
+    counts = np.round(solved.units[: len(items)]).astype(int).tolist()
+    return tuple(replace(item, count=count) for item, count in zip(items, counts, strict=True) if count)
 
 
-def _columns(table: Candidates, limits: Limits) -> tuple[list[Purchase], Side]:
-    """Columns that widen the limits by a device, or by a node; those that cut nodes come after them."""
-    assert table.available is not None
-    prices = device_prices(table)
-    least = min((price for price in prices if price > 0), default=1.0)
+def purchasable(table: Candidates) -> list[Purchase]:
+    """Return what can be added, one of each: a device of each type that has a candidate, or nodes of its sizes."""
+    return [
+        Purchase(name, devices, 1)
+        for t, name in enumerate(table.types)
+        if (table.rows.type == t).any()
+        for devices in [group.devices for group in nodes_of(table, t)] or [1]
+    ]
+
+
+def widened(table: Candidates, limits: Limits, item: Purchase) -> FloatArray:
+    """Return by how much an item raises each of the limits."""
+    result, t = np.zeros(len(limits.of)), table.types.index(item.type)
+    for j, limit in enumerate(limits.of):
+        if limit.name == f"nodes[{item.type},{item.devices}]":
+            result[j] = item.count
+        elif (limit.type == t and not limit.exactly and limit.most > 0) or limit.name == f"capacity[{item.type}]":
+            result[j] = item.count * (item.devices // limit.size)
+    return result
+
+
+def settings_of(problem: Problem, items: Sequence[Purchase]) -> tuple[Setting, ...]:
+    """Return settings that add items to a problem with limited devices, or take them away where counts are negative.
+
+    Raises
+    ------
+    ValueError
+        If there are not so many.
+    """
+    capacity, nodes = Counter(problem.capacity), [group.model_dump() for group in problem.nodes]
+    for item in items:
+        of_type = [group for group in nodes if group["type"] == item.type]
+        alike = [group for group in of_type if group["devices"] == item.devices]
+        holder: Any = max(alike, key=lambda group: group["count"]) if of_type else capacity
+        key = "count" if of_type else item.type
+        if holder[key] + item.count < 0:
+            raise ValueError(f"there are only {holder[key]} of {item.type} to take away")
+        holder[key] += item.count
+    return Setting("capacity", "=", dict(capacity)), Setting("nodes", "=", nodes)
+
+
+def _columns(table: Candidates, limits: Limits, items: Sequence[Purchase]) -> Side:
+    """Columns that widen the limits by an item; those that cut nodes come after them."""
+    prices = dict(zip(table.types, device_prices(table), strict=True))
+    least = min((price for price in prices.values() if 0 < price < np.inf), default=1.0)
     most = float(np.maximum.reduceat(table.rows.devices, _starts(table)).sum())
-    items, cost, usage = [], [], []
-    for t, name in enumerate(table.types):
-        if not np.isfinite(prices[t]) or not (table.rows.type == t).any():
-            continue
-        for devices in [group.devices for group in nodes_of(table, t)] or [1]:
-            widened = np.zeros(len(limits.of))
-            for j, limit in enumerate(limits.of):
-                if limit.name == f"nodes[{name},{devices}]":
-                    widened[j] = -1
-                elif (limit.type == t and not limit.exactly and limit.most > 0) or limit.name == f"capacity[{name}]":
-                    widened[j] = -(devices // limit.size)
-            items.append(Purchase(name, devices, 0))
-            cost.append(devices * (prices[t] or LEAST_PRICE * least))
-            usage.append(widened)
+    cost = [item.devices * (prices[item.type] or LEAST_PRICE * least) for item in items]
+    usage = [-widened(table, limits, item) for item in items]
     cuts = limits.side
-    side = Side(
+    return Side(
         (*(f"buy {item.devices} {item.type}" for item in items), *cuts.names),
         np.concatenate((cost, cuts.cost)),
         np.concatenate((np.full(len(items), most), np.full(len(cuts.names), most))),
         np.concatenate((np.reshape(usage, (len(items), len(limits.of))), cuts.usage)),
     )
-    return items, side
 
 
 def _starts(table: Candidates) -> np.ndarray:
@@ -113,8 +145,12 @@ def words_of(table: Candidates, purchase: tuple[Purchase, ...] | None) -> Iterat
     if not purchase:
         return
     servable = "all servers" if not table.unservable.size else "all servers that an accelerator can serve"
-    listed = ", ".join(
+    yield f"{servable} would fit with {words_of_items(purchase)} more, the cheapest devices to add"
+
+
+def words_of_items(items: Sequence[Purchase]) -> str:
+    """List devices: `2 A100, 1 node(s) of 8 H100`."""
+    return ", ".join(
         f"{item.count} {item.type}" if item.devices == 1 else f"{item.count} node(s) of {item.devices} {item.type}"
-        for item in purchase
+        for item in items
     )
-    yield f"{servable} would fit with {listed} more, the cheapest devices to add"

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import TypeAlias, get_args
 
 from inferno_milp._version import __version__
-from inferno_milp.cli import commands
+from inferno_milp.cli import commands, study_arguments
+from inferno_milp.cli.values import number, positive
 from inferno_milp.fields import LARGEST_BATCH
 from inferno_milp.percentiles import read_percent
 from inferno_milp.plan import DEFAULT_GAP, SOLVERS
 from inferno_milp.sections import Assignment, BatchSizes, Law, SaturationPolicy
 
-SUBCOMMANDS = ("optimize", "analyze", "candidates", "compare", "diff", "simulate", "validate")
+SUBCOMMANDS = (
+    "optimize", "analyze", "candidates", "compare", "diff", "simulate", "validate", *study_arguments.SUBCOMMANDS
+)  # fmt: skip
 LAWS = get_args(Law)
-LARGEST_NUMBER = 1e12
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -35,6 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_diff(commands_)
     _add_simulate(commands_)
     _add_validate(commands_)
+    study_arguments.add_studies(commands_, _add_problem, _add_solving, _add_output)
     return parser
 
 
@@ -82,11 +85,11 @@ def _add_analyze(subparsers: Subparsers) -> None:
         ("kv-tokens", "tokens that the KV cache holds (default: no limit)"),
         ("max-blocking", "share of requests that may be turned away (default: 0.01)"),
     ):
-        engine.add_argument(f"--{name}", type=_number, metavar="X", help=unit)
+        engine.add_argument(f"--{name}", type=number, metavar="X", help=unit)
     engine.add_argument("--max-batch", type=_batch, metavar="N", help="max batch size")
     engine.add_argument("--max-queue", type=_queue, metavar="Q", help="queue limit (default: 10 × N)")
     asked = parser.add_argument_group("what is asked")
-    asked.add_argument("--rate-per-s", type=_number, nargs="+", metavar="R", help="rates to analyse, requests/s")
+    asked.add_argument("--rate-per-s", type=number, nargs="+", metavar="R", help="rates to analyse, requests/s")
     for name, latency in (("ttft-ms", "time to first token"), ("itl-ms", "inter-token latency")):
         asked.add_argument(
             f"--{name}",
@@ -96,6 +99,7 @@ def _add_analyze(subparsers: Subparsers) -> None:
             help=f"targets of the {latency}: 1000 is its mean, p95=1000 a percentile",
         )
     parser.add_argument("--law", choices=LAWS, help="law of the queueing analysis (default: the problem's)")
+    parser.add_argument("--plot", metavar="FILE", help="draw latencies against the rate: .svg, .png or .pdf")
     _add_output(parser)
     parser.set_defaults(run=commands.run_analyze)
 
@@ -136,7 +140,7 @@ def _add_simulate(subparsers: Subparsers) -> None:
     parser.add_argument("--plan", type=Path, metavar="FILE", help="a plan written by --json (default: plan first)")
     parser.add_argument("--requests", type=_requests, metavar="N", help="per allocation (default: 20000)")
     parser.add_argument(
-        "--burstiness", type=_number, metavar="C", help="c² of the times between arrivals (default: each load's own)"
+        "--burstiness", type=number, metavar="C", help="c² of the times between arrivals (default: each load's own)"
     )
     parser.add_argument("--seed", type=_queue, default=0, metavar="S", help="of the random numbers (default: 0)")
     _add_solving(parser)
@@ -167,12 +171,12 @@ def _add_problem(parser: argparse.ArgumentParser) -> None:
         help="who gets what is left when not all can be served in full (default: the problem's)",
     )
     parser.add_argument("--max-changes", type=_queue, metavar="N", help="servers that may change their accelerator")
-    parser.add_argument("--max-cost-per-hour", type=_number, metavar="X", help="budget")
+    parser.add_argument("--max-cost-per-hour", type=number, metavar="X", help="budget")
     parser.add_argument("--current", type=Path, metavar="PLAN", help="a plan written by --json: what runs today")
 
 
 def _add_solving(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--time-limit", type=_positive, metavar="S", help="seconds (default: none)")
+    parser.add_argument("--time-limit", type=positive, metavar="S", help="seconds (default: none)")
     parser.add_argument(
         "--gap", type=_gap, default=DEFAULT_GAP, metavar="G", help="relative gap to prove (default: %(default)g)"
     )
@@ -188,16 +192,6 @@ def _add_volume(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--quiet", action="store_true", help="no table on stdout; on stderr errors alone")
     group.add_argument("--verbose", action="store_true", help="tell more on stderr")
-
-
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if not 0 <= value <= LARGEST_NUMBER:  # NaN is not either
-        raise argparse.ArgumentTypeError(f"must be a number from 0 to {LARGEST_NUMBER:g}, not {text}")
-    return value
 
 
 def _batch(text: str) -> int:
@@ -218,22 +212,15 @@ def _requests(text: str) -> int:
     return int(text)
 
 
-def _positive(text: str) -> float:
-    value = _number(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError("must be greater than 0")
-    return value
-
-
 def _target(text: str) -> tuple[str, float]:
     statistic, equals, limit = text.rpartition("=")
     if equals and statistic != "mean" and read_percent(statistic) is None:
         raise argparse.ArgumentTypeError(f"{statistic!r} is neither mean nor a percentile from p50 to p99.9")
-    return statistic or "mean", _positive(limit)
+    return statistic or "mean", positive(limit)
 
 
 def _gap(text: str) -> float:
-    value = _number(text)
+    value = number(text)
     if value >= 1:
         raise argparse.ArgumentTypeError(f"must be within [0, 1), not {text}")
     return value

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 from inferno_milp.cli.output import (
     STDOUT,
     check_model_target,
+    check_picture_target,
     check_targets,
     counted_progress,
     progress,
     stdout_to_its_end,
     write_json,
     write_model,
+    write_picture,
     write_text,
 )
 from inferno_milp.errors import Fault, InputError
@@ -36,7 +38,8 @@ OPTIONS = ("law", "assignment", "batch_sizes", "saturation_policy", "max_changes
 """Options of a problem that the command line may replace, by their own names."""
 
 
-def _read(arguments: Namespace, *others: Path) -> Problem:
+def read(arguments: Namespace, *others: Path) -> Problem:
+    """Read the problem, with what the command line says in its place; check first where results go."""
     from inferno_milp.read import read_problem
 
     current = arguments.current
@@ -58,7 +61,7 @@ def run_optimize(arguments: Namespace) -> int:
     """Plan, show the plan, write it."""
     if arguments.write_model:
         check_model_target(arguments.write_model)
-    problem, (plan,) = _plan(arguments, arguments.solver)
+    problem, (plan,) = plan_with(arguments, arguments.solver)
     if arguments.write_model:
         from inferno_milp.planner import build_model
 
@@ -73,7 +76,7 @@ def run_optimize(arguments: Namespace) -> int:
     def document() -> dict[str, Any]:
         return {**plan.to_dict(), **({"simulation": simulation.to_dict()} if simulation else {})}
 
-    _show(arguments, parts, document, plan.to_frame)
+    show(arguments, parts, document, plan.to_frame)
     return 0 if plan.serves_all else 1
 
 
@@ -87,11 +90,11 @@ def _simulate(arguments: Namespace, problem: Problem, plan: Plan, **options: Any
 def run_simulate(arguments: Namespace) -> int:
     """Simulate a plan, made now or read from a file; show what it predicts beside what happens."""
     if arguments.plan is None:
-        problem, (plan,) = _plan(arguments, "milp")
+        problem, (plan,) = plan_with(arguments, "milp")
     else:
         from inferno_milp.plan_file import read_plan
 
-        problem, plan = _read(arguments, arguments.plan), read_plan(arguments.plan)
+        problem, plan = read(arguments, arguments.plan), read_plan(arguments.plan)
     wanted = {"requests": arguments.requests, "burstiness": arguments.burstiness, "seed": arguments.seed}
     options = {name: value for name, value in wanted.items() if value is not None}
     simulation = _simulate(arguments, problem, plan, **options)
@@ -101,18 +104,18 @@ def run_simulate(arguments: Namespace) -> int:
 
         return [simulation_table(simulation, console), *verification(simulation)]
 
-    _show(arguments, parts, simulation.to_dict, simulation.to_frame)
+    show(arguments, parts, simulation.to_dict, simulation.to_frame)
     return 0 if plan.serves_all and simulation.meets_targets else 1
 
 
-def _plan(arguments: Namespace, *solvers: str) -> tuple[Problem, list[Plan]]:
+def plan_with(arguments: Namespace, *solvers: str) -> tuple[Problem, list[Plan]]:
     """Read the problem, and plan with each solver."""
     from inferno_milp.planner import optimize
 
     with progress(quiet=arguments.quiet) as on_stage:
         on_stage("read")
         start = time.perf_counter()
-        problem = _read(arguments)
+        problem = read(arguments)
         read_s = time.perf_counter() - start
         plans = [
             optimize(
@@ -133,7 +136,7 @@ def _plan_parts(plan: Plan, console: Console) -> list[Any]:
     return list(plan_report(plan, console))
 
 
-def _show(
+def show(
     arguments: Namespace,
     parts: Callable[[Console], list[Any]],
     document: Callable[[], Any],
@@ -157,7 +160,7 @@ def run_compare(arguments: Namespace) -> int:
     from inferno_milp.report import comparison_table
 
     names = ("greedy", "milp")
-    plans = dict(zip(names, _plan(arguments, *names)[1], strict=True))
+    plans = dict(zip(names, plan_with(arguments, *names)[1], strict=True))
 
     def frame() -> pd.DataFrame:
         import pandas as pd
@@ -170,7 +173,7 @@ def run_compare(arguments: Namespace) -> int:
         ]  # fmt: skip
         return pd.DataFrame(rows)
 
-    _show(
+    show(
         arguments,
         lambda console: [comparison_table(plans, console)],
         lambda: {name: plan.to_dict() for name, plan in plans.items()},
@@ -209,7 +212,7 @@ def run_diff(arguments: Namespace) -> int:
             columns=[*Change.__slots__],
         )
 
-    _show(arguments, parts, lambda: [asdict(change) for change in changes], frame)
+    show(arguments, parts, lambda: [asdict(change) for change in changes], frame)
     return 0
 
 
@@ -220,7 +223,7 @@ def run_candidates(arguments: Namespace) -> int:
     from inferno_milp.reasons import find_rejections
     from inferno_milp.report import candidates_table, rejections_table
 
-    problem = _read(arguments)
+    problem = read(arguments)
     chosen = _positions(problem, arguments.server)
     table = find_candidates(problem)
     program = make_program(table)
@@ -236,7 +239,7 @@ def run_candidates(arguments: Namespace) -> int:
 
         return pd.DataFrame(rejected if arguments.rejected else shown.to_records())
 
-    _show(
+    show(
         arguments,
         lambda console: [
             rejections_table(rejections, console) if arguments.rejected else candidates_table(shown, console)
@@ -259,14 +262,17 @@ def run_analyze(arguments: Namespace) -> int:
     from inferno_milp.report import analysis_table
 
     check_targets(arguments.json, arguments.csv, *filter(None, [arguments.problem]))
+    check_picture_target(arguments.plot)
     found = analyze_engine(arguments)
+    if arguments.plot:
+        write_picture(found.draw, arguments.plot, columns=2)
 
     def frame() -> pd.DataFrame:
         import pandas as pd
 
         return pd.DataFrame(found.records())
 
-    _show(
+    show(
         arguments,
         lambda console: [analysis_table(found.analysis, console), "", found.sentence],
         found.document,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,6 +25,8 @@ OPTIONAL = (
     "cv2_arrival", "token_budget", "kv_tokens", "max_blocking",
 )  # fmt: skip
 STEPS = 10
+CURVE_POINTS, CURVE_END = 61, 1.1
+"""Rates of a curve, from 0 to a little beyond the highest one."""
 COLUMNS = (
     "rate_per_s", "ttft_ms", "itl_ms", "wait_ms", "throughput_per_s", "running", "utilization", "blocking", "p_wait",
     "p_empty",
@@ -63,6 +67,17 @@ class EngineAnalysis:
             full = "where the engine is nearly full" if self.targets.tps is None else "0.9 of what fills the engine"
         limit = f"with {promised}" if verdict == "met" else full
         return f"highest rate: {rate:.6g} requests/s ({rate * 60:.6g} per minute), {limit}"
+
+    def draw(self, axes: Sequence[Any]) -> None:
+        """Draw both latencies against the rate."""
+        from inferno_milp.plots import plot_analysis
+
+        highest = float(self.sizing.max_rate_per_s) if self.sizing.verdict != "infeasible" else math.nan
+        top = max(highest if math.isfinite(highest) else 0.0, float(self.analysis.rate_per_s.max()))
+        rates = top * np.linspace(0, CURVE_END, CURVE_POINTS)
+        curve = analyze(self.law, **cast(EngineParameters, self.engine), rate_per_s=rates)
+        for latency, ax in zip(("ttft_ms", "itl_ms"), axes, strict=True):
+            plot_analysis(curve, latency, targets=self.targets, max_rate_per_s=highest, ax=ax)  # type: ignore[arg-type]
 
     def records(self) -> list[dict[str, float]]:
         """Return one record per rate."""

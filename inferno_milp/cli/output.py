@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -81,6 +82,33 @@ def write_model(model: Any, target: str) -> None:
         write_text(path.read_text(encoding="utf-8"), target)
 
 
+PICTURE_FORMATS = (".svg", ".png", ".pdf")
+
+
+def check_picture_target(target: str | None) -> None:
+    """Raise OptionError, before any work is done, if a figure can't be drawn or written there."""
+    if target is None:
+        return
+    if Path(target).suffix not in PICTURE_FORMATS:
+        raise OptionError(f"a figure is written as .svg, .png or .pdf, not {target}")
+    if find_spec("matplotlib") is None:
+        raise OptionError("figures need matplotlib: pip install 'inferno-milp[plots]'")
+    check_targets(target, None)
+
+
+def write_picture(
+    draw: Callable[[Sequence[Any]], Any], target: str, *, columns: int = 1, width: float = 7.0, height: float = 4.0
+) -> None:
+    """Draw on so many axes, side by side, and write the figure in the format that the file's name ends in."""
+    from matplotlib.figure import Figure
+
+    from inferno_milp.plots import figure_bytes
+
+    figure = Figure(figsize=(width * columns, height), layout="constrained")
+    draw([figure.add_subplot(1, columns, i + 1) for i in range(columns)])
+    write_bytes(figure_bytes(figure, Path(target).suffix[1:]), target)
+
+
 def write_text(text: str, target: str) -> None:
     """Write text to a file, or to stdout for `-`.
 
@@ -96,21 +124,26 @@ def write_text(text: str, target: str) -> None:
         with stdout_to_its_end() as stdout:
             stdout.write(text)
         return
+    write_bytes(text.encode("utf-8"), target)
+
+
+def write_bytes(data: bytes, target: str) -> None:
+    """Write a file as `write_text` does."""
     path = Path(os.path.realpath(target))
     try:
         if path.exists() and not path.is_file():
-            path.write_text(text, encoding="utf-8")
+            path.write_bytes(data)
         else:
-            _replace(path, text)
+            _replace(path, data)
     except OSError as error:
         raise OptionError(f"cannot write {target}: {error.strerror or error}") from None
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: Path, data: bytes) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".inferno-milp.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
         umask = os.umask(0)
         os.umask(umask)
         Path(temporary).chmod(path.stat().st_mode if path.exists() else 0o666 & ~umask)

@@ -110,7 +110,10 @@ class Analysis:
         return self.ttft_percentile(percent) if latency == "ttft_ms" else self.itl_percentile(percent)
 
     def _percentile(
-        self, percent: float | Sequence[float], mean_ms: FloatArray, exceeds: Callable[[Solution, FloatArray], FloatArray]
+        self,
+        percent: float | Sequence[float],
+        mean_ms: FloatArray,
+        exceeds: Callable[[Solution, FloatArray], FloatArray],
     ) -> FloatArray:
         percents = np.asarray(percent, dtype=float)
         if not ((percents >= 0) & (percents < 100)).all():

@@ -1,0 +1,141 @@
+"""What-if cases: a problem with other figures, planned anew, and what comes of it in a few words and numbers."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from inferno_milp.errors import Fault, InfernoError, InputError
+from inferno_milp.plan import DEFAULT_GAP, Plan, Status
+from inferno_milp.planner import optimize
+from inferno_milp.problem import Problem
+from inferno_milp.read.settings import Setting, with_settings
+from inferno_milp.spread import Lost, spread
+
+logger = logging.getLogger(__name__)
+
+MOST_FAULTS = 20
+"""Faults told of many cases, which mostly have one cause."""
+_ONE_AT_A_TIME = threading.Lock()
+"""Pyomo keeps state for a whole process, and the workers of a Dask cluster may have threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a case.
+
+    Attributes
+    ----------
+    status : of the plan; None if there is none, for a defect, or because workers died over it.
+    total_cost_per_hour, objective, bound, gap, power_w : as in `Plan`.
+    servers_served : servers served in full.
+    unserved : names of the others.
+    replicas : of all servers.
+    ttft_p95_ms : the highest of all allocations.
+    devices : used of each type.
+    error : what went wrong, in words; None if nothing did.
+    """
+
+    status: Status | None
+    total_cost_per_hour: float | None = None
+    objective: float | None = None
+    bound: float | None = None
+    gap: float | None = None
+    power_w: float | None = None
+    servers_served: int = 0
+    unserved: tuple[str, ...] = ()
+    replicas: int = 0
+    ttft_p95_ms: float | None = None
+    devices: tuple[tuple[str, int], ...] = ()
+    error: str | None = None
+
+    @property
+    def serves_all(self) -> bool:
+        """Whether there is a plan that serves everybody."""
+        return self.status in ("optimal", "feasible")
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is proven that no plan costs less, to the last digit but rounding."""
+        return self.objective is not None and self.gap is not None and self.gap <= 1e-9
+
+
+def outcome_of(plan: Plan) -> Outcome:
+    """Sum a plan up."""
+    allocations = [a for server in plan.servers for a in server.allocations]
+    late = [a.ttft_p95_ms for a in allocations if a.ttft_p95_ms is not None]
+    return Outcome(
+        status=plan.status,
+        total_cost_per_hour=plan.total_cost_per_hour,
+        objective=plan.objective,
+        bound=plan.bound,
+        gap=plan.gap,
+        power_w=plan.power_w,
+        servers_served=len(plan.servers) - len(plan.unserved),
+        unserved=plan.unserved,
+        replicas=sum(a.replicas for a in allocations),
+        ttft_p95_ms=max(late, default=None),
+        devices=tuple((use.type, use.used) for use in plan.capacity),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Planner:
+    """Plans a case; picklable."""
+
+    problem: Problem
+    gap: float
+    time_limit_s: float | None
+
+    def __call__(self, settings: tuple[Setting, ...]) -> Outcome:
+        try:
+            problem = with_settings(self.problem, settings)
+            with _ONE_AT_A_TIME:
+                plan = optimize(problem, gap=self.gap, time_limit_s=self.time_limit_s, advised=False)
+        except InfernoError as error:
+            return Outcome(None, error=str(error))
+        except Exception as error:
+            logger.exception("a case could not be planned")
+            return Outcome(None, error=f"{type(error).__name__}: {error}")
+        return outcome_of(plan)
+
+
+def plan_cases(
+    problem: Problem,
+    cases: Sequence[tuple[Setting, ...]],
+    *,
+    gap: float = DEFAULT_GAP,
+    time_limit_s: float | None = None,
+    jobs: int = 1,
+    scheduler: str | None = None,
+    on_done: Callable[[int, int], None] | None = None,
+) -> list[Outcome]:
+    """Plan every case.
+
+    Parameters
+    ----------
+    cases : the settings of each; all are tried on the problem before any is planned.
+    gap, time_limit_s : of each, as in `optimize`.
+    jobs, scheduler, on_done : as in `spread`.
+
+    Raises
+    ------
+    InputError
+        With what is wrong with the settings.
+    OptionError
+        As in `optimize` and `spread`.
+    """
+    faults: dict[Fault, None] = {}
+    for settings in cases:
+        try:
+            with_settings(problem, settings)
+        except InputError as error:
+            faults.update(dict.fromkeys(error.faults))
+    if faults:
+        more = len(faults) - MOST_FAULTS
+        told = [*faults][:MOST_FAULTS]
+        raise InputError([*told, *([Fault(f"and {more} more faults like these")] if more > 0 else [])])
+    found = spread(_Planner(problem, gap, time_limit_s), cases, jobs=jobs, scheduler=scheduler, on_done=on_done)
+    return [Outcome(None, error=item.reason) if isinstance(item, Lost) else item for item in found]

@@ -1,0 +1,363 @@
+"""What the subcommands do that question a plan: read, call the library, show."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from inferno_milp.cli.commands import plan_with, read, show
+from inferno_milp.cli.output import (
+    check_picture_target,
+    check_targets,
+    counted_progress,
+    progress,
+    write_picture,
+    write_text,
+)
+from inferno_milp.errors import Fault, InputError, OptionError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from rich.console import Console
+
+    from inferno_milp.plan import Plan
+
+MOST_VALUES = 100_000
+PICTURES = (
+    "assignment", "capacity", "devices", "device_cost", "targets", "batch_sizes",
+    "cost_per_hour", "replicas", "batch_size", "itl_ms", "ttft_ms", "ttft_p95_ms", "wait_ms",
+)  # fmt: skip
+"""What `plot` draws."""
+
+
+def run_explain(arguments: Namespace) -> int:
+    """Plan, and say why."""
+    from inferno_milp.explain import EACH_S, explain
+    from inferno_milp.report.studies import explanation_report
+
+    problem, (plan,) = plan_with(arguments, "milp")
+    names = [server.name for server in problem.servers] if arguments.all else arguments.server
+    with counted_progress("planning anew", quiet=arguments.quiet) as on_done:
+        why = explain(
+            problem,
+            plan=plan,
+            servers=arguments.server,
+            compared=names,
+            gap=arguments.gap,
+            time_limit_s=arguments.time_limit or EACH_S,
+            on_done=on_done,
+        )
+    show(
+        arguments,
+        lambda console: list(explanation_report(why, console, detailed=bool(arguments.server))),
+        why.to_dict,
+        why.to_frame,
+    )
+    return 0 if plan.serves_all else 1
+
+
+def run_prices(arguments: Namespace) -> int:
+    """Find what devices and promises are worth."""
+    from inferno_milp.prices import EACH_S, find_prices
+    from inferno_milp.report.studies import prices_report
+
+    check_picture_target(arguments.plot)
+    problem = read(arguments)
+    with counted_progress("planning anew", quiet=arguments.quiet) as on_done:
+        prices = find_prices(
+            problem,
+            gap=arguments.gap,
+            time_limit_s=arguments.time_limit or EACH_S,
+            relaxed=arguments.relaxed,
+            jobs=arguments.jobs,
+            scheduler=arguments.scheduler,
+            on_done=on_done,
+        )
+    if arguments.plot:
+        from inferno_milp.plots import plot_device_prices, plot_target_prices
+
+        write_picture(
+            lambda axes: (plot_device_prices(prices, ax=axes[0]), plot_target_prices(prices, ax=axes[1])),
+            arguments.plot,
+            columns=2,
+        )
+
+    def frame() -> pd.DataFrame:
+        import pandas as pd
+
+        return pd.concat([prices.devices_frame(), prices.targets_frame()], ignore_index=True)
+
+    show(arguments, lambda console: list(prices_report(prices, console)), prices.to_dict, frame)
+    return 0 if prices.plan.serves_all else 1
+
+
+def run_whatif(arguments: Namespace) -> int:
+    """Plan as it is and with other figures; show the difference."""
+    from inferno_milp.diff import diff, with_current
+    from inferno_milp.planner import optimize
+    from inferno_milp.read.settings import read_settings, with_settings
+    from inferno_milp.report.studies import difference_report
+
+    settings = read_settings(arguments.settings)
+    problem = read(arguments)
+    changed = with_settings(problem, settings)
+    with progress(quiet=arguments.quiet) as on_stage:
+        options: dict[str, Any] = {"time_limit_s": arguments.time_limit, "gap": arguments.gap, "on_stage": on_stage}
+        before = optimize(problem, **options)
+        after = optimize(with_current(changed, before) if arguments.transition else changed, **options)
+    changes = diff(before, after) if before.currency == after.currency else ()
+
+    def document() -> dict[str, Any]:
+        return {
+            "settings": [str(setting) for setting in settings],
+            "before": before.to_dict(),
+            "after": after.to_dict(),
+            "changes": [asdict(change) for change in changes],
+        }
+
+    show(arguments, lambda console: list(difference_report(before, after, console)), document, after.to_frame)
+    return 0 if after.serves_all else 1
+
+
+def run_sweep(arguments: Namespace) -> int:
+    """Plan every combination."""
+    from inferno_milp.read.settings import with_settings
+    from inferno_milp.report.studies import sweep_table
+    from inferno_milp.sweep import sweep
+
+    check_picture_target(arguments.plot)
+    axes = read_axes(arguments.axes)
+    problem = with_settings(read(arguments), arguments.settings)
+    with counted_progress("planning", quiet=arguments.quiet) as on_done:
+        frame = sweep(problem, axes, on_done=on_done, **_running(arguments))
+    if arguments.plot:
+        from inferno_milp.plots import plot_sweep
+
+        try:
+            write_picture(
+                lambda found: plot_sweep(frame, next(iter(axes)), arguments.plot_y, ax=found[0]), arguments.plot
+            )
+        except ValueError as error:
+            raise OptionError(str(error)) from None
+    return _show_frame(arguments, frame, lambda console: [sweep_table(frame, console)])
+
+
+def _running(arguments: Namespace) -> dict[str, Any]:
+    return {
+        "gap": arguments.gap,
+        "time_limit_s": arguments.time_limit,
+        "jobs": arguments.jobs,
+        "scheduler": arguments.scheduler,
+    }
+
+
+def _show_frame(arguments: Namespace, frame: pd.DataFrame, parts: Callable[[Console], list[Any]]) -> int:
+    def document() -> Any:
+        import json
+
+        return json.loads(frame.to_json(orient="records"))
+
+    show(arguments, parts, document, lambda: frame)
+    return 0 if frame.status.isin(["optimal", "feasible"]).all() else 1
+
+
+def read_axes(texts: list[str]) -> dict[str, list[Any]]:
+    """Read `PATH=0.5,1,2` or `PATH=FIRST:LAST:COUNT`.
+
+    Raises
+    ------
+    InputError
+        With every one that cannot be read.
+    """
+    from inferno_milp.read.settings import read_setting
+
+    faults: list[Fault] = []
+    axes: dict[str, list[Any]] = {}
+    for text in texts:
+        head, equals, listed = text.partition("=") if "*==" not in text else ("", "", "")
+        values = [part for part in listed.split(",") if part.strip()]
+        try:
+            read = [value for part in values for value in _values(part)]
+            # Each value is read as that of a setting is: numbers as numbers, words as words.
+            settings = [read_setting(f"{head}={value}") for value in read] if equals else []
+        except InputError as error:
+            faults += error.faults
+            continue
+        if not settings:
+            faults.append(Fault(f"{text!r} varies nothing", "write PATH=0.5,1,2 or PATH=FIRST:LAST:COUNT"))
+        elif settings[0].target in axes:
+            faults.append(Fault(f"{settings[0].target!r} is varied twice", "give all its values at once"))
+        else:
+            axes[settings[0].target] = [setting.value for setting in settings]
+    if faults:
+        raise InputError(faults)
+    return axes
+
+
+def _values(part: str) -> list[str]:
+    pieces = part.split(":")
+    if len(pieces) != 3:
+        return [part]
+    try:
+        first, last, count = float(pieces[0]), float(pieces[1]), int(pieces[2])
+    except ValueError:
+        return [part]
+    if not 2 <= count <= MOST_VALUES:
+        raise InputError([Fault(f"{part!r}: the count must be from 2 to {MOST_VALUES:,}")])
+    steps = (first + (last - first) * i / (count - 1) for i in range(count))
+    return [f"{step:.12g}" for step in steps]
+
+
+def run_frontier(arguments: Namespace) -> int:
+    """Set cost against something else."""
+    from inferno_milp.report.studies import sweep_table
+    from inferno_milp.sweep import find_frontier
+
+    check_picture_target(arguments.plot)
+    problem = read(arguments)
+    with counted_progress("planning", quiet=arguments.quiet) as on_done:
+        frame = find_frontier(
+            problem, arguments.against, points=arguments.points, values=arguments.values, on_done=on_done,
+            **_running(arguments),
+        )  # fmt: skip
+    if arguments.plot:
+        from inferno_milp.plots import plot_frontier
+
+        write_picture(
+            lambda axes: plot_frontier(frame, arguments.against, currency=problem.currency, ax=axes[0]), arguments.plot
+        )
+    _show_frame(arguments, frame, lambda console: [sweep_table(frame, console)])
+    return 0
+
+
+def run_scale(arguments: Namespace) -> int:
+    """Change one server's load."""
+    from inferno_milp.load_change import scale_server
+    from inferno_milp.report.studies import scaling_table
+
+    scaling = scale_server(
+        read(arguments),
+        arguments.server,
+        rate_factor=arguments.rate_factor,
+        tokens_factor=arguments.tokens_factor,
+        gap=arguments.gap,
+        time_limit_s=arguments.time_limit,
+    )
+    show(arguments, lambda console: list(scaling_table(scaling, console)), scaling.to_dict, scaling.to_frame)
+    return 0 if scaling.replanned.serves_all else 1
+
+
+def run_transition(arguments: Namespace) -> int:
+    """Change all loads, and plan again."""
+    from inferno_milp.load_change import change_loads, find_transition
+    from inferno_milp.problem_file import problem_text
+    from inferno_milp.report.studies import difference_report
+
+    check_picture_target(arguments.plot)
+    if arguments.write:
+        check_targets(arguments.write, None, arguments.problem)
+    problem = read(arguments)
+    changed = change_loads(problem, least_factor=arguments.least_factor, seed=arguments.seed)
+    found = find_transition(problem, changed, gap=arguments.gap, time_limit_s=arguments.time_limit)
+    if arguments.write:
+        words = f"{problem.name}, every load changed at random (seed {arguments.seed}), with what ran before."
+        write_text(problem_text(found.problem, description=words), arguments.write)
+    if arguments.plot:
+        from inferno_milp.plots import plot_cost_difference, plot_replica_scaling
+
+        write_picture(
+            lambda axes: (
+                plot_replica_scaling(found.before, found.after, ax=axes[0]),
+                plot_cost_difference(found.before, found.after, ax=axes[1]),
+            ),
+            arguments.plot,
+            columns=2,
+        )
+    show(
+        arguments,
+        lambda console: list(difference_report(found.before, found.after, console)),
+        found.to_dict,
+        found.to_frame,
+    )
+    return 0 if found.after.serves_all else 1
+
+
+def run_generate(arguments: Namespace) -> int:
+    """Write a random problem."""
+    from inferno_milp.generate import generate_problem
+    from inferno_milp.problem_file import problem_text
+
+    check_targets(arguments.write, None, arguments.problem)
+    base = read(arguments)
+    try:
+        problem = generate_problem(base, servers=arguments.servers, tightness=arguments.tightness, seed=arguments.seed)
+    except ValueError as error:
+        raise OptionError(str(error)) from None
+    words = f"A random problem in the manner of {base.name}: {arguments.servers} servers, seed {arguments.seed}."
+    write_text(problem_text(problem, description=words), arguments.write)
+    return 0
+
+
+def run_plot(arguments: Namespace) -> int:
+    """Draw a plan."""
+    from inferno_milp.plan_file import read_plan
+
+    check_picture_target(arguments.write)
+    if arguments.what == "batch_sizes" and not arguments.server:
+        raise OptionError("--what batch_sizes needs --server: the server whose batch sizes are drawn")
+    if arguments.plan is None:
+        plan = plan_with(arguments, "milp")[1][0]
+    else:
+        read(arguments, arguments.plan)
+        plan = read_plan(arguments.plan)
+    width, height = _size(plan, arguments.what)
+    try:
+        write_picture(lambda axes: _draw(plan, arguments, axes[0]), arguments.write, width=width, height=height)
+    except ValueError as error:
+        raise OptionError(str(error)) from None
+    return 0
+
+
+def _size(plan: Plan, what: str) -> tuple[float, float]:
+    models = len({server.model for server in plan.servers})
+    classes = len({server.service_class for server in plan.servers})
+    if what == "assignment":
+        return 1.5 + 1.0 * models, 1.0 + 0.6 * classes
+    if what == "targets":
+        return 8.0, 1.0 + 0.2 * len(plan.servers)
+    return max(6.0, 1.5 + 0.9 * models), 3.8
+
+
+def _draw(plan: Plan, arguments: Namespace, ax: Axes) -> None:
+    from inferno_milp import plots
+
+    what = arguments.what
+    if what == "assignment":
+        plots.plot_assignment(plan, ax=ax)
+    elif what == "capacity":
+        plots.plot_capacity(plan, ax=ax)
+    elif what in ("devices", "device_cost"):
+        plots.plot_types(plan, "devices" if what == "devices" else "cost_per_hour", ax=ax)
+    elif what == "targets":
+        plots.plot_targets(plan, ax=ax)
+    elif what == "batch_sizes":
+        plots.plot_batch_sizes(plan, arguments.server, ax=ax)
+    else:
+        plots.plot_servers(plan, what, ax=ax)
+
+
+def run_report(arguments: Namespace) -> int:
+    """Make the page."""
+    from inferno_milp.html import report_html
+
+    check_targets(arguments.html, None, arguments.problem)
+    problem, (plan,) = plan_with(arguments, "milp")
+    with progress(quiet=arguments.quiet) as on_stage:
+        page = report_html(
+            problem, plan=plan, requests=arguments.requests, gap=arguments.gap, jobs=arguments.jobs, on_stage=on_stage
+        )
+    write_text(page, arguments.html)
+    return 0 if plan.serves_all else 1

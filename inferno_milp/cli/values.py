@@ -1,0 +1,46 @@
+"""Values of options: text → numbers, or a word on what is wrong."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+LARGEST_NUMBER = 1e12
+
+
+def number(text: str) -> float:
+    """Read a number from 0 on."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0 <= value <= LARGEST_NUMBER:  # NaN is not either
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to {LARGEST_NUMBER:g}, not {text}")
+    return value
+
+
+def positive(text: str) -> float:
+    """Read a number above 0."""
+    value = number(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("must be greater than 0")
+    return value
+
+
+def factor(text: str) -> float:
+    """Read a number above 0 and below 1."""
+    value = positive(text)
+    if value >= 1:
+        raise argparse.ArgumentTypeError(f"must be less than 1, not {text}")
+    return value
+
+
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """Return a reader of whole numbers within bounds."""
+
+    def read(text: str) -> int:
+        if not (text.isdecimal() and len(text) <= 10 and least <= int(text) <= most):
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}, not {text}")
+        return int(text)
+
+    return read

@@ -1,0 +1,259 @@
+"""Makes the page: plans, explains, prices, sweeps and simulates a problem, and fills the template."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from inferno_milp._version import __version__
+from inferno_milp.errors import InfernoError, OptionError
+from inferno_milp.explain import Explanation, ServerExplanation, explain
+from inferno_milp.plan import DEFAULT_GAP, Plan
+from inferno_milp.planner import optimize
+from inferno_milp.plots import (
+    figure_bytes,
+    new_figure,
+    plot_assignment,
+    plot_capacity,
+    plot_cost_parts,
+    plot_device_prices,
+    plot_frontier,
+    plot_servers,
+    plot_simulation,
+    plot_target_prices,
+    plot_targets,
+)
+from inferno_milp.plots.studies import promise_words
+from inferno_milp.prices import Prices, find_prices
+from inferno_milp.problem import Problem
+from inferno_milp.simulate import PlanSimulation, simulate_plan
+from inferno_milp.sweep import find_frontier
+
+REPORT_STAGES = ("plan", "explain", "price", "sweep", "simulate", "draw")
+REQUESTS = 4000
+"""Requests simulated for each allocation."""
+POINTS = 9
+"""Points of a curve."""
+MOST_SENTENCES = 4
+COMPARE_S = 20.0
+"""Seconds for all plans that are compared with this one."""
+MOST_COMPARED = 12
+"""Servers, the dearest ones, for which every other accelerator is tried."""
+PROOF = {
+    "optimal": "Proven: no plan costs less.",
+    "feasible": "Everybody is served; it is not proven that no plan costs less.",
+    "partial": "Not everybody can be served in full.",
+    "infeasible": "Nobody can be served.",
+    "no_solution": "The time ran out before a plan was found.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A figure as a data address, and what it shows, in words."""
+
+    address: str
+    words: str
+
+
+def report_html(
+    problem: Problem,
+    *,
+    plan: Plan | None = None,
+    requests: int = REQUESTS,
+    gap: float = DEFAULT_GAP,
+    time_limit_s: float | None = None,
+    jobs: int = 1,
+    made: datetime.date | None = None,
+    on_stage: Callable[[str], None] | None = None,
+) -> str:
+    """Make the page of a problem.
+
+    Parameters
+    ----------
+    plan : of the problem, if there is one already.
+    requests : simulated for each allocation.
+    gap, time_limit_s : of the plan; the plans that it is compared with have limits of their own.
+    jobs : processes for the plans that it is compared with.
+    made : date on the page; today by default.
+    on_stage : called with the name of each of `REPORT_STAGES` as it begins.
+
+    Returns
+    -------
+    str
+        HTML that needs nothing else: figures and style are in it, and nothing is fetched.
+
+    Raises
+    ------
+    OptionError
+        If jinja2 is not installed, or an option cannot be.
+    """
+    announce = on_stage or (lambda _: None)
+    template = _template()
+    announce("plan")
+    if plan is None:
+        plan = optimize(problem, gap=gap, time_limit_s=time_limit_s)
+    announce("explain")
+    dearest = sorted(plan.servers, key=lambda server: -server.cost_per_hour)[:MOST_COMPARED]
+    names = [server.name for server in dearest]
+    exactly = plan.gap if plan.gap is not None and plan.gap < gap else gap
+    why = explain(problem, plan=plan, compared=names, gap=exactly, compare_time_s=COMPARE_S)
+    announce("price")
+    prices = find_prices(problem, plan=plan, gap=exactly, jobs=jobs)
+    announce("sweep")
+    curves, notes = _curves(problem, plan, jobs)
+    announce("simulate")
+    has_load = any(a.ttft_ms is not None for server in plan.servers for a in server.allocations)
+    simulation = simulate_plan(problem, plan, requests=requests) if has_load else None
+    announce("draw")
+    page: str = template.render(
+        plan=plan,
+        problem=problem,
+        proof=PROOF[plan.status],
+        why=why,
+        reasons=[_reasons(server) for server in why.servers],
+        compared=len(names),
+        sentences=_sentences(plan, why),
+        prices=prices,
+        scarce=[p for p in prices.devices if p.one_more.saves_per_hour or p.one_more.served or p.dual_per_hour],
+        targets=[p for p in prices.targets if p.worth.saves_per_hour or p.worth.served],
+        simulation=simulation,
+        pictures=_pictures(plan, why, prices, simulation),
+        curves=curves,
+        notes=notes,
+        version=__version__,
+        made=(made or datetime.date.today()).isoformat(),
+    )
+    return page
+
+
+def _reasons(server: ServerExplanation) -> dict[str, Any]:
+    """One row of the table of reasons."""
+    chosen = [a for a in server.alternatives if a.is_chosen]
+    able = [a for a in server.alternatives if a.cost_per_hour is not None]
+    others = [a for a in server.alternatives if a.adds_per_hour is not None and not a.is_chosen]
+    cheapest = min(able, key=lambda a: a.cost_per_hour or 0.0, default=None)
+    best = min(others, key=lambda a: a.adds_per_hour or 0.0, default=None)
+    return {
+        "name": server.name,
+        "runs_on": " + ".join(server.accelerators) or "nothing",
+        "cost_per_hour": server.cost_per_hour,
+        "binds": ", ".join(sorted({a.binds for a in chosen if a.binds is not None})),
+        "alone_per_hour": None if cheapest is None else cheapest.cost_per_hour,
+        "alone_on": "" if cheapest is None else cheapest.accelerator,
+        "next_best": "" if best is None else best.accelerator,
+        "adds_per_hour": None if best is None else best.adds_per_hour,
+    }
+
+
+def _sentences(plan: Plan, why: Explanation) -> list[str]:
+    """Words on who is not served in full, and on those that pay most for what others have."""
+    short = [server.words(plan.currency) for server in why.servers if server.reason is not None]
+    paying = sorted(why.servers, key=lambda server: -server.parts.get("limits", 0.0))
+    paying = [server for server in paying if server.parts.get("limits", 0.0) > 0 and server.reason is None]
+    return [*short, *(server.words(plan.currency) for server in paying[:MOST_SENTENCES])]
+
+
+def _template() -> Any:
+    try:
+        import jinja2
+    except ImportError:
+        raise OptionError("the page needs jinja2: pip install 'inferno-milp[report]'") from None
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters |= {"number": _number, "ms": _ms, "percent": _percent, "promise": promise_words}
+    return environment.from_string(files("inferno_milp.html").joinpath("report.html").read_text(encoding="utf-8"))
+
+
+def _number(value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{value:,.2f}".rstrip("0").rstrip(".") if abs(value) >= 100 else f"{value:.4g}"
+
+
+def _ms(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"
+
+
+def _picture(draw: Callable[[Axes], Any], words: str, width: float = 7.0, height: float = 3.6) -> Picture:
+    figure, ax = new_figure(width, height)
+    draw(ax)
+    data = base64.b64encode(figure_bytes(figure, "svg")).decode("ascii")
+    return Picture(f"data:image/svg+xml;base64,{data}", words)
+
+
+def _pictures(plan: Plan, why: Explanation, prices: Prices, simulation: PlanSimulation | None) -> dict[str, Picture]:
+    models = len({server.model for server in plan.servers})
+    classes = len({server.service_class for server in plan.servers})
+    rows, kinds = 1.0 + 0.6 * classes, 0.9 + 0.32 * len(plan.capacity)
+    found = {
+        "assignment": _picture(
+            lambda ax: plot_assignment(plan, ax=ax),
+            "What each service class and model runs on",
+            1.5 + 1.0 * max(models, 5),
+            rows,
+        ),
+        "capacity": _picture(lambda ax: plot_capacity(plan, ax=ax), "Devices in use", 7.0, kinds),
+    }
+    if plan.total_cost_per_hour:
+        tall = 1.0 + 0.2 * len(plan.servers)
+        found |= {
+            "cost": _picture(lambda ax: plot_servers(plan, ax=ax), "What each model and service class costs", 9.0, 3.2),
+            "targets": _picture(lambda ax: plot_targets(plan, ax=ax), "Latencies against their limits", 8.0, tall),
+            "parts": _picture(lambda ax: plot_cost_parts(why, ax=ax), "What the cost is made of", 8.0, 3.2),
+        }
+    if any(p.one_more.saves_per_hour or p.dual_per_hour for p in prices.devices):
+        found["devices"] = _picture(
+            lambda ax: plot_device_prices(prices, ax=ax), "What a device more or fewer is worth", 7.5, 3.0
+        )
+    if any(price.worth.saves_per_hour for price in prices.targets):
+        found["promises"] = _picture(lambda ax: plot_target_prices(prices, ax=ax), "What promises cost", 8.0, 3.6)
+    if simulation is not None:
+        for name, words in (("ttft_ms", "mean time to first token"), ("itl_ms", "mean inter-token latency")):
+            found[name] = _picture(
+                lambda ax, name=name: plot_simulation(simulation, name, ax=ax),  # type: ignore[misc]
+                f"{words}, predicted and simulated",
+                4.2,
+                3.8,
+            )
+    return found
+
+
+def _curves(problem: Problem, plan: Plan, jobs: int) -> tuple[list[Picture], list[str]]:
+    """Cost against load, time to first token and power; in words why one of them is not there."""
+    pictures, notes = [], []
+    words = {
+        "load": "What more or less load costs",
+        "ttft-p95": "What a shorter time to first token costs",
+        "power": "What less power costs",
+    }
+    for against, what in words.items():
+        try:
+            frame = find_frontier(problem, against, points=POINTS, jobs=jobs, time_limit_s=10.0)  # type: ignore[arg-type]
+        except InfernoError as error:
+            notes.append(f"{what}: {error}")
+            continue
+        if frame.is_efficient.sum() < 2:
+            notes.append(f"{what}: there is only one plan to choose.")
+            continue
+        pictures.append(
+            _picture(
+                lambda ax, frame=frame, against=against: plot_frontier(  # type: ignore[misc]
+                    frame, against, currency=plan.currency, ax=ax
+                ),
+                what,
+                4.6,
+                3.4,
+            )
+        )
+    return pictures, notes

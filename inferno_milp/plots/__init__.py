@@ -1,0 +1,41 @@
+"""Figures, with matplotlib (extra `plots`): each function draws on `ax`, or on axes of its own, and returns them."""
+
+from inferno_milp.plots.analyses import plot_analysis, plot_simulation
+from inferno_milp.plots.changes import plot_accelerator_changes, plot_cost_difference, plot_replica_scaling
+from inferno_milp.plots.plans import (
+    plot_assignment,
+    plot_batch_sizes,
+    plot_capacity,
+    plot_servers,
+    plot_targets,
+    plot_types,
+)
+from inferno_milp.plots.studies import (
+    plot_cost_parts,
+    plot_device_prices,
+    plot_frontier,
+    plot_sweep,
+    plot_target_prices,
+)
+from inferno_milp.plots.style import figure_bytes, new_figure
+
+__all__ = [
+    "figure_bytes",
+    "new_figure",
+    "plot_accelerator_changes",
+    "plot_analysis",
+    "plot_assignment",
+    "plot_batch_sizes",
+    "plot_capacity",
+    "plot_cost_difference",
+    "plot_cost_parts",
+    "plot_device_prices",
+    "plot_frontier",
+    "plot_replica_scaling",
+    "plot_servers",
+    "plot_simulation",
+    "plot_sweep",
+    "plot_target_prices",
+    "plot_targets",
+    "plot_types",
+]

@@ -1,0 +1,170 @@
+"""Explanations, prices, sweeps and frontiers in pictures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from inferno_milp.explain import PARTS, Explanation
+from inferno_milp.plots.style import BLUE, GREEN, GREY, RED, colours, legend, number, own_axes, slanted, tidy
+from inferno_milp.prices import Prices, TargetPrice
+from inferno_milp.reasons import latency_name
+from inferno_milp.sweep import MEASURED, Against
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_TARGETS = 12
+MEASURES = {
+    "load": "factor on every load",
+    "power": "power, kW",
+    "ttft-p95": "highest p95 of the time to first token, ms",
+}
+PART_WORDS = {
+    "load": "the load itself",
+    "reserve": "reserve",
+    "survive": "lost replicas survived",
+    "min_replicas": "minimum replicas",
+    "whole_replicas": "rounding up",
+    "limits": "too few devices,\nand other limits",
+    "best_effort": "best effort",
+}
+
+
+def plot_cost_parts(explanation: Explanation, *, ax: Axes | None = None) -> Axes:
+    """Draw what the cost of a plan is the sum of, part upon part."""
+    ax = own_axes(ax, height=3.2)
+    shown = [(name, explanation.parts[name]) for name in PARTS if explanation.parts[name]]
+    below = 0.0
+    names = []
+    for i, (name, value) in enumerate(shown):
+        ax.bar(i, value, bottom=below, color=RED if name == "limits" else BLUE, width=0.65)
+        ax.text(i, below + max(value, 0.0), number(value), ha="center", va="bottom", fontsize=8)
+        below += value
+        names.append(PART_WORDS[name])
+    ax.bar(len(shown), below, color=GREY, width=0.65)
+    ax.text(len(shown), below, number(below), ha="center", va="bottom", fontsize=8)
+    ax.set_xticks(range(len(shown) + 1), [*names, "total"], fontsize=8)
+    ax.set_ylabel(f"cost, {explanation.plan.currency}/h")
+    ax.margins(y=0.12)
+    tidy(ax)
+    return ax
+
+
+def plot_device_prices(prices: Prices, *, ax: Axes | None = None) -> Axes:
+    """Draw what one more and one fewer device of each type would save and cost."""
+    devices = [p for p in prices.devices if (p.one_more.saves_per_hour or p.dual_per_hour or _lost(p.one_fewer))]
+    ax = own_axes(ax, height=3.2)
+    x = np.arange(len(devices))
+    series = {
+        "one more saves": ([p.one_more.saves_per_hour or 0.0 for p in devices], GREEN),
+        "one fewer costs": ([_lost(p.one_fewer) for p in devices], RED),
+        "dual of the relaxation": ([p.dual_per_hour or 0.0 for p in devices], GREY),
+    }
+    for i, (name, (heights, colour)) in enumerate(series.items()):
+        ax.bar(x + (i - 1) * 0.26, heights, 0.25, color=colour, label=name)
+        for place, height in zip(x.tolist(), heights, strict=True):
+            ax.text(place + (i - 1) * 0.26, height, number(height), ha="center", va="bottom", fontsize=7)
+    slanted(ax, [p.type if p.devices == 1 else f"{p.devices} {p.type}" for p in devices])
+    if not devices:
+        ax.text(0.5, 0.5, "no type is scarce: one more or fewer changes nothing", ha="center", transform=ax.transAxes)
+        ax.set_yticks([])
+    ax.set_ylabel(f"{prices.plan.currency}/h")
+    tidy(ax)
+    legend(ax)
+    return ax
+
+
+def _lost(worth: object) -> float:
+    saves = getattr(worth, "saves_per_hour", None)
+    return -saves if saves else 0.0
+
+
+def plot_target_prices(prices: Prices, *, most: int = MOST_TARGETS, ax: Axes | None = None) -> Axes:
+    """Draw what it would save to promise a tenth less, the dearest promises first."""
+    dearest = [price for price in prices.targets if price.worth.saves_per_hour][:most][::-1]
+    ax = own_axes(ax, height=0.9 + 0.3 * max(len(dearest), 2))
+    saved = [price.worth.saves_per_hour or 0.0 for price in dearest]
+    ax.barh(range(len(dearest)), saved, color=BLUE, height=0.65)
+    for i, value in enumerate(saved):
+        ax.text(value, i, f" {number(value)}", va="center", fontsize=8)
+    ax.set_yticks(range(len(dearest)), [promise_words(price) for price in dearest], fontsize=8)
+    if not dearest:
+        ax.text(0.5, 0.5, "no promise costs anything", ha="center", transform=ax.transAxes)
+    ax.set_xlabel(f"saved by a promise a tenth looser, {prices.plan.currency}/h")
+    ax.margins(x=0.12)
+    tidy(ax, grid="x")
+    return ax
+
+
+def promise_words(price: TargetPrice) -> str:
+    """Name a promise: `Premium llama_13b, TTFT ≤ 1000 ms`."""
+    if price.statistic is None:
+        return f"{price.service_class} {price.model}, {price.value:g} tokens/s"
+    return f"{price.service_class} {price.model}, {latency_name(price.target, price.statistic)} ≤ {price.value:g} ms"
+
+
+def plot_sweep(frame: pd.DataFrame, x: str, y: str = "total_cost_per_hour", *, ax: Axes | None = None) -> Axes:
+    """Draw a column of a sweep against what was varied, a line for each combination of the rest.
+
+    Parameters
+    ----------
+    frame : of `sweep`.
+    x : what was varied, a column that stands before `status`.
+    y : any column of numbers.
+
+    Raises
+    ------
+    ValueError
+        If one of the columns is not there.
+    """
+    missing = [name for name in (x, y) if name not in frame]
+    if missing:
+        raise ValueError(
+            f"the sweep has no column {' and no column '.join(missing)}; it has {', '.join(map(str, frame.columns))}"
+        )
+    axes = list(frame.columns[: list(frame.columns).index("status")])
+    others = [name for name in axes if name not in (x, "is_efficient", "limit")]
+    ax = own_axes(ax)
+    groups = list(frame.groupby(others, sort=False)) if others else [((), frame)]
+    labels = [", ".join(f"{name} {value}" for name, value in zip(others, key, strict=True)) for key, _ in groups]
+    for label, (_, part), colour in zip(labels, groups, colours(labels).values(), strict=True):
+        values = part[y].to_numpy(dtype=float, na_value=np.nan)
+        ax.plot(part[x], values, color=colour, marker="o", markersize=4, label=label or None)
+        short = ~part.status.isin(["optimal", "feasible"]).to_numpy()
+        ax.plot(part[x][short], values[short], "x", color=RED, markersize=8, zorder=4)
+    if not frame.status.isin(["optimal", "feasible"]).all():
+        ax.plot([], [], "x", color=RED, label="not everybody is served")
+    ax.set(xlabel=x, ylabel=y)
+    tidy(ax, grid="both")
+    legend(ax)
+    return ax
+
+
+def plot_frontier(frame: pd.DataFrame, against: Against, *, currency: str = "", ax: Axes | None = None) -> Axes:
+    """Draw cost against what it is set against: points that another one beats are pale.
+
+    Loads with which not everybody can be served are crosses.
+
+    Parameters
+    ----------
+    frame : of `find_frontier`.
+    """
+    ax = own_axes(ax)
+    scale = 1000 if against == "power" else 1
+    x = frame[MEASURED[against]].to_numpy(dtype=float, na_value=np.nan) / scale
+    y = frame.total_cost_per_hour.to_numpy(dtype=float, na_value=np.nan)
+    good, short = frame.is_efficient.to_numpy(bool), ~frame.status.isin(["optimal", "feasible"]).to_numpy()
+    order = np.argsort(x[good])
+    ax.plot(x[good][order], y[good][order], color=BLUE, marker="o", markersize=5, label="everybody served")
+    beaten = ~good & ~short
+    if beaten.any():
+        ax.plot(x[beaten], y[beaten], "o", color="#b8d2ee", markersize=5, label="beaten by another")
+    if short.any() and against == "load":
+        ax.plot(x[short], y[short], "x", color=RED, markersize=8, label="not everybody is served")
+    ax.set(xlabel=MEASURES[against], ylabel=f"cost, {currency}/h" if currency else "cost per hour")
+    tidy(ax, grid="both")
+    legend(ax)
+    return ax
