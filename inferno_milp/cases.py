@@ -58,7 +58,9 @@ class Outcome:
 
     @property
     def is_exact(self) -> bool:
-        """Whether it is proven that no plan costs less, to the last digit but rounding."""
+        """Whether it is proven that no plan costs less, to the last digit but rounding, or that there is none."""
+        if self.status == "infeasible":
+            return True
         return self.objective is not None and self.gap is not None and self.gap <= 1e-9
 
 

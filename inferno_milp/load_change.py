@@ -99,7 +99,7 @@ def _scaled(server: Server, rate_factor: float, tokens_factor: float) -> Server:
         return server
     changed = load.model_dump(exclude_unset=True)
     unit = "rate_per_s" if load.rate_per_s is not None else "rate_per_min"
-    changed[unit] = float(changed[unit] * rate_factor)
+    changed[unit] = float(f"{changed[unit] * rate_factor:.12g}")
     changed["input_tokens"] = float(math.ceil(load.input_tokens * tokens_factor))
     changed["output_tokens"] = float(max(math.ceil(load.output_tokens * tokens_factor), 1))
     return server.model_copy(update={"load": Load.model_validate(changed)})

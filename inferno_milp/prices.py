@@ -255,7 +255,8 @@ def _promises(problem: Problem, relaxed: float) -> Iterator[tuple[TargetPrice, t
 
 def _worth(before: Outcome, after: Outcome) -> Worth:
     was, is_ = set(before.unserved), set(after.unserved)
-    comparable = after.status is not None and was == is_
+    known = ("optimal", "feasible", "partial", "infeasible")
+    comparable = was == is_ and before.status in known and after.status in known
     return Worth(
         saves_per_hour=_difference(before.objective, after.objective) if comparable else None,
         is_exact=before.is_exact and after.is_exact,
@@ -266,6 +267,8 @@ def _worth(before: Outcome, after: Outcome) -> Worth:
 
 def _difference(before: float | None, after: float | None) -> float | None:
     """Return what is saved, 0 where it is but rounding."""
+    if before is None and after is None:
+        return 0.0  # nobody can be served, before and after
     if before is None or after is None:
         return None
     saved = before - after

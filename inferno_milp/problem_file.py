@@ -28,7 +28,7 @@ def problem_text(problem: Problem, *, description: str = "") -> str:
         if key in LISTS:
             if value:
                 parts.append("".join([f"{key}:\n", *(f"  - {_flow(item)}\n" for item in value)]))
-        elif value != {}:
+        elif value or key == "capacity":  # to have no devices is not the same as not to say how many
             parts.append(_block({key: value}) if not isinstance(value, dict) else f"{key}: {_flow(value)}\n")
     return "\n".join(parts)
 

@@ -86,7 +86,7 @@ def widened(table: Candidates, limits: Limits, item: Purchase) -> FloatArray:
     for j, limit in enumerate(limits.of):
         if limit.name == f"nodes[{item.type},{item.devices}]":
             result[j] = item.count
-        elif (limit.type == t and not limit.exactly and limit.most > 0) or limit.name == f"capacity[{item.type}]":
+        elif limit.type == t and not limit.exactly:
             result[j] = item.count * (item.devices // limit.size)
     return result
 

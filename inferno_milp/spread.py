@@ -137,26 +137,42 @@ def _on_cores(function: Callable[[T], R], items: Sequence[T], jobs: int) -> Iter
     except ImportError:
         raise OptionError("--jobs needs joblib: pip install 'inferno-milp[parallel]'") from None
     workers = cpu_count() if jobs == -1 else jobs
-    left = dict.fromkeys(range(len(items)))
-    deaths = 0
+    work, left = _Work(function), dict.fromkeys(range(len(items)))
+
+    def run(batches: list[_Batch[T]]) -> Iterator[tuple[int, R | Lost]]:
+        for results in Parallel(n_jobs=workers, return_as="generator_unordered")(delayed(work)(b) for b in batches):
+            for number, result in results:
+                left.pop(number, None)
+                yield number, result
+
+    try:
+        yield from run(_batches(items, [*left], workers))
+        return
+    except TerminatedWorkerError:
+        logger.warning("a worker process died; %d pieces of work are done again, few at a time", len(left))
     while left:
-        # After a death work goes out piece by piece, so that a piece that kills takes few others with it.
-        batches = _batches(items, [*left], workers if not deaths else len(left))
+        # Few at a time, so that a piece that kills its worker is found; each of those few that are lost is tried alone.
+        few = [_Batch((number,), (items[number],)) for number in [*left][:workers]]
         try:
-            done = Parallel(n_jobs=workers, return_as="generator_unordered")(
-                delayed(_Work(function))(batch) for batch in batches
-            )
-            for results in done:
-                for number, result in results:
-                    del left[number]
-                    yield number, result
+            yield from run(few)
         except TerminatedWorkerError:
-            deaths += 1
-            logger.warning("a worker process died; %d pieces of work are done again", len(left))
-            if deaths > MOST_DEATHS:
-                for number in left:
-                    yield number, Lost(f"worker processes died {deaths} times")
-                return
+            for batch in few:
+                if batch.numbers[0] in left:
+                    yield from _alone(run, batch, TerminatedWorkerError)
+                    left.pop(batch.numbers[0], None)
+
+
+def _alone(
+    run: Callable[[list[_Batch[T]]], Iterator[tuple[int, R | Lost]]], batch: _Batch[T], died: type[Exception]
+) -> Iterator[tuple[int, R | Lost]]:
+    """Try a piece that may kill its worker, with no other beside it."""
+    for _ in range(MOST_DEATHS):
+        try:
+            yield from run([batch])
+            return
+        except died:
+            continue
+    yield batch.numbers[0], Lost(f"{MOST_DEATHS} worker processes died over it")
 
 
 def _connect(scheduler: str) -> Client:
@@ -209,7 +225,7 @@ def _on_dask(client: Client, function: Callable[[T], R], items: Sequence[T]) -> 
     numbers = list(range(len(items)))
     work = _Work(function)
     waiting = {client.submit(work, batch, pure=False): batch for batch in _batches(items, numbers, workers)}
-    completed = as_completed(list(waiting))
+    completed = as_completed(list(waiting), loop=client.loop)
     try:
         for future in completed:
             batch = waiting.pop(future)

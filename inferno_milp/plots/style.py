@@ -77,4 +77,4 @@ def slanted(ax: Axes, names: Sequence[str]) -> None:
 
 def number(value: float) -> str:
     """Write a number for a label."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:,.1f}".removesuffix(".0") if abs(value) >= 100 else f"{value:.3g}"

@@ -1,0 +1,115 @@
+"""Changes of load: the seed's demonstrations, and problems written to be read again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+
+import inferno_milp as im
+from conftest import make_problem, with_server
+from inferno_milp.generate import generate_problem
+from inferno_milp.load_change import change_loads, find_transition, scale_server
+from inferno_milp.problem import Problem
+from inferno_milp.problem_file import problem_text
+from systems import systems
+
+
+class TestLoads:
+    def test_factors(self, instances: Path) -> None:
+        problem = im.read_problem(instances / "limited.yaml")
+        changed = change_loads(problem, seed=3)
+        rates, tokens = [], []
+        for was, is_ in zip(problem.servers, changed.servers, strict=True):
+            assert was.load is not None
+            assert is_.load is not None
+            rates.append(is_.load.arrival_rate_per_s / was.load.arrival_rate_per_s)
+            tokens.append(is_.load.output_tokens / was.load.output_tokens)
+            assert is_.load.input_tokens == pytest.approx(was.load.input_tokens * tokens[-1], abs=1.0)
+        assert all(0.1 <= factor < 1.9 for factor in rates)
+        assert max(rates) > 1.5
+        assert min(rates) < 0.5
+        assert change_loads(problem, seed=3) == changed
+        assert change_loads(problem, seed=4) != changed
+
+    def test_none(self) -> None:
+        assert change_loads(with_server(load=None, min_replicas=1)).servers[0].load is None
+        with pytest.raises(im.OptionError, match="least_factor"):
+            change_loads(make_problem(), least_factor=0.0)
+
+
+class TestTransition:
+    def test_of_the_sample(self, instances: Path) -> None:
+        problem = im.read_problem(instances / "limited.yaml")
+        found = find_transition(problem, change_loads(problem), gap=0.0)
+        assert found.before.total_cost_per_hour == pytest.approx(26300.5)
+        assert {c.server for c in found.after.changes} == {c.server for c in found.changes}
+        moved = [c for c in found.changes if c.moves]
+        charge = found.after.objective_parts["changes"]
+        assert moved
+        assert charge > 0
+        free = find_transition(problem, change_loads(problem).with_options(change_penalty=0.0), gap=0.0)
+        assert free.after.total_cost_per_hour is not None
+        assert found.after.total_cost_per_hour is not None
+        assert free.after.total_cost_per_hour <= found.after.total_cost_per_hour + 1e-6
+        json.dumps(found.to_dict(), allow_nan=False)
+        frame = found.to_frame()
+        assert frame.cost_after_per_hour.sum() == pytest.approx(found.after.total_cost_per_hour)
+
+    def test_other_servers(self, instances: Path) -> None:
+        with pytest.raises(im.OptionError, match="not the same"):
+            find_transition(make_problem(), im.read_problem(instances / "small.yaml"))
+
+
+class TestScale:
+    def test_of_the_sample(self, instances: Path) -> None:
+        problem = im.read_problem(instances / "limited.yaml")
+        found = scale_server(problem, "Premium-llama3_8b", rate_factor=2.5, tokens_factor=1.5, gap=0.0)
+        frame = found.to_frame().set_index("plan")
+        assert frame.loc["before", "accelerator"] == frame.loc["scaled", "accelerator"] == "MI250"
+        assert frame.loc["moved", "moves"] == 1
+        others = [
+            [s.allocations for s in plan.servers if s.name != found.server] for plan in (found.before, found.moved)
+        ]
+        assert [[(a.accelerator, a.replicas) for a in s] for s in others[0]] == [
+            [(a.accelerator, a.replicas) for a in s] for s in others[1]
+        ]
+        assert frame.loc["replanned", "total_cost_per_hour"] <= frame.loc["moved", "total_cost_per_hour"]
+        json.dumps(found.to_dict(), allow_nan=False)
+
+    def test_nothing_changes(self) -> None:
+        frame = scale_server(make_problem(), "gold-m").to_frame()
+        assert frame.cost_per_hour.nunique() == 1
+
+    def test_what_cannot_be(self) -> None:
+        with pytest.raises(im.OptionError, match="unknown server 'x'"):
+            scale_server(make_problem(), "x")
+        with pytest.raises(im.OptionError, match="0 is no factor; gold-m has no load"):
+            scale_server(with_server(load=None, min_replicas=1), "gold-m", rate_factor=0)
+        with pytest.raises(im.OptionError, match="not served before the change"):
+            scale_server(make_problem(capacity={}), "gold-m")
+
+
+class TestFiles:
+    def again(self, problem: Problem, folder: Path) -> Problem:
+        path = folder / "again.yaml"
+        path.write_text(problem_text(problem, description="for a test: 'quoted'"), encoding="utf-8")
+        return im.read_problem(path)
+
+    def test_instances(self, instances: Path, tmp_path: Path) -> None:
+        for path in sorted(instances.glob("*.yaml")):
+            problem = im.read_problem(path)
+            assert self.again(problem, tmp_path) == problem
+
+    def test_generated(self, instances: Path, tmp_path: Path) -> None:
+        problem = generate_problem(im.read_problem(instances / "limited.yaml"), servers=20, seed=1)
+        again = self.again(problem, tmp_path)
+        assert again == problem
+        assert im.optimize(again).total_cost_per_hour == im.optimize(problem).total_cost_per_hour
+
+    @settings(max_examples=40)
+    @given(problem=systems())
+    def test_anything(self, problem: Problem, tmp_path_factory: pytest.TempPathFactory) -> None:
+        assert self.again(problem, tmp_path_factory.mktemp("again")) == problem
