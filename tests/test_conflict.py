@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
+from systems import systems
+from test_purchase import all_served
 
 import inferno_milp as im
 from conftest import make_problem, problem_data
@@ -14,8 +16,6 @@ from inferno_milp.candidates import find_candidates
 from inferno_milp.conflict import Conflict, find_conflict
 from inferno_milp.options import make_program
 from inferno_milp.problem import Problem
-from systems import systems
-from test_purchase import all_served
 
 
 def conflict_of(problem: Problem) -> Conflict | None:
@@ -85,7 +85,9 @@ def test_changes_and_power(assignment: str) -> None:
     server = {**data["servers"][0], "current": {"accelerator": "A", "replicas": 1}}
     servers = [{**server, "name": f"s{i}", "load": {**server["load"], "rate_per_s": 14.0}} for i in range(3)]
     problem = make_problem(
-        servers=servers, capacity={"A": 3, "B": 20}, options={"law": "inferno", "assignment": assignment, "max_changes": 1}
+        servers=servers,
+        capacity={"A": 3, "B": 20},
+        options={"law": "inferno", "assignment": assignment, "max_changes": 1},
     )
     found = conflict_of(problem)
     assert found is not None

@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from brute_force import best_plan
 from hypothesis import HealthCheck, assume, given, settings
+from systems import systems
 
 import inferno_milp as im
-from brute_force import best_plan
 from conftest import make_problem, problem_data, with_server
 from inferno_milp.explain import PARTS, explain
 from inferno_milp.problem import Problem
-from systems import systems
 
 SLOW = [HealthCheck.filter_too_much, HealthCheck.too_slow]
 
@@ -44,9 +44,7 @@ def test_additions(problem: Problem) -> None:
         for alternative in server.alternatives:
             if alternative.adds_per_hour is None:
                 continue
-            kept = tuple(
-                p for p in problem.profiles if p.model != f"m{i}" or p.accelerator == alternative.accelerator
-            )
+            kept = tuple(p for p in problem.profiles if p.model != f"m{i}" or p.accelerator == alternative.accelerator)
             forced = best_plan(problem.model_copy(update={"profiles": kept}))
             assert forced.served == pytest.approx(base.served)
             assert alternative.adds_per_hour == pytest.approx(forced.objective - base.objective, abs=1e-6)

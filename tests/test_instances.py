@@ -51,6 +51,10 @@ def test_load_changes_are_what_they_say(instances: Path, name: str) -> None:
     after = im.read_problem(instances / f"{name}-load-change.yaml")
     changed = change_loads(before)
     assert [s.load for s in after.servers] == [s.load for s in changed.servers]
-    assert (after.capacity, after.accelerators, after.profiles) == (before.capacity, before.accelerators, before.profiles)
+    assert (after.capacity, after.accelerators, after.profiles) == (
+        before.capacity,
+        before.accelerators,
+        before.profiles,
+    )
     today = sum(sum(prices.price_per_hour.values()) for prices in price_today(after))
     assert today == pytest.approx(PROVEN[f"{name}.yaml"])

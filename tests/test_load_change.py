@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
+from systems import systems
 
 import inferno_milp as im
 from conftest import make_problem, with_server
@@ -14,7 +15,6 @@ from inferno_milp.generate import generate_problem
 from inferno_milp.load_change import change_loads, find_transition, scale_server
 from inferno_milp.problem import Problem
 from inferno_milp.problem_file import problem_text
-from systems import systems
 
 
 class TestLoads:

@@ -6,16 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
+from brute_force import best_plan
 from hypothesis import HealthCheck, assume, given, settings
+from systems import systems
 
 import inferno_milp as im
-from brute_force import best_plan
 from conftest import make_problem, problem_data
 from inferno_milp.prices import Worth, find_prices
 from inferno_milp.problem import Problem
 from inferno_milp.purchase import Purchase, settings_of
 from inferno_milp.read.settings import with_settings
-from systems import systems
 
 
 def saved(problem: Problem, changed: Problem) -> float | None:

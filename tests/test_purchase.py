@@ -6,11 +6,12 @@ import itertools
 from typing import Any
 
 import pytest
+from brute_force import best_plan
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from systems import systems
 
 import inferno_milp as im
-from brute_force import best_plan
 from conftest import make_problem
 from inferno_milp.candidates import find_candidates
 from inferno_milp.generate import generate_problem
@@ -18,7 +19,6 @@ from inferno_milp.options import make_program
 from inferno_milp.problem import Problem
 from inferno_milp.purchase import LEAST_PRICE, Purchase, device_prices, find_purchase, settings_of
 from inferno_milp.read.settings import with_settings
-from systems import systems
 
 
 def with_items(problem: Problem, items: list[Purchase]) -> Problem:
@@ -28,7 +28,7 @@ def with_items(problem: Problem, items: list[Purchase]) -> Problem:
 def all_served(problem: Problem) -> bool:
     """Whether all servers of a problem can be served, by trying everything."""
     priority = {c.name: c.priority for c in problem.service_classes}
-    weights: dict[int, float] = {level: 0.0 for level in sorted(set(priority.values()))}
+    weights: dict[int, float] = dict.fromkeys(sorted(set(priority.values())), 0.0)
     for server, needs in zip(problem.servers, find_candidates(problem).needs, strict=True):
         weights[priority[server.service_class]] += server.weight * bool(needs)
     return best_plan(problem).served == pytest.approx(tuple(weights.values()))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from systems import POWER
 
 import inferno_milp as im
 from conftest import make_problem, problem_data
@@ -13,7 +14,6 @@ from inferno_milp import planner
 from inferno_milp.problem import Problem
 from inferno_milp.read.settings import with_settings
 from inferno_milp.sweep import find_frontier, sweep
-from systems import POWER
 
 
 def powered(**changes: object) -> Problem:
@@ -28,7 +28,11 @@ def powered(**changes: object) -> Problem:
 class TestSweep:
     def test_every_row_is_a_plan(self, instances: Path) -> None:
         problem = im.read_problem(instances / "small.yaml")
-        axes = {"servers.*.load.rate_per_s *=": [0.5, 2.0], "capacity.H100": [2, 6, 12], "options.assignment": ["mixed"]}
+        axes = {
+            "servers.*.load.rate_per_s *=": [0.5, 2.0],
+            "capacity.H100": [2, 6, 12],
+            "options.assignment": ["mixed"],
+        }
         frame = sweep(problem, axes)
         assert len(frame) == 6
         assert list(frame.columns[:4]) == [*axes, "status"]

@@ -91,9 +91,15 @@ def check_picture_target(target: str | None) -> None:
         return
     if Path(target).suffix not in PICTURE_FORMATS:
         raise OptionError(f"a figure is written as .svg, .png or .pdf, not {target}")
-    if find_spec("matplotlib") is None:
-        raise OptionError("figures need matplotlib: pip install 'inferno-milp[plots]'")
+    check_extra("plots", "matplotlib")
     check_targets(target, None)
+
+
+def check_extra(extra: str, *modules: str) -> None:
+    """Raise OptionError if modules that an extra of the package brings are not there."""
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        raise OptionError(f"this needs {' and '.join(missing)}: pip install 'inferno-milp[{extra}]'")
 
 
 def write_picture(

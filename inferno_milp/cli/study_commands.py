@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from inferno_milp.cli.commands import plan_with, read, show
 from inferno_milp.cli.output import (
+    check_extra,
     check_picture_target,
     check_targets,
     counted_progress,
@@ -351,6 +352,7 @@ def _draw(plan: Plan, arguments: Namespace, ax: Axes) -> None:
 
 def run_report(arguments: Namespace) -> int:
     """Make the page."""
+    check_extra("report", "jinja2", "matplotlib")
     from inferno_milp.html import report_html
 
     check_targets(arguments.html, None, arguments.problem)

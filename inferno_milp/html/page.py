@@ -13,7 +13,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from inferno_milp._version import __version__
-from inferno_milp.errors import InfernoError, OptionError
+from inferno_milp.errors import InfernoError
 from inferno_milp.explain import Explanation, ServerExplanation, explain
 from inferno_milp.plan import DEFAULT_GAP, Plan
 from inferno_milp.planner import optimize
@@ -93,7 +93,7 @@ def report_html(
     Raises
     ------
     OptionError
-        If jinja2 is not installed, or an option cannot be.
+        For an option that cannot be.
     """
     announce = on_stage or (lambda _: None)
     template = _template()
@@ -162,10 +162,8 @@ def _sentences(plan: Plan, why: Explanation) -> list[str]:
 
 
 def _template() -> Any:
-    try:
-        import jinja2
-    except ImportError:
-        raise OptionError("the page needs jinja2: pip install 'inferno-milp[report]'") from None
+    import jinja2
+
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters |= {"number": _number, "ms": _ms, "percent": _percent, "promise": promise_words}
     return environment.from_string(files("inferno_milp.html").joinpath("report.html").read_text(encoding="utf-8"))
