@@ -1,13 +1,11 @@
-"""The figures of docs/queueing.md: `python -m benchmarks.queueing_figures [--folder docs/figures]`."""
+"""The figures of docs/queueing.md."""
 
 from __future__ import annotations
 
-import argparse
 import csv
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -176,21 +174,3 @@ FIGURES = {
     "against_batch": against_batch,
     "prediction": prediction,
 }
-
-
-def main() -> None:
-    """Draw them all."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, default=Path("docs/figures"))
-    parser.add_argument("--format", choices=("svg", "png"), default="svg")
-    parser.add_argument("--only", choices=sorted(FIGURES), help="this one alone")
-    arguments = parser.parse_args()
-    with mpl.rc_context({"svg.hashsalt": "inferno_milp", "font.size": 9, "svg.fonttype": "path"}):
-        for name, draw in FIGURES.items():
-            if arguments.only in (None, name):
-                target = arguments.folder / f"{name}.{arguments.format}"
-                draw().savefig(target, dpi=110, metadata={"Date": None} if arguments.format == "svg" else None)
-
-
-if __name__ == "__main__":
-    main()

@@ -17,32 +17,51 @@ from typing import TYPE_CHECKING, Any
 from inferno_milp._version import __version__
 
 if TYPE_CHECKING:
-    from inferno_milp.diff import diff, with_current
+    from inferno_milp.differences import diff, with_current
     from inferno_milp.errors import InfernoError, InputError, OptionError, PlanCheckError
+    from inferno_milp.explanation import explain
+    from inferno_milp.generate import generate_problem
+    from inferno_milp.html import report_html
+    from inferno_milp.load_change import change_loads, find_transition, scale_server
     from inferno_milp.plan import Plan
     from inferno_milp.plan_file import read_plan
     from inferno_milp.planner import build_model, optimize
+    from inferno_milp.prices import find_prices
     from inferno_milp.problem import Problem
+    from inferno_milp.problem_file import problem_text
     from inferno_milp.queueing import analyze, size
     from inferno_milp.read import read_problem
+    from inferno_milp.read.settings import with_settings
     from inferno_milp.simulate import simulate_plan
+    from inferno_milp.sweeps import find_frontier, sweep
 
 _HOME = {
     "InfernoError": "errors",
     "InputError": "errors",
     "OptionError": "errors",
-    "PlanCheckError": "errors",
     "Plan": "plan",
+    "PlanCheckError": "errors",
     "Problem": "problem",
     "analyze": "queueing",
     "build_model": "planner",
-    "diff": "diff",
+    "change_loads": "load_change",
+    "diff": "differences",
+    "explain": "explanation",
+    "find_frontier": "sweeps",
+    "find_prices": "prices",
+    "find_transition": "load_change",
+    "generate_problem": "generate",
     "optimize": "planner",
+    "problem_text": "problem_file",
     "read_plan": "plan_file",
     "read_problem": "read",
+    "report_html": "html",
+    "scale_server": "load_change",
     "simulate_plan": "simulate",
     "size": "queueing",
-    "with_current": "diff",
+    "sweep": "sweeps",
+    "with_current": "differences",
+    "with_settings": "read.settings",
 }
 
 __all__ = [
@@ -55,13 +74,24 @@ __all__ = [
     "__version__",
     "analyze",
     "build_model",
+    "change_loads",
     "diff",
+    "explain",
+    "find_frontier",
+    "find_prices",
+    "find_transition",
+    "generate_problem",
     "optimize",
+    "problem_text",
     "read_plan",
     "read_problem",
+    "report_html",
+    "scale_server",
     "simulate_plan",
     "size",
+    "sweep",
     "with_current",
+    "with_settings",
 ]
 
 

@@ -12,7 +12,7 @@ from inferno_milp.plan import DEFAULT_GAP, Plan, Status
 from inferno_milp.planner import optimize
 from inferno_milp.problem import Problem
 from inferno_milp.read.settings import Setting, with_settings
-from inferno_milp.spread import Lost, spread
+from inferno_milp.workers import Lost, spread
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inferno_milp.candidates import find_candidates
-from inferno_milp.diff import diff, with_current
+from inferno_milp.differences import diff, with_current
 from inferno_milp.errors import OptionError, nearest
 from inferno_milp.plan import DEFAULT_GAP, Change, Plan
 from inferno_milp.planner import optimize, plan_candidates

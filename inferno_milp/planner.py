@@ -13,7 +13,7 @@ from inferno_milp._pyomo import pyo
 from inferno_milp.assemble import assemble, assign
 from inferno_milp.candidates import Candidates, find_candidates
 from inferno_milp.check import check_plan
-from inferno_milp.diff import changes_from_today
+from inferno_milp.differences import changes_from_today
 from inferno_milp.errors import OptionError
 from inferno_milp.greedy import solve_greedy
 from inferno_milp.milp import solve_milp

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks import (
+    figures,
     queueing,
     queueing_accuracy,
-    queueing_figures,
     simulation,
     solver_speed,
     solver_vs_greedy,
     startup,
 )
+from conftest import ROOT
 
 
 def run(monkeypatch: pytest.MonkeyPatch, module: object, *argv: str) -> None:
@@ -56,9 +58,25 @@ def test_queueing_accuracy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     assert "continuous-batch" in capsys.readouterr().out
 
 
-def test_queueing_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    run(monkeypatch, queueing_figures, "--folder", str(tmp_path), "--only", "prediction", "--format", "png")
+def test_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Figures are drawn; of those in the docs, none is missing and none is left over."""
+    run(monkeypatch, figures, "--folder", str(tmp_path), "--only", "prediction", "cost_parts", "--format", "png")
     assert (tmp_path / "prediction.png").stat().st_size > 10_000
+    assert (tmp_path / "cost_parts.png").stat().st_size > 5_000
+    assert sorted(path.stem for path in (ROOT / "docs" / "figures").iterdir()) == sorted(figures.FIGURES)
+    shown = {
+        name for page in (ROOT / "docs").glob("*.md") for name in re.findall(r"figures/([\w-]+)\.svg", page.read_text())
+    }
+    assert shown == {*figures.FIGURES}
+
+
+@pytest.mark.parametrize("name", ["engine", "limited-assignment", "limited-load-change-differences", "targets"])
+def test_figures_are_those_of_the_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    """A figure in the docs shows what the code draws today: the same words and numbers, whatever draws the letters."""
+    run(monkeypatch, figures, "--folder", str(tmp_path), "--only", name)
+    drawn, shipped = ((folder / f"{name}.svg").read_text() for folder in (tmp_path, ROOT / "docs" / "figures"))
+    comments = re.compile(r"<!-- (.*?) -->")
+    assert comments.findall(drawn) == comments.findall(shipped)
 
 
 def test_simulation(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -136,7 +136,7 @@ class TestSweep:
     def test_what_cannot_be(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, small: str
     ) -> None:
-        monkeypatch.setattr("inferno_milp.spread.CONNECT_S", 1.0)
+        monkeypatch.setattr("inferno_milp.workers.CONNECT_S", 1.0)
         vary = ("--vary", "capacity.H100=1,2")
         for more, words in (
             (("--plot", "s.doc"), "a figure is written as .svg, .png or .pdf"),

@@ -13,12 +13,12 @@ from matplotlib.axes import Axes
 import inferno_milp as im
 from conftest import make_problem
 from inferno_milp import plots, queueing
-from inferno_milp.explain import explain
+from inferno_milp.explanation import explain
 from inferno_milp.fields import Targets
 from inferno_milp.plan import Plan
 from inferno_milp.prices import find_prices
 from inferno_milp.simulate import simulate_plan
-from inferno_milp.sweep import find_frontier, sweep
+from inferno_milp.sweeps import find_frontier, sweep
 
 
 @pytest.fixture(autouse=True)
@@ -153,7 +153,7 @@ class TestStudies:
     def test_sweep(self) -> None:
         frame = sweep(make_problem(), {"servers.*.load.rate_per_s *=": [1, 2, 9], "capacity.A": [4, 20]})
         ax = plots.plot_sweep(frame, "servers.*.load.rate_per_s *=")
-        assert ["capacity.A 4" in str(t.get_text()) for t in ax.get_legend().get_texts()][0]  # type: ignore[union-attr]
+        assert "capacity.A 4" in ax.get_legend().get_texts()[0].get_text()  # type: ignore[union-attr]
         with pytest.raises(ValueError, match="no column x"):
             plots.plot_sweep(frame, "x")
 

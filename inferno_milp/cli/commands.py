@@ -46,7 +46,7 @@ def read(arguments: Namespace, *others: Path) -> Problem:
     check_targets(arguments.json, arguments.csv, arguments.problem, *others, *([current] if current else []))
     problem = read_problem(arguments.problem)
     if current:
-        from inferno_milp.diff import with_current
+        from inferno_milp.differences import with_current
         from inferno_milp.plan_file import read_plan
 
         problem = with_current(problem, read_plan(current))
@@ -186,7 +186,7 @@ def run_diff(arguments: Namespace) -> int:
     """Show what changes from one plan to another."""
     from dataclasses import asdict
 
-    from inferno_milp.diff import diff
+    from inferno_milp.differences import diff
     from inferno_milp.plan_file import read_plan
 
     check_targets(arguments.json, arguments.csv, arguments.before, arguments.after)

@@ -36,7 +36,7 @@ PICTURES = (
 
 def run_explain(arguments: Namespace) -> int:
     """Plan, and say why."""
-    from inferno_milp.explain import EACH_S, explain
+    from inferno_milp.explanation import EACH_S, explain
     from inferno_milp.report.studies import explanation_report
 
     problem, (plan,) = plan_with(arguments, "milp")
@@ -97,7 +97,7 @@ def run_prices(arguments: Namespace) -> int:
 
 def run_whatif(arguments: Namespace) -> int:
     """Plan as it is and with other figures; show the difference."""
-    from inferno_milp.diff import diff, with_current
+    from inferno_milp.differences import diff, with_current
     from inferno_milp.planner import optimize
     from inferno_milp.read.settings import read_settings, with_settings
     from inferno_milp.report.studies import difference_report
@@ -127,7 +127,7 @@ def run_sweep(arguments: Namespace) -> int:
     """Plan every combination."""
     from inferno_milp.read.settings import with_settings
     from inferno_milp.report.studies import sweep_table
-    from inferno_milp.sweep import sweep
+    from inferno_milp.sweeps import sweep
 
     check_picture_target(arguments.plot)
     axes = read_axes(arguments.axes)
@@ -215,7 +215,7 @@ def _values(part: str) -> list[str]:
 def run_frontier(arguments: Namespace) -> int:
     """Set cost against something else."""
     from inferno_milp.report.studies import sweep_table
-    from inferno_milp.sweep import find_frontier
+    from inferno_milp.sweeps import find_frontier
 
     check_picture_target(arguments.plot)
     problem = read(arguments)

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 from inferno_milp._version import __version__
 from inferno_milp.errors import InfernoError
-from inferno_milp.explain import Explanation, ServerExplanation, explain
+from inferno_milp.explanation import Explanation, ServerExplanation, explain
 from inferno_milp.plan import DEFAULT_GAP, Plan
 from inferno_milp.planner import optimize
 from inferno_milp.plots import (
@@ -34,7 +34,7 @@ from inferno_milp.plots.studies import promise_words
 from inferno_milp.prices import Prices, find_prices
 from inferno_milp.problem import Problem
 from inferno_milp.simulate import PlanSimulation, simulate_plan
-from inferno_milp.sweep import find_frontier
+from inferno_milp.sweeps import find_frontier
 
 REPORT_STAGES = ("plan", "explain", "price", "sweep", "simulate", "draw")
 REQUESTS = 4000

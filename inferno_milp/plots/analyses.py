@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from inferno_milp.queueing import Analysis
     from inferno_milp.simulate import PlanSimulation
 
+BEYOND = 3.0
+"""Multiple of the loosest target that a curve is drawn to."""
 WORDS = {"ttft_ms": "time to first token, ms", "itl_ms": "inter-token latency, ms"}
 
 
@@ -40,13 +42,15 @@ def plot_analysis(
     mean = (analysis.ttft_ms if latency == "ttft_ms" else analysis.itl_ms)[order]
     ax.plot(rates, mean, color=BLUE, label="mean")
     ax.plot(rates, p95, color=BLUE, linestyle="--", label="95th percentile")
-    for promised, statistic, limit in targets.limits_ms() if targets is not None else ():
-        if promised == latency:
-            ax.axhline(limit, color=RED, linewidth=1, label=f"target, {statistic}")
+    limits = [promise for promise in (targets.limits_ms() if targets is not None else ()) if promise[0] == latency]
+    for _, statistic, limit in limits:
+        ax.axhline(limit, color=RED, linewidth=1, label=f"target, {statistic}")
     if max_rate_per_s is not None and np.isfinite(max_rate_per_s):
         ax.axvline(max_rate_per_s, color=GREY, linewidth=1, linestyle=":", label="highest rate")
     ax.set(xlabel="arrival rate, requests/s", ylabel=WORDS[latency])
     ax.set_ylim(bottom=0)
+    if limits and p95.max(initial=0.0) > BEYOND * (most := max(limit for *_, limit in limits)):
+        ax.set_ylim(top=BEYOND * most)  # beyond full load there is nothing to see but the wall
     tidy(ax, grid="both")
     legend(ax)
     return ax

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 
-from inferno_milp.explain import PARTS, Explanation
+from inferno_milp.explanation import PARTS, Explanation
 from inferno_milp.plots.style import BLUE, GREEN, GREY, RED, colours, legend, number, own_axes, slanted, tidy
 from inferno_milp.prices import Prices, TargetPrice
 from inferno_milp.reasons import latency_name
-from inferno_milp.sweep import MEASURED, Against
+from inferno_milp.sweeps import MEASURED, Against
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,11 +132,11 @@ def plot_sweep(frame: pd.DataFrame, x: str, y: str = "total_cost_per_hour", *, a
     labels = [", ".join(f"{name} {value}" for name, value in zip(others, key, strict=True)) for key, _ in groups]
     for label, (_, part), colour in zip(labels, groups, colours(labels).values(), strict=True):
         values = part[y].to_numpy(dtype=float, na_value=np.nan)
-        ax.plot(part[x], values, color=colour, marker="o", markersize=4, label=label or None)
         short = ~part.status.isin(["optimal", "feasible"]).to_numpy()
-        ax.plot(part[x][short], values[short], "x", color=RED, markersize=8, zorder=4)
+        ax.plot(part[x], np.where(short, np.nan, values), color=colour, marker="o", markersize=4, label=label or None)
+        ax.plot(part[x][short], values[short], "x", color=colour, markersize=6)
     if not frame.status.isin(["optimal", "feasible"]).all():
-        ax.plot([], [], "x", color=RED, label="not everybody is served")
+        ax.plot([], [], "x", color=GREY, label="not everybody is served")
     ax.set(xlabel=x, ylabel=y)
     tidy(ax, grid="both")
     legend(ax)

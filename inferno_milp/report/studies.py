@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from inferno_milp.diff import diff
-from inferno_milp.explain import PARTS, Alternative, Explanation, ServerExplanation
+from inferno_milp.differences import diff
+from inferno_milp.explanation import PARTS, Alternative, Explanation, ServerExplanation
 from inferno_milp.load_change import Scaling
 from inferno_milp.plan import Plan
 from inferno_milp.prices import Prices, TargetPrice, Worth

@@ -17,8 +17,8 @@ import pytest
 
 import inferno_milp as im
 from inferno_milp.errors import OptionError
-from inferno_milp.spread import Lost, spread
-from inferno_milp.sweep import sweep
+from inferno_milp.sweeps import sweep
+from inferno_milp.workers import Lost, spread
 
 
 @dataclass
@@ -153,8 +153,8 @@ class TestDask:
         assert "done here" in caplog.text
 
     def test_nobody_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("inferno_milp.spread.CONNECT_S", 1.0)
-        with pytest.raises(OptionError, match="no Dask scheduler answers at tcp://127.0.0.1:1"):
+        monkeypatch.setattr("inferno_milp.workers.CONNECT_S", 1.0)
+        with pytest.raises(OptionError, match="no Dask scheduler answers at tcp:"):
             spread(square, [1], scheduler="tcp://127.0.0.1:1")
         with pytest.raises(OptionError, match="no Dask scheduler answers"):
             spread(square, [1], scheduler="nonsense://x")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from inferno_milp.candidates import Candidates, find_candidates
 from inferno_milp.conflict import Conflict, find_conflict
-from inferno_milp.diff import diff
+from inferno_milp.differences import diff
 from inferno_milp.errors import OptionError, PlanCheckError, nearest
 from inferno_milp.options import Program, make_program
 from inferno_milp.plan import DEFAULT_GAP, Change, Plan, ServerPlan

@@ -13,7 +13,7 @@ from conftest import make_problem, problem_data
 from inferno_milp import planner
 from inferno_milp.problem import Problem
 from inferno_milp.read.settings import with_settings
-from inferno_milp.sweep import find_frontier, sweep
+from inferno_milp.sweeps import find_frontier, sweep
 
 
 def powered(**changes: object) -> Problem:

@@ -14,7 +14,7 @@ from systems import systems
 
 import inferno_milp as im
 from conftest import make_problem, problem_data, with_server
-from inferno_milp.explain import PARTS, explain
+from inferno_milp.explanation import PARTS, explain
 from inferno_milp.problem import Problem
 
 SLOW = [HealthCheck.filter_too_much, HealthCheck.too_slow]
