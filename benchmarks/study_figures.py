@@ -95,7 +95,8 @@ def prices() -> Figure:
 
 def swept() -> Figure:
     """Cost against load, for several counts of a device."""
-    axes: dict[str, Any] = {
+    loads = [i / 20 for i in range(10, 31)]
+    axes: dict[str, Any] = {"servers.*.load.rate_per_s *=": loads, "capacity.MI300X": [96, 144, 240]}
         "servers.*.load.rate_per_s *=": [i / 20 for i in range(10, 31)],
         "capacity.MI300X": [96, 144, 240],
     }
