@@ -97,9 +97,6 @@ def swept() -> Figure:
     """Cost against load, for several counts of a device."""
     loads = [i / 20 for i in range(10, 31)]
     axes: dict[str, Any] = {"servers.*.load.rate_per_s *=": loads, "capacity.MI300X": [96, 144, 240]}
-        "servers.*.load.rate_per_s *=": [i / 20 for i in range(10, 31)],
-        "capacity.MI300X": [96, 144, 240],
-    }
     frame = sweep(problem("limited"), axes)
     return panels([lambda ax: plots.plot_sweep(frame, "servers.*.load.rate_per_s *=", ax=ax)], 1, 7.0, 3.6)
 

@@ -47,6 +47,6 @@ def no_signature(app: Sphinx, what: str, name: str, thing: Any, options: Any, *_
 
 
 def setup(app: Sphinx) -> None:
-    """Hook in, before the sections of docstrings are read."""
+    """Add the hooks, to run before the sections of docstrings are read."""
     app.connect("autodoc-process-docstring", say_meaning, priority=100)
     app.connect("autodoc-process-signature", no_signature)

@@ -38,7 +38,7 @@ class Fault:
 
     @property
     def place(self) -> str:
-        """File, line and path as far as they are known, in one word, such as `a.yaml 12 servers[3].load` with colons."""
+        """File, line and path, as far as they are known, with colons between them."""
         where = f"{self.file}:{self.line}" if self.file and self.line else self.file
         return ": ".join(part for part in (where, path_text(self.path)) if part)
 
