@@ -207,8 +207,12 @@ class _ProfileTable:
     devices_per_replica: FloatArray
 
 
-def find_candidates(problem: Problem) -> Candidates:
+def find_candidates(problem: Problem, *, known: Candidates | None = None) -> Candidates:
     """Analyse every (server, accelerator, batch size) of a problem.
+
+    Parameters
+    ----------
+    known : candidates of a problem like this one: what it says of servers that are the same is not analysed again.
 
     Returns
     -------
@@ -218,7 +222,8 @@ def find_candidates(problem: Problem) -> Candidates:
     types = tuple(dict.fromkeys(a.type for a in problem.accelerators))
     servers, profiles = _server_table(problem), _profile_table(problem, types)
     needs = (servers.required_per_s > 0) | (servers.min_replicas > 0)
-    server, profile = _pairs(problem, needs)
+    same = _same_servers(problem, known)
+    server, profile = _pairs(problem, needs & ~same)
     server, profile, batch_size = _with_batch_sizes(problem, servers, profiles, server, profile)
     parts = [
         _analyse(
@@ -227,6 +232,8 @@ def find_candidates(problem: Problem) -> Candidates:
         for start in range(0, max(len(server), 1), AT_ONCE)
     ]
     rows, rejected = (_joined([part[i] for part in parts]) for i in range(2))
+    if known is not None and same.any():
+        rows, rejected = _beside(rows, known.rows, same), _beside(rejected, known.rejected, same)
     return Candidates(
         problem=problem,
         types=types,
@@ -238,6 +245,33 @@ def find_candidates(problem: Problem) -> Candidates:
         rows=rows,
         rejected=rejected,
     )
+
+
+def _same_servers(problem: Problem, known: Candidates | None) -> BoolArray:
+    """Of each server, whether all is known that the analysis depends on."""
+    same = np.zeros(len(problem.servers), dtype=bool)
+    if known is None or len(known.problem.servers) != len(same):
+        return same
+    options, before = problem.options, known.problem
+    if (
+        any(getattr(options, name) != getattr(before.options, name) for name in ("law", "batch_sizes", "max_blocking"))
+        or problem.accelerators != before.accelerators
+        or problem.profiles != before.profiles
+    ):
+        return same
+    targets, old = ({c.name: c.targets for c in p.service_classes} for p in (problem, before))
+    for i, (now, then) in enumerate(zip(problem.servers, before.servers, strict=True)):
+        same[i] = now == then and targets[now.service_class][now.model] == old[then.service_class][then.model]
+    return same
+
+
+def _beside(new: Any, known: Any, same: BoolArray) -> Any:
+    """Put rows of servers that are the same beside those of the others, in the order of the servers."""
+    which = np.flatnonzero(same[known.server])
+    kept = type(known)(*(getattr(known, field.name)[which] for field in fields(known)))
+    both = _joined([kept, new])
+    order = np.argsort(both.server, kind="stable")
+    return type(both)(*(getattr(both, field.name)[order] for field in fields(both)))
 
 
 def _available(problem: Problem, types: Sequence[str]) -> IntArray | None:

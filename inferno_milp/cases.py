@@ -7,9 +7,10 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from inferno_milp.candidates import Candidates, find_candidates
 from inferno_milp.errors import Fault, InfernoError, InputError
 from inferno_milp.plan import DEFAULT_GAP, Plan, Status
-from inferno_milp.planner import optimize
+from inferno_milp.planner import plan_candidates
 from inferno_milp.problem import Problem
 from inferno_milp.read.settings import Setting, with_settings
 from inferno_milp.workers import Lost, spread
@@ -18,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 MOST_FAULTS = 20
 """Faults told of many cases, which mostly have one cause."""
+_ANALYSED: list[Candidates] = []
+"""The candidates of the problem that this process had cases of last."""
 _ONE_AT_A_TIME = threading.Lock()
 """Pyomo keeps state for a whole process, and the workers of a Dask cluster may have threads."""
 
@@ -95,13 +98,21 @@ class _Planner:
         try:
             problem = with_settings(self.problem, settings)
             with _ONE_AT_A_TIME:
-                plan = optimize(problem, gap=self.gap, time_limit_s=self.time_limit_s, advised=False)
+                plan = self._plan(problem)
         except InfernoError as error:
             return Outcome(None, error=str(error))
         except Exception as error:
             logger.exception("a case could not be planned")
             return Outcome(None, error=f"{type(error).__name__}: {error}")
         return outcome_of(plan)
+
+    def _plan(self, problem: Problem) -> Plan:
+        """Plan; servers that are as in the problem itself are analysed once for all cases."""
+        known = _ANALYSED[0] if _ANALYSED else None
+        base = find_candidates(self.problem, known=known)
+        _ANALYSED[:] = [base]
+        table = find_candidates(problem, known=base)
+        return plan_candidates(table, gap=self.gap, time_limit_s=self.time_limit_s)
 
 
 def plan_cases(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 RELAXED = 0.1
 """How much looser a promise is made to see what it costs."""
+PRICED = ("devices", "promises")
 EACH_S = 10.0
 """Seconds for each plan, unless told otherwise."""
 PRECISION = 1e-7
@@ -168,6 +169,7 @@ def find_prices(
     gap: float = 0.0,
     time_limit_s: float | None = EACH_S,
     relaxed: float = RELAXED,
+    of: Collection[str] = PRICED,
     jobs: int = 1,
     scheduler: str | None = None,
     on_done: Callable[[int, int], None] | None = None,
@@ -180,6 +182,7 @@ def find_prices(
     gap : relative gap of each plan; with 0 each difference is exact, with more it may be off by the gaps.
     time_limit_s : of each plan, seconds; None is no limit.
     relaxed : by how much promises are made looser: latencies are multiplied by 1 + this, tokens/s by 1 − this.
+    of : what is priced, "devices", "promises" or both; each promise is a plan of its own.
     jobs, scheduler, on_done : as in `spread`.
 
     Raises
@@ -189,11 +192,15 @@ def find_prices(
     """
     if not 0 < relaxed < 1:
         raise OptionError(f"relaxed must be within (0, 1), not {relaxed}")
+    if not set(of) <= set(PRICED):
+        raise OptionError(
+            f"prices are those of {' and '.join(PRICED)}, not of {', '.join(sorted(set(of) - set(PRICED)))}"
+        )
     if plan is None:
         plan = optimize(problem, gap=gap, time_limit_s=time_limit_s, advised=False)
     table = find_candidates(problem)
-    items = purchasable(table) if problem.capacity is not None else []
-    promises = list(_promises(problem, relaxed))
+    items = purchasable(table) if problem.capacity is not None and "devices" in of else []
+    promises = list(_promises(problem, relaxed)) if "promises" in of else []
     more = [settings_of(problem, [item]) for item in items]
     fewer = [settings_of(problem, [replace(item, count=-1)]) if _has(problem, item) else None for item in items]
     cases = [*more, *(case for case in fewer if case is not None), *(case for _, case in promises)]

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import fields
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from conftest import make_problem, problem_data, with_server
+from inferno_milp import candidates
 from inferno_milp.candidates import Candidates, find_candidates
 from inferno_milp.options import make_program
 from inferno_milp.planner import optimize
 from inferno_milp.problem import Problem
 from inferno_milp.queueing import size
+from inferno_milp.read.settings import with_settings
 from inferno_milp.reasons import Rejection, find_rejections, why_left_out
 
 LOAD = {"rate_per_s": 4.0, "input_tokens": 200.0, "output_tokens": 100.0}
@@ -294,3 +297,51 @@ def test_the_newer_form_of_a_profile() -> None:
         data["profiles"] = [{**profile, "kv_tokens": 90_000, **wrong}]
         with pytest.raises(ValidationError):
             Problem.model_validate(data)
+
+
+class TestWhatIsKnown:
+    """Servers that are the same are not analysed again, and the table is the same all the same."""
+
+    CHANGES: ClassVar = {
+        "nothing": {},
+        "devices and limits": {"capacity.A": 3, "options.max_cost_per_hour": 5, "options.assignment": "mixed"},
+        "one load": {"servers.s1.load.rate_per_s": 9},
+        "one of two promises": {"service_classes.tin.targets.m.ttft_ms": 400},
+        "a server no longer needs any": {"servers.s0.load": None},
+        "what one keeps": {"servers.s2.current": [{"accelerator": "B"}], "servers.s2.keep_accelerator": True},
+        "all prices": {"accelerators.*.cost_per_hour *=": 2},
+        "a profile": {"profiles.m.A.alpha_ms": 40},
+        "the law": {"options.law": "continuous-batching"},
+    }
+
+    def problem(self) -> Problem:
+        data = problem_data()
+        server = data["servers"][0]
+        servers = [{**server, "name": f"s{i}", "service_class": c} for i, c in enumerate(("gold", "tin", "gold"))]
+        tin = {"name": "tin", "priority": 2, "targets": {"m": {"ttft_ms": 900.0, "itl_ms": 12.0}}}
+        return make_problem(servers=servers, service_classes=[*data["service_classes"], tin])
+
+    @pytest.mark.parametrize("name", CHANGES)
+    def test_the_same_table(self, name: str) -> None:
+        known = find_candidates(self.problem())
+        changed = with_settings(self.problem(), self.CHANGES[name])
+        again, anew = find_candidates(changed, known=known), find_candidates(changed)
+        for table in ("rows", "rejected"):
+            for field in fields(getattr(anew, table)):
+                values = (getattr(getattr(found, table), field.name) for found in (again, anew))
+                np.testing.assert_array_equal(*values)
+        np.testing.assert_array_equal(again.needs, anew.needs)
+
+    @pytest.mark.parametrize(
+        ("name", "analysed"),
+        [("nothing", 0), ("devices and limits", 0), ("one load", 3), ("one of two promises", 3), ("all prices", 9)],
+    )
+    def test_what_is_analysed(self, monkeypatch: pytest.MonkeyPatch, name: str, analysed: int) -> None:
+        known = find_candidates(self.problem())
+        counts: list[int] = []
+        size = candidates.size
+        monkeypatch.setattr(
+            candidates, "size", lambda law, **engine: counts.append(len(engine["tps"])) or size(law, **engine)
+        )
+        find_candidates(with_settings(self.problem(), self.CHANGES[name]), known=known)
+        assert sum(counts) == analysed

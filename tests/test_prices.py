@@ -105,6 +105,13 @@ def test_without_limits() -> None:
     assert find_prices(make_problem(capacity="unlimited")).devices == ()
 
 
+def test_only_one_of_them() -> None:
+    assert find_prices(make_problem(), of=("devices",)).targets == ()
+    assert find_prices(make_problem(), of=("promises",)).devices == ()
+
+
 def test_options_that_cannot_be() -> None:
+    with pytest.raises(im.OptionError, match="not of servers"):
+        find_prices(make_problem(), of=("servers",))
     with pytest.raises(im.OptionError, match="relaxed must be"):
         find_prices(make_problem(), relaxed=1.0)

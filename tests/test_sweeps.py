@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ from systems import POWER
 import inferno_milp as im
 from conftest import make_problem, problem_data
 from inferno_milp import planner
+from inferno_milp.candidates import Candidates
 from inferno_milp.problem import Problem
 from inferno_milp.read.settings import with_settings
 from inferno_milp.sweeps import find_frontier, sweep
@@ -61,12 +63,12 @@ class TestSweep:
         """A defect in one case costs that case alone."""
         from inferno_milp import cases
 
-        def optimize(problem: Problem, **options: object) -> im.Plan:
-            if problem.capacity == {"A": 13, "B": 6}:
+        def plan_candidates(table: Candidates, **options: Any) -> im.Plan:
+            if table.problem.capacity == {"A": 13, "B": 6}:
                 raise RuntimeError("broken")
-            return im.optimize(problem)
+            return planner.plan_candidates(table, **options)
 
-        monkeypatch.setattr(cases, "optimize", optimize)
+        monkeypatch.setattr(cases, "plan_candidates", plan_candidates)
         frame = sweep(make_problem(), {"capacity.A": [12, 13, 14]})
         assert frame.status.fillna("").tolist() == ["optimal", "", "optimal"]
         assert frame.error.fillna("").tolist() == ["", "RuntimeError: broken", ""]

@@ -46,6 +46,7 @@ def add_studies(subparsers: Subparsers, add_problem: Adder, add_solving: Adder, 
     parser.add_argument(
         "--relaxed", type=factor, default=0.1, metavar="X", help="how much looser a promise is made (default: 0.1)"
     )
+    parser.add_argument("--only", choices=("devices", "promises"), help="price these alone, which is quicker")
     parser.add_argument("--plot", metavar="FILE", help="draw them: .svg, .png or .pdf")
     add_solving(parser)
     _add_spreading(parser)

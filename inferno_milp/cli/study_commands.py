@@ -62,7 +62,7 @@ def run_explain(arguments: Namespace) -> int:
 
 def run_prices(arguments: Namespace) -> int:
     """Find what devices and promises are worth."""
-    from inferno_milp.prices import EACH_S, find_prices
+    from inferno_milp.prices import EACH_S, PRICED, find_prices
     from inferno_milp.report.studies import prices_report
 
     check_picture_target(arguments.plot)
@@ -73,6 +73,7 @@ def run_prices(arguments: Namespace) -> int:
             gap=arguments.gap,
             time_limit_s=arguments.time_limit or EACH_S,
             relaxed=arguments.relaxed,
+            of=(arguments.only,) if arguments.only else PRICED,
             jobs=arguments.jobs,
             scheduler=arguments.scheduler,
             on_done=on_done,
