@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 
 import inferno_milp as im
 from inferno_milp import plots, queueing
-from inferno_milp.explanation import explain
 from inferno_milp.fields import Targets
 from inferno_milp.plan import Plan
 from inferno_milp.prices import find_prices
 from inferno_milp.problem import Problem
 from inferno_milp.sweeps import find_frontier, sweep
+from inferno_milp.why import explain
 
 INSTANCES = Path(__file__).parent.parent / "instances"
 EXAMPLES = ("unlimited", "unlimited-load-change", "limited", "limited-load-change")

@@ -19,7 +19,6 @@ from inferno_milp._version import __version__
 if TYPE_CHECKING:
     from inferno_milp.differences import diff, with_current
     from inferno_milp.errors import InfernoError, InputError, OptionError, PlanCheckError
-    from inferno_milp.explanation import explain
     from inferno_milp.generate import generate_problem
     from inferno_milp.html import report_html
     from inferno_milp.load_change import change_loads, find_transition, scale_server
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from inferno_milp.read.settings import with_settings
     from inferno_milp.simulate import simulate_plan
     from inferno_milp.sweeps import find_frontier, sweep
+    from inferno_milp.why import explain
 
 _HOME = {
     "InfernoError": "errors",
@@ -46,7 +46,7 @@ _HOME = {
     "build_model": "planner",
     "change_loads": "load_change",
     "diff": "differences",
-    "explain": "explanation",
+    "explain": "why",
     "find_frontier": "sweeps",
     "find_prices": "prices",
     "find_transition": "load_change",

@@ -87,6 +87,56 @@ def outcome_of(plan: Plan) -> Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Worth:
+    """What becomes of a plan if something changes.
+
+    Attributes
+    ----------
+    saves_per_hour : objective before less objective after; None where one of them serves others than the other, or
+        nothing is known.
+    is_exact : whether both plans are proven to be of least cost, to the last digit but rounding. If not, the saving is
+        that of the plans found. What is proven is proven of the program: with energy or carbon priced and mixed
+        assignment that counts power at each replica's highest rate (docs/optimization.md).
+    served, unserved : servers that are served in full only after, and only before, the change.
+    is_known : whether there are two plans to compare; False where the time ran out, or one could not be made.
+    """
+
+    saves_per_hour: float | None
+    is_exact: bool
+    served: tuple[str, ...]
+    unserved: tuple[str, ...]
+    is_known: bool
+
+    @property
+    def matters(self) -> bool:
+        """Whether the change makes any difference, as far as is known."""
+        return bool(self.saves_per_hour or self.served or self.unserved)
+
+
+KNOWN = ("optimal", "feasible", "partial", "infeasible")
+
+
+def compare(before: Outcome, after: Outcome) -> Worth:
+    """Say what a change is worth."""
+    if before.status not in KNOWN or after.status not in KNOWN:
+        return Worth(None, is_exact=False, served=(), unserved=(), is_known=False)
+    served = tuple(name for name in before.unserved if name not in after.unserved)
+    unserved = tuple(name for name in after.unserved if name not in before.unserved)
+    saves = None if served or unserved else _difference(before.objective, after.objective)
+    return Worth(saves, before.is_exact and after.is_exact, served, unserved, is_known=True)
+
+
+def _difference(before: float | None, after: float | None) -> float | None:
+    """Return what is saved, 0 where it is but rounding."""
+    if before is None and after is None:
+        return 0.0  # nobody can be served, before and after
+    if before is None or after is None:
+        return None
+    saved = before - after
+    return saved if abs(saved) > 1e-9 * max(abs(before), abs(after)) else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class _Planner:
     """Plans a case; picklable."""
 

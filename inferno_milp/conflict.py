@@ -167,14 +167,16 @@ def _words(table: Candidates, limits: Limits, group: list[int]) -> str:
         most = f"{limit.most:.10g}"
         return {
             BUDGET: f"a budget of {most} {table.problem.currency}/h",
-            POWER: f"{most} W of power",
+            POWER: f"{most} W of power (or the carbon that goes with it)"
+            if table.problem.options.max_carbon_kg_per_hour is not None
+            else f"{most} W of power",
             CHANGES: f"{most} changes of accelerator",
         }[limit.name]
     name = table.types[limit.type]
     nodes = nodes_of(table, limit.type)
     if nodes:
         return f"{' and '.join(f'{group.count} nodes of {group.devices}' for group in nodes)} {name}"
-    return f"{limit.most:g} devices of {name}"
+    return f"{limit.most:g} device{'s' * (limit.most != 1)} of {name}"
 
 
 def _remedies(table: Candidates, limits: Limits, search: _Search, groups: list[list[int]]) -> Iterator[str]:

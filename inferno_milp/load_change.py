@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from inferno_milp.candidates import find_candidates
 from inferno_milp.differences import diff, with_current
@@ -100,9 +101,14 @@ def _scaled(server: Server, rate_factor: float, tokens_factor: float) -> Server:
     changed = load.model_dump(exclude_unset=True)
     unit = "rate_per_s" if load.rate_per_s is not None else "rate_per_min"
     changed[unit] = float(f"{changed[unit] * rate_factor:.12g}")
-    changed["input_tokens"] = float(math.ceil(load.input_tokens * tokens_factor))
-    changed["output_tokens"] = float(max(math.ceil(load.output_tokens * tokens_factor), 1))
-    return server.model_copy(update={"load": Load.model_validate(changed)})
+    for name in ("input_tokens", "output_tokens") if tokens_factor != 1 else ():
+        scaled = math.ceil(changed[name] * tokens_factor * (1 - 1e-12))  # 400 × 1.1 is 440, and not a hair more
+        changed[name] = float(max(scaled, 1 if name == "output_tokens" else 0))
+    try:
+        return server.model_copy(update={"load": Load.model_validate(changed)})
+    except ValidationError as error:
+        wrong = [f"load.{d['loc'][0]} {d['input']:g}: {d['msg']}" for d in error.errors(include_url=False)]
+        raise OptionError(f"{server.name}: {'; '.join(wrong)}") from None
 
 
 def find_transition(
@@ -177,7 +183,7 @@ class Scaling:
                     "accelerator": " + ".join(a.accelerator for a in mine.allocations),
                     "replicas": sum(a.replicas for a in mine.allocations),
                     "cost_per_hour": mine.cost_per_hour,
-                    "total_cost_per_hour": plan.total_cost_per_hour,
+                    "total_cost_per_hour": math.nan if plan.total_cost_per_hour is None else plan.total_cost_per_hour,
                     "status": plan.status,
                     "moves": sum(change.moves for change in changes),
                     "unserved": ", ".join(plan.unserved),
@@ -219,7 +225,8 @@ def scale_server(
         raise OptionError("; ".join(wrong))
     before = optimize(problem, gap=gap, time_limit_s=time_limit_s)
     if not before.servers[position].allocations:
-        raise OptionError(f"{server} is not served before the change: {before.servers[position].reason}")
+        reason = before.servers[position].reason or "it has no load"
+        raise OptionError(f"{server} runs nothing before the change: {reason}")
     servers = list(problem.servers)
     servers[position] = _scaled(servers[position], rate_factor, tokens_factor)
     changed = with_current(problem.model_copy(update={"servers": tuple(servers)}), before)

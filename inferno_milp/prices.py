@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inferno_milp.candidates import Candidates, find_candidates
-from inferno_milp.cases import Outcome, outcome_of, plan_cases
+from inferno_milp.cases import Worth, compare, outcome_of, plan_cases
 from inferno_milp.errors import OptionError
 from inferno_milp.options import make_program
 from inferno_milp.plan import Plan
@@ -17,6 +17,7 @@ from inferno_milp.planner import optimize
 from inferno_milp.problem import Problem
 from inferno_milp.purchase import Purchase, purchasable, settings_of, widened
 from inferno_milp.read.settings import Setting
+from inferno_milp.reasons import latency_name
 from inferno_milp.relaxation import solve_relaxation
 
 if TYPE_CHECKING:
@@ -29,24 +30,6 @@ EACH_S = 10.0
 """Seconds for each plan, unless told otherwise."""
 PRECISION = 1e-7
 """Relative tolerance of the prices of the relaxation."""
-
-
-@dataclass(frozen=True, slots=True)
-class Worth:
-    """What becomes of the plan if something changes.
-
-    Attributes
-    ----------
-    saves_per_hour : objective before less objective after; None where one of them serves others than the other.
-    is_exact : whether both plans are proven to be of least cost to the last digit. If not, the saving is that of the
-        plans found.
-    served, unserved : servers that are served in full only after, and only before, the change.
-    """
-
-    saves_per_hour: float | None
-    is_exact: bool
-    served: tuple[str, ...]
-    unserved: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +53,11 @@ class DevicePrice:
     one_fewer: Worth | None
     dual_per_hour: float | None
 
+    @property
+    def matters(self) -> bool:
+        """Whether one more or one fewer makes any difference, as far as is known."""
+        return self.one_more.matters or (self.one_fewer is not None and self.one_fewer.matters)
+
 
 @dataclass(frozen=True, slots=True)
 class TargetPrice:
@@ -90,6 +78,13 @@ class TargetPrice:
     relaxed: float
     worth: Worth
 
+    @property
+    def words(self) -> str:
+        """The promise itself: `TTFT ≤ 1000 ms`."""
+        if self.statistic is None:
+            return f"{self.value:g} tokens/s"
+        return f"{latency_name(self.target, self.statistic)} ≤ {self.value:g} ms"
+
 
 @dataclass(frozen=True, slots=True)
 class Prices:
@@ -98,11 +93,13 @@ class Prices:
     Attributes
     ----------
     plan : what they are measured against.
+    relaxed : how much looser the promises were made.
     devices : by type; empty without limits.
     targets : the dearest first.
     """
 
     plan: Plan
+    relaxed: float
     devices: tuple[DevicePrice, ...]
     targets: tuple[TargetPrice, ...]
 
@@ -112,6 +109,7 @@ class Prices:
             "currency": self.plan.currency,
             "status": self.plan.status,
             "objective": self.plan.objective,
+            "relaxed": self.relaxed,
             "devices": [asdict(price) for price in self.devices],
             "targets": [asdict(price) for price in self.targets],
         }
@@ -208,17 +206,17 @@ def find_prices(
         plan_cases(problem, cases, gap=gap, time_limit_s=time_limit_s, jobs=jobs, scheduler=scheduler, on_done=on_done)
     )
     before = outcome_of(plan)
-    gains = [_worth(before, next(outcomes)) for _ in more]
-    losses = [None if case is None else _worth(before, next(outcomes)) for case in fewer]
+    gains = [compare(before, next(outcomes)) for _ in more]
+    losses = [None if case is None else compare(before, next(outcomes)) for case in fewer]
     duals = _duals(table, items) if plan.serves_all else [None] * len(items)
     use = {capacity.type: capacity for capacity in plan.capacity}
     devices = tuple(
         DevicePrice(item.type, item.devices, use[item.type].available or 0, use[item.type].used, gain, loss, dual)
         for item, gain, loss, dual in zip(items, gains, losses, duals, strict=True)
     )
-    targets = [replace(promise, worth=_worth(before, next(outcomes))) for promise, _ in promises]
+    targets = [replace(promise, worth=compare(before, next(outcomes))) for promise, _ in promises]
     targets.sort(key=lambda price: (-len(price.worth.served), -(price.worth.saves_per_hour or 0.0)))
-    return Prices(plan, devices, tuple(targets))
+    return Prices(plan, relaxed, devices, tuple(targets))
 
 
 def _has(problem: Problem, item: Purchase) -> bool:
@@ -242,7 +240,7 @@ def _duals(table: Candidates, items: Sequence[Purchase]) -> list[float | None]:
 
 def _promises(problem: Problem, relaxed: float) -> Iterator[tuple[TargetPrice, tuple[Setting, ...]]]:
     """Every promise that a server relies on, each with the settings that make it looser."""
-    nothing = Worth(None, is_exact=False, served=(), unserved=())
+    nothing = Worth(None, is_exact=False, served=(), unserved=(), is_known=False)
     for class_name, model in dict.fromkeys((server.service_class, server.model) for server in problem.servers):
         targets = next(c for c in problem.service_classes if c.name == class_name).targets[model]
         path = f"service_classes.{class_name}.targets.{model}"
@@ -258,25 +256,3 @@ def _promises(problem: Problem, relaxed: float) -> Iterator[tuple[TargetPrice, t
                 TargetPrice(class_name, model, "tps", None, targets.tps, looser, nothing),
                 (Setting(f"{path}.tps", "=", looser),),
             )
-
-
-def _worth(before: Outcome, after: Outcome) -> Worth:
-    was, is_ = set(before.unserved), set(after.unserved)
-    known = ("optimal", "feasible", "partial", "infeasible")
-    comparable = was == is_ and before.status in known and after.status in known
-    return Worth(
-        saves_per_hour=_difference(before.objective, after.objective) if comparable else None,
-        is_exact=before.is_exact and after.is_exact,
-        served=tuple(name for name in before.unserved if name not in is_) if after.status is not None else (),
-        unserved=tuple(name for name in after.unserved if name not in was),
-    )
-
-
-def _difference(before: float | None, after: float | None) -> float | None:
-    """Return what is saved, 0 where it is but rounding."""
-    if before is None and after is None:
-        return 0.0  # nobody can be served, before and after
-    if before is None or after is None:
-        return None
-    saved = before - after
-    return saved if abs(saved) > 1e-9 * max(abs(before), abs(after)) else 0.0

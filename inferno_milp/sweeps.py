@@ -29,6 +29,10 @@ LOADS = (0.25, 2.0)
 TIGHTEST = 0.05
 """Strictest limit of the time to first token that a frontier tries, as a part of that of the plan of least cost."""
 HALVINGS = 7
+CHEAP = 1e-6
+"""Factor on all prices at which next to energy they count for nothing."""
+NUMBERS = ("total_cost_per_hour", "objective", "bound", "gap", "power_w", "ttft_p95_ms", "servers_served", "replicas")
+"""Columns of a sweep that are numbers, besides the devices of each type."""
 MOST_CASES = 100_000
 EQUAL = 1e-9
 
@@ -90,9 +94,8 @@ def _frame(heads: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome]) -> p
         row["unserved"] = ", ".join(outcome.unserved)
         rows.append({**row, **{f"devices_{name}": used for name, used in devices}})
     frame = pd.DataFrame(rows)
-    numbers = ("total_cost_per_hour", "objective", "bound", "gap", "power_w", "ttft_p95_ms")
     whole = {name: "Int64" for name in frame if str(name).startswith("devices_")}
-    return frame.astype({**dict.fromkeys(numbers, "float64"), **whole})
+    return frame.astype({**dict.fromkeys(NUMBERS[:6], "float64"), **whole})
 
 
 def find_frontier(
@@ -141,7 +144,7 @@ def find_frontier(
     base = optimize(problem, gap=running.get("gap", DEFAULT_GAP), time_limit_s=running.get("time_limit_s"))
     if not base.serves_all:
         raise OptionError(f"{', '.join(base.unserved)} cannot be served in full: no frontier begins there")
-    limits = [*(_limits(problem, base, against, points) if values is None else values)]
+    limits = [*(_limits(problem, base, against, points, running.get("time_limit_s")) if values is None else values)]
     cases = [_limited(problem, against, limit) for limit in limits]
     outcomes = [outcome_of(base), *plan_cases(problem, cases, **running)]
     frame = _frame([{"limit": limit} for limit in (None, *limits)], outcomes).astype({"limit": "float64"})
@@ -149,30 +152,37 @@ def find_frontier(
     return frame
 
 
-def _limits(problem: Problem, base: Plan, against: Against, points: int) -> list[float]:
+def _limits(problem: Problem, base: Plan, against: Against, points: int, time_limit_s: float | None) -> list[float]:
     """Limits between the plan of least cost and the strictest that can be kept."""
     found = outcome_of(base)
     if against == "ttft-p95":
-        if found.ttft_p95_ms is None:
-            raise OptionError("no server has a load, and so a time to first token")
-        strictest = _strictest(problem, found.ttft_p95_ms)
+        if not found.ttft_p95_ms:
+            raise OptionError("no server has a time to first token that could be shorter")
+        strictest = _strictest(problem, found.ttft_p95_ms, time_limit_s)
         return [float(x) for x in np.geomspace(found.ttft_p95_ms, strictest, points)[1:]]
     if found.power_w is None:
-        raise OptionError("the power of an accelerator in use is not known: give its `power`")
+        running = {a.accelerator for server in base.servers for a in server.allocations}
+        unknown = [a.name for a in problem.accelerators if a.name in running and a.power is None]
+        if not unknown:
+            raise OptionError("nothing runs, and so nothing draws power")
+        raise OptionError(f"the power of {', '.join(unknown)} is not known: give the accelerator its `power`")
     # With energy so dear that nothing else counts, the plan of least power.
-    free = [Setting("accelerators.*.cost_per_hour", "*=", 1e-6), Setting("options.energy_price_per_kwh", "=", 1000.0)]
-    least = plan_cases(problem, [tuple(free)], gap=1e-6)[0].power_w
+    free = [Setting("accelerators.*.cost_per_hour", "*=", CHEAP), Setting("options.energy_price_per_kwh", "=", 1000.0)]
+    if problem.options.max_cost_per_hour is not None:
+        free.append(Setting("options.max_cost_per_hour", "*=", CHEAP))
+    least = plan_cases(problem, [tuple(free)], gap=1e-6, time_limit_s=time_limit_s)[0].power_w
     if least is None or least >= found.power_w:
         return [found.power_w]
     return [float(x) for x in np.linspace(found.power_w, least, points)[1:] * (1 + EQUAL)]
 
 
-def _strictest(problem: Problem, kept_ms: float) -> float:
+def _strictest(problem: Problem, kept_ms: float, time_limit_s: float | None) -> float:
     """Strictest limit of the time to first token that can be kept, found by halving; `kept_ms` is one that can."""
     failed_ms = TIGHTEST * kept_ms
     for _ in range(HALVINGS):
         limit = float(np.sqrt(failed_ms * kept_ms))
-        (found,) = plan_cases(problem, [_limited(problem, "ttft-p95", limit)], gap=0.01)
+        case = _limited(problem, "ttft-p95", limit)
+        (found,) = plan_cases(problem, [case], gap=0.01, time_limit_s=time_limit_s)
         failed_ms, kept_ms = (failed_ms, limit) if found.serves_all else (limit, kept_ms)
     return kept_ms
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from inferno_milp.problem import Problem
-from inferno_milp.sections import CurrentAllocation
+from inferno_milp.sections import CurrentAllocation, Server
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,13 @@ def price_today(problem: Problem) -> list[Today]:
     ]
 
 
+def _nothing(server: Server) -> tuple[CurrentAllocation, ...]:
+    """Say that a server runs nothing; one that must keep its accelerators still knows which."""
+    if not server.keep_accelerator:
+        return ()
+    return tuple(now.model_copy(update={"replicas": 0}) for now in server.current)
+
+
 def with_current(problem: Problem, running: dict[str, tuple[CurrentAllocation, ...]]) -> Problem:
     """Return the same problem with what its servers run today.
 
@@ -60,5 +67,8 @@ def with_current(problem: Problem, running: dict[str, tuple[CurrentAllocation, .
     ----------
     running : by the servers' names; servers that are not named run nothing.
     """
-    servers = tuple(server.model_copy(update={"current": running.get(server.name, ())}) for server in problem.servers)
+    servers = tuple(
+        server.model_copy(update={"current": running.get(server.name, ()) or _nothing(server)})
+        for server in problem.servers
+    )
     return problem.model_copy(update={"servers": servers})

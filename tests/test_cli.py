@@ -217,7 +217,7 @@ class TestOutput:
         path.write_text(yaml.safe_dump(problem_data()))
         code, _, err = run(capsys, str(path), "--json", f"{tmp_path}/./p.yaml")
         assert code == 2
-        assert "is the problem itself" in err
+        assert "would be written over" in err
         assert yaml.safe_load(path.read_text()) == problem_data()
 
     @pytest.mark.parametrize("target", ["-", "x.out"])
@@ -519,7 +519,7 @@ class TestSimulate:
         plan.write_text("{}")
         code, _, err = run(capsys, "simulate", SMALL, "--plan", str(plan), "--json", str(plan))
         assert code == 2
-        assert "is the problem itself" in err
+        assert "would be written over" in err
 
     @pytest.mark.parametrize("requests", ["10", "x", "1e6"])
     def test_requests(self, capsys: pytest.CaptureFixture[str], requests: str) -> None:

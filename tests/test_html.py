@@ -66,7 +66,7 @@ def test_what_it_says(limited: str) -> None:
     assert "26,300.5 cents per hour" in text
     assert "27 of 27 servers served in full" in text
     assert "Proven: no plan costs less." in text
-    assert "Premium-llama_70b 2xMI300X 11 6 1,430" in text
+    assert "Premium-llama_70b 2xMI300X 11 22 6 1,430" in text
     assert "MI300X 144 144 99 135 277.59" in text
     assert "2026-01-02" in text
     assert "simulated request by request" in text
@@ -80,8 +80,30 @@ def test_an_infeasible_one(instances: Path) -> None:
     assert not Page(page).open
 
 
+def test_too_few_devices() -> None:
+    """Nothing is said to be free of charge that is not."""
+    data = problem_data()
+    servers = [{**data["servers"][0], "name": f"s{i}"} for i in range(2)]
+    problem = make_problem(capacity={"B": 1}, servers=servers)
+    page = report_html(problem, requests=1000, made=DATE)
+    assert "changes nothing" not in page
+    assert "promises of those served, simulated" in page
+    assert "What more or less load costs" in page
+    assert "there is only one plan" not in page
+    assert not Page(page).open
+
+
+def test_what_is_proven() -> None:
+    problem = im.read_problem(Path(__file__).parent.parent / "instances" / "limited.yaml")
+    plan = im.optimize(problem, gap=0.2)
+    assert plan.gap is not None
+    page = report_html(problem, plan=plan, requests=1000, made=DATE)
+    assert f"Proven: no plan costs less by more than {100 * plan.gap:.2g} %." in page
+
+
 def test_names_are_text() -> None:
-    data = problem_data(name="<script>alert(1)</script>")
+    data = problem_data(name="<script>alert(1)</script>", currency="$")
+    data["service_classes"][0]["name"] = data["servers"][0]["service_class"] = "a$^$b"
     data["servers"][0]["name"] = '"><img src=x onerror=alert(1)>'
     page = report_html(im.Problem.model_validate(data), requests=1000, made=DATE)
     assert "<script" not in page
@@ -93,7 +115,7 @@ def test_a_server_without_load_and_stages() -> None:
     stages: list[str] = []
     page = report_html(with_server(load=None, min_replicas=1), made=DATE, on_stage=stages.append)
     assert tuple(stages) == REPORT_STAGES
-    assert "no server has a load" in page
+    assert "no server has a time to first token that could be shorter" in page
 
 
 def test_mixed_with_today(instances: Path) -> None:

@@ -58,6 +58,14 @@ class TestTransition:
         frame = found.to_frame()
         assert frame.cost_after_per_hour.sum() == pytest.approx(found.after.total_cost_per_hour)
 
+    def test_what_must_stay_can_come_back(self, instances: Path, tmp_path: Path) -> None:
+        """A server that keeps its accelerator, and is not served before the change, still knows which."""
+        problem = im.with_settings(im.read_problem(instances / "small.yaml"), {"capacity.A100": 2})
+        found = find_transition(problem, im.with_settings(problem, {"capacity.A100": 12}))
+        assert "relaxed-chat-70b" in found.before.unserved
+        assert found.after.serves_all
+        assert TestFiles().again(found.problem, tmp_path) == found.problem
+
     def test_other_servers(self, instances: Path) -> None:
         with pytest.raises(im.OptionError, match="not the same"):
             find_transition(make_problem(), im.read_problem(instances / "small.yaml"))
@@ -79,6 +87,18 @@ class TestScale:
         assert frame.loc["replanned", "total_cost_per_hour"] <= frame.loc["moved", "total_cost_per_hour"]
         json.dumps(found.to_dict(), allow_nan=False)
 
+    def test_tokens(self) -> None:
+        load = scale_server(make_problem(), "gold-m", tokens_factor=1.1).scaled.servers[0]
+        problem = with_server(load={"rate_per_s": 4.0, "input_tokens": 220.0, "output_tokens": 110.0})
+        assert load.allocations == im.optimize(problem).servers[0].allocations
+        half = with_server(load={"rate_per_s": 4.0, "input_tokens": 200.5, "output_tokens": 100.5})
+        assert scale_server(half, "gold-m", rate_factor=1.0).scaled.changes == ()
+
+    def test_no_plan_after(self) -> None:
+        found = scale_server(make_problem(), "gold-m", rate_factor=1000.0)
+        assert found.replanned.status == "infeasible"
+        assert found.to_frame().total_cost_per_hour.isna().tolist() == [False, True, True, True]
+
     def test_nothing_changes(self) -> None:
         frame = scale_server(make_problem(), "gold-m").to_frame()
         assert frame.cost_per_hour.nunique() == 1
@@ -86,9 +106,11 @@ class TestScale:
     def test_what_cannot_be(self) -> None:
         with pytest.raises(im.OptionError, match="unknown server 'x'"):
             scale_server(make_problem(), "x")
+        with pytest.raises(im.OptionError, match=r"gold-m: load\.rate_per_s 4e"):
+            scale_server(make_problem(), "gold-m", rate_factor=1e13)
         with pytest.raises(im.OptionError, match="0 is no factor; gold-m has no load"):
             scale_server(with_server(load=None, min_replicas=1), "gold-m", rate_factor=0)
-        with pytest.raises(im.OptionError, match="not served before the change"):
+        with pytest.raises(im.OptionError, match="runs nothing before the change"):
             scale_server(make_problem(capacity={}), "gold-m")
 
 
@@ -108,6 +130,13 @@ class TestFiles:
         again = self.again(problem, tmp_path)
         assert again == problem
         assert im.optimize(again).total_cost_per_hour == im.optimize(problem).total_cost_per_hour
+
+    @pytest.mark.parametrize(
+        "name", ["1e3", "08", "1.e3", "yes", "~x", "a: b", "# c", "é ü", "'q'", "0x1F", "1:30", "- d"]
+    )
+    def test_names_stay_texts(self, name: str, tmp_path: Path) -> None:
+        problem = with_server(name=name).model_copy(update={"name": name, "currency": name})
+        assert self.again(problem, tmp_path) == problem
 
     @settings(max_examples=40)
     @given(problem=systems())

@@ -11,14 +11,14 @@ import pytest
 from matplotlib.axes import Axes
 
 import inferno_milp as im
-from conftest import make_problem
+from conftest import make_problem, problem_data
 from inferno_milp import plots, queueing
-from inferno_milp.explanation import explain
 from inferno_milp.fields import Targets
 from inferno_milp.plan import Plan
 from inferno_milp.prices import find_prices
 from inferno_milp.simulate import simulate_plan
 from inferno_milp.sweeps import find_frontier, sweep
+from inferno_milp.why import explain
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +84,19 @@ class TestPlans:
             assert total == pytest.approx(26300.5)
         else:
             assert total == pytest.approx(sum(getattr(s.allocations[0], quantity) for s in plan.servers))
+
+    def test_two_servers_of_one_class_and_model(self, instances: Path) -> None:
+        plan = im.optimize(im.read_problem(instances / "small.yaml"))
+        assert sum(heights(plots.plot_servers(plan))) == pytest.approx(plan.total_cost_per_hour)
+
+    def test_names_are_no_formulas(self) -> None:
+        data = problem_data(currency="$^")
+        data["service_classes"][0]["name"] = data["servers"][0]["service_class"] = "a$^$b"
+        plan = im.optimize(im.Problem.model_validate(data))
+        for draw in (plots.plot_assignment, plots.plot_servers, plots.plot_types, plots.plot_targets):
+            figure, ax = plots.new_figure()
+            draw(plan, ax=ax)  # type: ignore[operator]
+            assert plots.figure_bytes(figure, "png")
 
     def test_capacity(self, plan: Plan) -> None:
         assert "144 of 144" in words(plots.plot_capacity(plan))
@@ -154,6 +167,9 @@ class TestStudies:
         frame = sweep(make_problem(), {"servers.*.load.rate_per_s *=": [1, 2, 9], "capacity.A": [4, 20]})
         ax = plots.plot_sweep(frame, "servers.*.load.rate_per_s *=")
         assert "capacity.A 4" in ax.get_legend().get_texts()[0].get_text()  # type: ignore[union-attr]
+        values = {"options.max_cost_per_hour": [None, 90], "capacity": [{"A": 20}, "unlimited"]}
+        ax = plots.plot_sweep(sweep(make_problem(), values), "capacity")
+        assert len(ax.get_legend().get_texts()) == 2  # type: ignore[union-attr]
         with pytest.raises(ValueError, match="no column x"):
             plots.plot_sweep(frame, "x")
 

@@ -105,6 +105,15 @@ def test_without_limits() -> None:
     assert find_prices(make_problem(capacity="unlimited")).devices == ()
 
 
+def test_no_time(instances: Path) -> None:
+    problem = im.read_problem(instances / "small.yaml")
+    for plan, limit in ((im.optimize(problem), 1e-4), (im.optimize(problem, time_limit_s=1e-4), None)):
+        prices = find_prices(problem, plan=plan, time_limit_s=limit)
+        found = [*(p.one_more for p in prices.devices), *(p.worth for p in prices.targets)]
+        assert not any(worth.is_known or worth.served or worth.unserved for worth in found)
+        assert not any(price.matters for price in prices.devices)
+
+
 def test_only_one_of_them() -> None:
     assert find_prices(make_problem(), of=("devices",)).targets == ()
     assert find_prices(make_problem(), of=("promises",)).devices == ()

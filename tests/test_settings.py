@@ -31,13 +31,18 @@ class TestReading:
             ("options.law=inferno", Setting("options.law", "=", "inferno")),
             ("capacity={A: 1}", Setting("capacity", "=", {"A": 1})),
             ("a=b=c", Setting("a", "=", "b=c")),
+            ("capacity.A-=3", Setting("capacity.A", "+=", -3)),
+            ("capacity.A=1:30", Setting("capacity.A", "=", "1:30")),
+            ("capacity.A=0012", Setting("capacity.A", "=", 12)),
+            ("a.b*=1e-1", Setting("a.b", "*=", 0.1)),
+            ("name=no", Setting("name", "=", "no")),
         ],
     )
     def test_texts(self, text: str, expected: Setting) -> None:
         assert read_setting(text) == expected
         assert read_setting(str(expected)) == expected
 
-    @pytest.mark.parametrize("text", ["", "capacity.H100", "=3", "capacity.H100=", "a=[1"])
+    @pytest.mark.parametrize("text", ["", "capacity.H100", "=3", "capacity.H100=", "a=[1", "a-=x", "a={b: 1, b: 2}"])
     def test_texts_that_set_nothing(self, text: str) -> None:
         with pytest.raises(im.InputError):
             read_setting(text)
@@ -133,6 +138,34 @@ class TestWhatIsWrong:
     )
     def test_one_thing(self, setting: str, words: str) -> None:
         assert words in faults(make_problem(), setting)
+
+    @pytest.mark.parametrize(
+        ("settings", "words"),
+        [
+            (["servers=[5]"], "servers[0]: must be a mapping"),
+            (["nodes=[5]", "nodes.B.2.count=3"], "unknown type of node 'B'"),
+            (["servers=5", "servers.gold-m.min_replicas=2"], "servers: must be a list"),
+            (["capacity=5", "capacity.A=3"], "give a count for each accelerator type"),
+            (["options=5", "options.law=inferno"], "options: must be a mapping"),
+            (["servers.gold-m.load.rate_per_min=abc", "servers.gold-m.load.rate_per_s*=2"], "given for none of them"),
+            (
+                ["service_classes.gold.targets.m=null", "service_classes.gold.targets.m.ttft_ms.p95=3"],
+                "must be a mapping",
+            ),
+            (["accelerators=[{name: X, cost_per_hour: 1}]", "capacity.X=3"], "unknown accelerator type 'X'"),
+            (["servers=[{service_class: gold, model: m}]", "servers.gold-m.load.rate_per_s*=3"], "given for none"),
+            (["servers.gold-m.load.rate_per_s*=" + "9" * 400], "is too large a number"),
+            (["capacity.A=" + "9" * 5000], "must be"),
+            (["profiles.m.A.alpha_ms=x", "profiles.m.C.alpha_ms=1"], "no profile of m on 'C'; known: 2xB, A, B"),
+        ],
+    )
+    def test_wrong_parts_and_what_goes_into_them(self, settings: list[str], words: str) -> None:
+        assert words in faults(make_problem(), *settings)
+
+    def test_paths_and_values_are_told_together(self) -> None:
+        told = faults(make_problem(), "capacity.AA=3", "servers.gold-m.min_replicas=-1")
+        assert "unknown accelerator type 'AA'" in told
+        assert "servers.gold-m.min_replicas: must be at least 0, is -1" in told
 
     def test_everything_at_once(self) -> None:
         told = faults(make_problem(), "capacit.A=1", "servers.x.load.rate_per_s=1", "capacity.C=1")

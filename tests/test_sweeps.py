@@ -113,11 +113,26 @@ class TestFrontier:
         frame = find_frontier(powered(), "power", values=[1e6, 1e6])
         assert frame.is_efficient.tolist() == [True, False, False], "one of points that are the same"
 
+    def test_the_time_limit_holds_for_all_plans(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from inferno_milp import sweeps
+
+        limits: list[float | None] = []
+        plan_cases = sweeps.plan_cases
+
+        def spy(problem: Problem, cases: Any, **running: Any) -> Any:
+            limits.append(running.get("time_limit_s"))
+            return plan_cases(problem, cases, **running)
+
+        monkeypatch.setattr(sweeps, "plan_cases", spy)
+        for against in ("ttft-p95", "power"):
+            find_frontier(powered(), against, points=3, time_limit_s=30.0)  # type: ignore[arg-type]
+        assert set(limits) == {30.0}
+
     def test_no_beginning(self, instances: Path) -> None:
         problem = im.read_problem(instances / "infeasible.yaml")
         with pytest.raises(im.OptionError, match="no frontier begins there"):
             find_frontier(problem, "power")
-        with pytest.raises(im.OptionError, match="power of an accelerator"):
+        with pytest.raises(im.OptionError, match="power of A is not known"):
             find_frontier(make_problem(), "power")
         with pytest.raises(im.OptionError, match="points must be"):
             find_frontier(make_problem(), "power", points=1)

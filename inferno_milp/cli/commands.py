@@ -6,14 +6,11 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inferno_milp.cli.output import (
     STDOUT,
-    check_model_target,
-    check_picture_target,
-    check_targets,
+    check_outputs,
     counted_progress,
     progress,
     stdout_to_its_end,
@@ -38,13 +35,15 @@ OPTIONS = ("law", "assignment", "batch_sizes", "saturation_policy", "max_changes
 """Options of a problem that the command line may replace, by their own names."""
 
 
-def read(arguments: Namespace, *others: Path) -> Problem:
+def read(arguments: Namespace) -> Problem:
     """Read the problem, with what the command line says in its place; check first where results go."""
-    from inferno_milp.read import read_problem
+    from inferno_milp.read import opened_files, read_problem
 
+    check_outputs(arguments)
     current = arguments.current
-    check_targets(arguments.json, arguments.csv, arguments.problem, *others, *([current] if current else []))
-    problem = read_problem(arguments.problem)
+    with opened_files() as opened:
+        problem = read_problem(arguments.problem)
+    check_outputs(arguments, opened)
     if current:
         from inferno_milp.differences import with_current
         from inferno_milp.plan_file import read_plan
@@ -59,8 +58,6 @@ def read(arguments: Namespace, *others: Path) -> Problem:
 
 def run_optimize(arguments: Namespace) -> int:
     """Plan, show the plan, write it."""
-    if arguments.write_model:
-        check_model_target(arguments.write_model)
     problem, (plan,) = plan_with(arguments, arguments.solver)
     if arguments.write_model:
         from inferno_milp.planner import build_model
@@ -94,7 +91,7 @@ def run_simulate(arguments: Namespace) -> int:
     else:
         from inferno_milp.plan_file import read_plan
 
-        problem, plan = read(arguments, arguments.plan), read_plan(arguments.plan)
+        problem, plan = read(arguments), read_plan(arguments.plan)
     wanted = {"requests": arguments.requests, "burstiness": arguments.burstiness, "seed": arguments.seed}
     options = {name: value for name, value in wanted.items() if value is not None}
     simulation = _simulate(arguments, problem, plan, **options)
@@ -189,7 +186,7 @@ def run_diff(arguments: Namespace) -> int:
     from inferno_milp.differences import diff
     from inferno_milp.plan_file import read_plan
 
-    check_targets(arguments.json, arguments.csv, arguments.before, arguments.after)
+    check_outputs(arguments)
     before, after = read_plan(arguments.before), read_plan(arguments.after)
     changes = diff(before, after)
 
@@ -261,8 +258,7 @@ def run_analyze(arguments: Namespace) -> int:
     from inferno_milp.cli.engine import analyze_engine
     from inferno_milp.report import analysis_table
 
-    check_targets(arguments.json, arguments.csv, *filter(None, [arguments.problem]))
-    check_picture_target(arguments.plot)
+    check_outputs(arguments)
     found = analyze_engine(arguments)
     if arguments.plot:
         write_picture(found.draw, arguments.plot, columns=2)

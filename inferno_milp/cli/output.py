@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,24 +18,56 @@ from inferno_milp.errors import OptionError
 STDOUT = "-"
 
 
-def check_targets(json_target: str | None, csv_target: str | None, *inputs: Path) -> None:
+OUTPUTS = ("json", "csv", "plot", "write", "html", "write_model")
+"""Options that name a file to be written."""
+INPUTS = ("problem", "current", "plan", "before", "after")
+"""Arguments that name a file to be read."""
+PICTURE_FORMATS = (".svg", ".png", ".pdf")
+MODEL_FORMATS = (".lp", ".mps")
+
+
+def check_outputs(arguments: Namespace, opened: Iterable[Path] = ()) -> None:
     """Raise OptionError, before any work is done, if a file can't be written where it is wanted.
 
     Parameters
     ----------
-    inputs : files or folders that are read; none of them may be written over.
+    opened : files that were read besides those that the arguments name; none of either may be written over.
     """
-    targets = [target for target in (json_target, csv_target) if target is not None]
+    wanted = {name: getattr(arguments, name, None) for name in OUTPUTS}
+    targets: dict[str, str] = {name: str(target) for name, target in wanted.items() if target is not None}
+    named = [Path(path) for name in INPUTS if (path := getattr(arguments, name, None)) is not None]
     faults = []
-    if STDOUT in targets and sys.stdout is None:
+    if STDOUT in targets.values() and sys.stdout is None:
         faults.append("stdout is closed")
-    if len({_real(target) for target in targets}) < len(targets):
-        faults.append("--json and --csv cannot go to the same place")
-    for target in targets:
+    seen: dict[str, str] = {}
+    for name, target in targets.items():
+        option = f"--{name.replace('_', '-')}"
+        if (other := seen.setdefault(_real(target), option)) != option:
+            faults.append(f"{other} and {option} cannot go to the same place")
         if target != STDOUT:
-            faults += _target_faults(target, inputs)
+            faults += _target_faults(target, [*named, *opened])
+    faults += _format_faults(targets)
     if faults:
         raise OptionError("; ".join(faults))
+
+
+def _format_faults(targets: dict[str, str]) -> Iterator[str]:
+    picture, model = targets.get("plot"), targets.get("write_model")
+    if picture is not None:
+        if Path(picture).suffix not in PICTURE_FORMATS:
+            yield f"a figure is written as .svg, .png or .pdf, not {picture}"
+        yield from missing_extra("plots", "matplotlib")
+    if model is not None and Path(model).suffix not in MODEL_FORMATS:
+        yield f"--write-model writes .lp or .mps, not {model}"
+    if "html" in targets:
+        yield from missing_extra("report", "jinja2", "matplotlib")
+
+
+def missing_extra(extra: str, *modules: str) -> Iterator[str]:
+    """Say which modules that an extra of the package brings are not there."""
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        yield f"this needs {' and '.join(missing)}: pip install 'inferno-milp[{extra}]'"
 
 
 def _real(target: str) -> str:
@@ -49,7 +82,7 @@ def _target_faults(target: str, inputs: Sequence[Path]) -> Iterator[str]:
         elif not path.parent.is_dir():
             yield f"cannot write {target}: no folder {path.parent}"
         elif any(path.exists() and other.exists() and path.samefile(other) for other in inputs):
-            yield f"{target} is the problem itself"
+            yield f"{target} is read, and would be written over"
         elif not os.access(path if path.exists() else path.parent, os.W_OK):
             yield f"cannot write {target}: not permitted"
     except (OSError, ValueError) as error:
@@ -61,16 +94,6 @@ def write_json(document: Any, target: str) -> None:
     write_text(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n", target)
 
 
-MODEL_FORMATS = (".lp", ".mps")
-
-
-def check_model_target(target: str) -> None:
-    """Raise OptionError, before any work is done, if a program can't be written there."""
-    if Path(target).suffix not in MODEL_FORMATS:
-        raise OptionError(f"--write-model writes .lp or .mps, not {target}")
-    check_targets(target, None)
-
-
 def write_model(model: Any, target: str) -> None:
     """Write a Pyomo model, with its names, in the format that the file's name ends in."""
     from pyomo.opt import ProblemFormat
@@ -80,26 +103,6 @@ def write_model(model: Any, target: str) -> None:
         path = Path(folder) / "model"
         model.write(str(path), format=file_format, io_options={"symbolic_solver_labels": True})
         write_text(path.read_text(encoding="utf-8"), target)
-
-
-PICTURE_FORMATS = (".svg", ".png", ".pdf")
-
-
-def check_picture_target(target: str | None) -> None:
-    """Raise OptionError, before any work is done, if a figure can't be drawn or written there."""
-    if target is None:
-        return
-    if Path(target).suffix not in PICTURE_FORMATS:
-        raise OptionError(f"a figure is written as .svg, .png or .pdf, not {target}")
-    check_extra("plots", "matplotlib")
-    check_targets(target, None)
-
-
-def check_extra(extra: str, *modules: str) -> None:
-    """Raise OptionError if modules that an extra of the package brings are not there."""
-    missing = [name for name in modules if find_spec(name) is None]
-    if missing:
-        raise OptionError(f"this needs {' and '.join(missing)}: pip install 'inferno-milp[{extra}]'")
 
 
 def write_picture(

@@ -145,7 +145,7 @@ def add_studies(subparsers: Subparsers, add_problem: Adder, add_solving: Adder, 
     parser.add_argument("--what", choices=commands.PICTURES, default="assignment", help="default: assignment")
     parser.add_argument("--plan", type=Path, metavar="PLAN", help="a plan written by --json (default: plan first)")
     parser.add_argument("--server", metavar="NAME", help="for --what batch_sizes: which server")
-    parser.add_argument("--write", required=True, metavar="FILE", help="where to: .svg, .png or .pdf")
+    parser.add_argument("--write", dest="plot", required=True, metavar="FILE", help="where to: .svg, .png or .pdf")
     add_solving(parser)
     _add_volume(parser)
     parser.set_defaults(run=commands.run_plot, json=None, csv=None)

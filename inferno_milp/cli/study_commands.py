@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import asdict
@@ -9,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from inferno_milp.cli.commands import plan_with, read, show
 from inferno_milp.cli.output import (
-    check_extra,
-    check_picture_target,
-    check_targets,
+    check_outputs,
     counted_progress,
     progress,
     write_picture,
@@ -36,8 +35,8 @@ PICTURES = (
 
 def run_explain(arguments: Namespace) -> int:
     """Plan, and say why."""
-    from inferno_milp.explanation import EACH_S, explain
     from inferno_milp.report.studies import explanation_report
+    from inferno_milp.why import EACH_S, explain
 
     problem, (plan,) = plan_with(arguments, "milp")
     names = [server.name for server in problem.servers] if arguments.all else arguments.server
@@ -65,7 +64,6 @@ def run_prices(arguments: Namespace) -> int:
     from inferno_milp.prices import EACH_S, PRICED, find_prices
     from inferno_milp.report.studies import prices_report
 
-    check_picture_target(arguments.plot)
     problem = read(arguments)
     with counted_progress("planning anew", quiet=arguments.quiet) as on_done:
         prices = find_prices(
@@ -103,14 +101,16 @@ def run_whatif(arguments: Namespace) -> int:
     from inferno_milp.read.settings import read_settings, with_settings
     from inferno_milp.report.studies import difference_report
 
-    settings = read_settings(arguments.settings)
     problem = read(arguments)
+    settings = read_settings(arguments.settings)
     changed = with_settings(problem, settings)
+    if changed.currency != problem.currency:
+        raise OptionError("plans in two currencies cannot be compared: leave the currency as it is")
     with progress(quiet=arguments.quiet) as on_stage:
         options: dict[str, Any] = {"time_limit_s": arguments.time_limit, "gap": arguments.gap, "on_stage": on_stage}
         before = optimize(problem, **options)
         after = optimize(with_current(changed, before) if arguments.transition else changed, **options)
-    changes = diff(before, after) if before.currency == after.currency else ()
+    changes = diff(before, after)
 
     def document() -> dict[str, Any]:
         return {
@@ -128,23 +128,21 @@ def run_sweep(arguments: Namespace) -> int:
     """Plan every combination."""
     from inferno_milp.read.settings import with_settings
     from inferno_milp.report.studies import sweep_table
-    from inferno_milp.sweeps import sweep
+    from inferno_milp.sweeps import NUMBERS, sweep
 
-    check_picture_target(arguments.plot)
-    axes = read_axes(arguments.axes)
-    problem = with_settings(read(arguments), arguments.settings)
+    problem = read(arguments)
+    axes, y = read_axes(arguments.axes), arguments.plot_y
+    if arguments.plot and y not in NUMBERS and y not in {f"devices_{a.type}" for a in problem.accelerators}:
+        raise OptionError(f"--plot-y draws {', '.join(NUMBERS)}, or devices_TYPE, not {y}")
+    problem = with_settings(problem, arguments.settings)
     with counted_progress("planning", quiet=arguments.quiet) as on_done:
         frame = sweep(problem, axes, on_done=on_done, **_running(arguments))
+    code = _show_frame(arguments, frame, lambda console: [sweep_table(frame, console)])
     if arguments.plot:
         from inferno_milp.plots import plot_sweep
 
-        try:
-            write_picture(
-                lambda found: plot_sweep(frame, next(iter(axes)), arguments.plot_y, ax=found[0]), arguments.plot
-            )
-        except ValueError as error:
-            raise OptionError(str(error)) from None
-    return _show_frame(arguments, frame, lambda console: [sweep_table(frame, console)])
+        write_picture(lambda found: plot_sweep(frame, next(iter(axes)), y, ax=found[0]), arguments.plot)
+    return code
 
 
 def _running(arguments: Namespace) -> dict[str, Any]:
@@ -163,7 +161,7 @@ def _show_frame(arguments: Namespace, frame: pd.DataFrame, parts: Callable[[Cons
         return json.loads(frame.to_json(orient="records"))
 
     show(arguments, parts, document, lambda: frame)
-    return 0 if frame.status.isin(["optimal", "feasible"]).all() else 1
+    return 0 if frame.error.isna().all() else 1
 
 
 def read_axes(texts: list[str]) -> dict[str, list[Any]]:
@@ -179,38 +177,55 @@ def read_axes(texts: list[str]) -> dict[str, list[Any]]:
     faults: list[Fault] = []
     axes: dict[str, list[Any]] = {}
     for text in texts:
-        head, equals, listed = text.partition("=") if "*==" not in text else ("", "", "")
-        values = [part for part in listed.split(",") if part.strip()]
-        try:
-            read = [value for part in values for value in _values(part)]
-            # Each value is read as that of a setting is: numbers as numbers, words as words.
-            settings = [read_setting(f"{head}={value}") for value in read] if equals else []
-        except InputError as error:
-            faults += error.faults
-            continue
-        if not settings:
+        head, equals, listed = text.partition("=")
+        values: list[Any] = []
+        target = ""
+        for part in filter(str.strip, _parts(listed) if equals else []):
+            try:
+                setting = read_setting(f"{head}={part}")
+                values += _steps(part) or [setting.value]
+            except InputError as error:
+                faults += error.faults
+            else:
+                target = setting.target
+        if not values and not any(map(str.strip, listed.split(","))):
             faults.append(Fault(f"{text!r} varies nothing", "write PATH=0.5,1,2 or PATH=FIRST:LAST:COUNT"))
-        elif settings[0].target in axes:
-            faults.append(Fault(f"{settings[0].target!r} is varied twice", "give all its values at once"))
-        else:
-            axes[settings[0].target] = [setting.value for setting in settings]
+        elif target in axes:
+            faults.append(Fault(f"{target!r} is varied twice", "give all its values at once"))
+        elif values:
+            axes[target] = values
     if faults:
         raise InputError(faults)
     return axes
 
 
-def _values(part: str) -> list[str]:
+def _parts(listed: str) -> list[str]:
+    """Part values at commas that are not within brackets."""
+    parts, depth = [""], 0
+    for c in listed:
+        depth += (c in "[{") - (c in "]}")
+        if c == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += c
+    return parts
+
+
+def _steps(part: str) -> list[float]:
+    """Values of FIRST:LAST:COUNT; empty if it is something else."""
+    if re.fullmatch(r"[-+\d.eE]+:[-+\d.eE]+", part.strip()):
+        raise InputError([Fault(f"{part!r} is no range", "write FIRST:LAST:COUNT")])
     pieces = part.split(":")
     if len(pieces) != 3:
-        return [part]
+        return []
     try:
         first, last, count = float(pieces[0]), float(pieces[1]), int(pieces[2])
     except ValueError:
-        return [part]
+        return []
     if not 2 <= count <= MOST_VALUES:
         raise InputError([Fault(f"{part!r}: the count must be from 2 to {MOST_VALUES:,}")])
     steps = (first + (last - first) * i / (count - 1) for i in range(count))
-    return [f"{step:.12g}" for step in steps]
+    return [int(step) if step.is_integer() else float(f"{step:.12g}") for step in steps]
 
 
 def run_frontier(arguments: Namespace) -> int:
@@ -218,7 +233,6 @@ def run_frontier(arguments: Namespace) -> int:
     from inferno_milp.report.studies import sweep_table
     from inferno_milp.sweeps import find_frontier
 
-    check_picture_target(arguments.plot)
     problem = read(arguments)
     with counted_progress("planning", quiet=arguments.quiet) as on_done:
         frame = find_frontier(
@@ -231,8 +245,7 @@ def run_frontier(arguments: Namespace) -> int:
         write_picture(
             lambda axes: plot_frontier(frame, arguments.against, currency=problem.currency, ax=axes[0]), arguments.plot
         )
-    _show_frame(arguments, frame, lambda console: [sweep_table(frame, console)])
-    return 0
+    return _show_frame(arguments, frame, lambda console: [sweep_table(frame, console)])
 
 
 def run_scale(arguments: Namespace) -> int:
@@ -258,9 +271,6 @@ def run_transition(arguments: Namespace) -> int:
     from inferno_milp.problem_file import problem_text
     from inferno_milp.report.studies import difference_report
 
-    check_picture_target(arguments.plot)
-    if arguments.write:
-        check_targets(arguments.write, None, arguments.problem)
     problem = read(arguments)
     changed = change_loads(problem, least_factor=arguments.least_factor, seed=arguments.seed)
     found = find_transition(problem, changed, gap=arguments.gap, time_limit_s=arguments.time_limit)
@@ -292,7 +302,6 @@ def run_generate(arguments: Namespace) -> int:
     from inferno_milp.generate import generate_problem
     from inferno_milp.problem_file import problem_text
 
-    check_targets(arguments.write, None, arguments.problem)
     base = read(arguments)
     try:
         problem = generate_problem(base, servers=arguments.servers, tightness=arguments.tightness, seed=arguments.seed)
@@ -307,17 +316,16 @@ def run_plot(arguments: Namespace) -> int:
     """Draw a plan."""
     from inferno_milp.plan_file import read_plan
 
-    check_picture_target(arguments.write)
     if arguments.what == "batch_sizes" and not arguments.server:
         raise OptionError("--what batch_sizes needs --server: the server whose batch sizes are drawn")
     if arguments.plan is None:
         plan = plan_with(arguments, "milp")[1][0]
     else:
-        read(arguments, arguments.plan)
+        read(arguments)
         plan = read_plan(arguments.plan)
     width, height = _size(plan, arguments.what)
     try:
-        write_picture(lambda axes: _draw(plan, arguments, axes[0]), arguments.write, width=width, height=height)
+        write_picture(lambda axes: _draw(plan, arguments, axes[0]), arguments.plot, width=width, height=height)
     except ValueError as error:
         raise OptionError(str(error)) from None
     return 0
@@ -353,10 +361,9 @@ def _draw(plan: Plan, arguments: Namespace, ax: Axes) -> None:
 
 def run_report(arguments: Namespace) -> int:
     """Make the page."""
-    check_extra("report", "jinja2", "matplotlib")
+    check_outputs(arguments)
     from inferno_milp.html import report_html
 
-    check_targets(arguments.html, None, arguments.problem)
     problem, (plan,) = plan_with(arguments, "milp")
     with progress(quiet=arguments.quiet) as on_stage:
         page = report_html(

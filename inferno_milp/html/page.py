@@ -8,13 +8,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
 
 from inferno_milp._version import __version__
 from inferno_milp.errors import InfernoError
-from inferno_milp.explanation import Explanation, ServerExplanation, explain
+from inferno_milp.explanation import Explanation, ServerExplanation
 from inferno_milp.plan import DEFAULT_GAP, Plan
 from inferno_milp.planner import optimize
 from inferno_milp.plots import (
@@ -30,11 +30,14 @@ from inferno_milp.plots import (
     plot_target_prices,
     plot_targets,
 )
-from inferno_milp.plots.studies import promise_words
 from inferno_milp.prices import Prices, find_prices
 from inferno_milp.problem import Problem
 from inferno_milp.simulate import PlanSimulation, simulate_plan
-from inferno_milp.sweeps import find_frontier
+from inferno_milp.sweeps import MEASURED, find_frontier
+from inferno_milp.why import explain
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 REPORT_STAGES = ("plan", "explain", "price", "sweep", "simulate", "draw")
 REQUESTS = 4000
@@ -42,12 +45,13 @@ REQUESTS = 4000
 POINTS = 9
 """Points of a curve."""
 MOST_SENTENCES = 4
+TINY_GAP = 1e-9
 COMPARE_S = 20.0
 """Seconds for all plans that are compared with this one."""
 MOST_COMPARED = 12
 """Servers, the dearest ones, for which every other accelerator is tried."""
 PROOF = {
-    "optimal": "Proven: no plan costs less.",
+    "optimal": "Proven: no plan costs less",
     "feasible": "Everybody is served; it is not proven that no plan costs less.",
     "partial": "Not everybody can be served in full.",
     "infeasible": "Nobody can be served.",
@@ -116,14 +120,16 @@ def report_html(
     page: str = template.render(
         plan=plan,
         problem=problem,
-        proof=PROOF[plan.status],
+        proof=_proof(plan),
         why=why,
         reasons=[_reasons(server) for server in why.servers],
         compared=len(names),
         sentences=_sentences(plan, why),
         prices=prices,
-        scarce=[p for p in prices.devices if p.one_more.saves_per_hour or p.one_more.served or p.dual_per_hour],
-        targets=[p for p in prices.targets if p.worth.saves_per_hour or p.worth.served],
+        scarce=[p for p in prices.devices if p.matters or p.dual_per_hour],
+        targets=[p for p in prices.targets if p.worth.matters],
+        unknown=sum(not p.worth.is_known for p in prices.targets),
+        off=[] if simulation is None else [a for a in simulation.allocations if a.off],
         simulation=simulation,
         pictures=_pictures(plan, why, prices, simulation),
         curves=curves,
@@ -134,22 +140,28 @@ def report_html(
     return page
 
 
+def _proof(plan: Plan) -> str:
+    """Say what is proven of a plan; of one that is proven within a gap, no more than that."""
+    words = PROOF[plan.status].removesuffix(".")
+    if plan.status == "optimal" and plan.gap is not None and plan.gap > TINY_GAP:
+        words += f" by more than {100 * plan.gap:.2g} %"
+    return f"{words}."
+
+
 def _reasons(server: ServerExplanation) -> dict[str, Any]:
     """One row of the table of reasons."""
-    chosen = [a for a in server.alternatives if a.is_chosen]
-    able = [a for a in server.alternatives if a.cost_per_hour is not None]
-    others = [a for a in server.alternatives if a.adds_per_hour is not None and not a.is_chosen]
-    cheapest = min(able, key=lambda a: a.cost_per_hour or 0.0, default=None)
-    best = min(others, key=lambda a: a.adds_per_hour or 0.0, default=None)
+    cheapest = next(iter(server.able), None)
+    best = server.next_best if server.reason is None else None
     return {
         "name": server.name,
         "runs_on": " + ".join(server.accelerators) or "nothing",
         "cost_per_hour": server.cost_per_hour,
-        "binds": ", ".join(sorted({a.binds for a in chosen if a.binds is not None})),
+        "binds": " and ".join(server.binds),
         "alone_per_hour": None if cheapest is None else cheapest.cost_per_hour,
         "alone_on": "" if cheapest is None else cheapest.accelerator,
         "next_best": "" if best is None else best.accelerator,
         "adds_per_hour": None if best is None else best.adds_per_hour,
+        "about": "" if best is None or best.is_exact else "~",
     }
 
 
@@ -165,7 +177,7 @@ def _template() -> Any:
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters |= {"number": _number, "ms": _ms, "percent": _percent, "promise": promise_words}
+    environment.filters |= {"number": _number, "ms": _ms, "percent": _percent}
     return environment.from_string(files("inferno_milp.html").joinpath("report.html").read_text(encoding="utf-8"))
 
 
@@ -210,7 +222,7 @@ def _pictures(plan: Plan, why: Explanation, prices: Prices, simulation: PlanSimu
             "targets": _picture(lambda ax: plot_targets(plan, ax=ax), "Latencies against their limits", 8.0, tall),
             "parts": _picture(lambda ax: plot_cost_parts(why, ax=ax), "What the cost is made of", 8.0, 3.2),
         }
-    if any(p.one_more.saves_per_hour or p.dual_per_hour for p in prices.devices):
+    if any(p.matters or p.dual_per_hour for p in prices.devices):
         found["devices"] = _picture(
             lambda ax: plot_device_prices(prices, ax=ax), "What a device more or fewer is worth", 7.5, 3.0
         )
@@ -227,6 +239,20 @@ def _pictures(plan: Plan, why: Explanation, prices: Prices, simulation: PlanSimu
     return found
 
 
+def _only_one(frame: pd.DataFrame, against: str, plan: Plan) -> str:
+    """Say what there is instead of a curve, where one plan is best in both."""
+    best, first = frame[frame.is_efficient].iloc[0], frame.iloc[0]
+    name = MEASURED[against]
+    if best[name] >= first[name] * (1 - 1e-6):
+        return "nothing better can be had at any price."
+    unit, scale = ("kW", 1000) if against == "power" else ("ms at the highest", 1)
+    cost, less, more = best.total_cost_per_hour, best[name] / scale, first[name] / scale
+    return (
+        f"nothing. At {cost:.8g} {plan.currency}/h it can be {less:.4g} {unit} instead of {more:.4g}, "
+        "by other batch sizes or accelerators of the same price."
+    )
+
+
 def _curves(problem: Problem, plan: Plan, jobs: int) -> tuple[list[Picture], list[str]]:
     """Cost against load, time to first token and power; in words why one of them is not there."""
     pictures, notes = [], []
@@ -241,8 +267,8 @@ def _curves(problem: Problem, plan: Plan, jobs: int) -> tuple[list[Picture], lis
         except InfernoError as error:
             notes.append(f"{what}: {error}")
             continue
-        if frame.is_efficient.sum() < 2:
-            notes.append(f"{what}: there is only one plan to choose.")
+        if frame.is_efficient.sum() < 2 and against != "load":
+            notes.append(f"{what}: {_only_one(frame, against, plan)}")
             continue
         pictures.append(
             _picture(

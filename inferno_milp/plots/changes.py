@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 
 from inferno_milp.plan import Plan, ServerPlan
 from inferno_milp.plots.plans import draw_bars, draw_table
-from inferno_milp.plots.style import GREEN, GREY, RED, number, own_axes, slanted, tidy
+from inferno_milp.plots.style import GREEN, GREY, RED, number, own_axes, plain, slanted, tidy
 
 
 def plot_accelerator_changes(before: Plan, after: Plan, *, ax: Axes | None = None) -> Axes:
@@ -44,7 +44,7 @@ def plot_cost_difference(before: Plan, after: Plan, *, ax: Axes | None = None) -
     slanted(ax, names)
     total = (after.total_cost_per_hour or 0.0) - (before.total_cost_per_hour or 0.0)
     sign = "+" if total > 0 else "−" if total < 0 else "±"
-    ax.set_title(f"in all {sign}{number(abs(total))} {after.currency}/h", fontsize=9)
-    ax.set_ylabel(f"difference of cost, {after.currency}/h")
+    ax.set_title(plain(f"in all {sign}{number(abs(total))} {after.currency}/h"), fontsize=9)
+    ax.set_ylabel(plain(f"difference of cost, {after.currency}/h"))
     tidy(ax)
     return ax

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from inferno_milp.plan import Allocation, Plan, ServerPlan
-from inferno_milp.plots.style import BLUE, GREEN, GREY, RED, colours, legend, number, own_axes, slanted, tidy
+from inferno_milp.plots.style import BLUE, GREEN, GREY, RED, colours, legend, number, own_axes, plain, slanted, tidy
 
 Quantity = Literal["cost_per_hour", "replicas", "batch_size", "itl_ms", "ttft_ms", "ttft_p95_ms", "wait_ms"]
 TITLES = {
@@ -50,10 +50,17 @@ def draw_table(plan: Plan, cell: Callable[[ServerPlan], tuple[str, str]], ax: Ax
         texts.setdefault(place, []).append(cell(server))
     for (row, column), found in texts.items():
         ax.add_patch(Rectangle((column, row), 1, 1, facecolor=found[0][1], alpha=0.35, edgecolor="white", linewidth=2))
-        ax.text(column + 0.5, row + 0.5, "\n".join(text for text, _ in found), ha="center", va="center", fontsize=7)
+        ax.text(
+            column + 0.5, row + 0.5, plain("\n".join(text for text, _ in found)), ha="center", va="center", fontsize=7
+        )
     ax.set(xlim=(0, len(models)), ylim=(len(classes), 0))
-    ax.set_xticks(np.arange(len(models)) + 0.5, models, fontsize=8, rotation=25 if len(models) > 6 else 0)
-    ax.set_yticks(np.arange(len(classes)) + 0.5, classes, fontsize=8)
+    ax.set_xticks(
+        np.arange(len(models)) + 0.5,
+        [plain(name) for name in models],
+        fontsize=8,
+        rotation=25 if len(models) > 6 else 0,
+    )
+    ax.set_yticks(np.arange(len(classes)) + 0.5, [plain(name) for name in classes], fontsize=8)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     return ax
@@ -67,7 +74,10 @@ def plot_servers(plan: Plan, quantity: Quantity = "cost_per_hour", *, ax: Axes |
     quantity : of each server: sums of its cost and replicas; of latencies the mean over its traffic; of batch sizes the
         largest.
     """
-    values = {(s.model, s.service_class): _quantity(s, quantity) for s in plan.servers}
+    members: dict[tuple[str, str], list[ServerPlan]] = {}
+    for server in plan.servers:
+        members.setdefault((server.model, server.service_class), []).append(server)
+    values = {place: _quantity(servers, quantity) for place, servers in members.items()}
     title = TITLES[quantity].format(currency=plan.currency)
     return draw_bars(values, title, ax)
 
@@ -81,22 +91,24 @@ def draw_bars(values: Mapping[tuple[str, str], float], title: str, ax: Axes | No
     for i, (name, colour) in enumerate(series.items()):
         heights = [values.get((place, name), math.nan) for place in places]
         x = np.arange(len(places)) + (i - (len(series) - 1) / 2) * width
-        ax.bar(x, np.nan_to_num(heights), width * 0.95, color=colour, label=name)
+        ax.bar(x, np.nan_to_num(heights), width * 0.95, color=colour, label=plain(name))
     slanted(ax, places)
-    ax.set_ylabel(title)
+    ax.set_ylabel(plain(title))
     tidy(ax)
     legend(ax)
     return ax
 
 
-def _quantity(server: ServerPlan, quantity: Quantity) -> float:
+def _quantity(servers: Sequence[ServerPlan], quantity: Quantity) -> float:
+    """Sum up servers of one model and service class."""
+    pairs = [(a.share * server.served_rate_per_s, a) for server in servers for a in server.allocations]
     if quantity in ("cost_per_hour", "replicas"):
-        return math.fsum(getattr(a, quantity) for a in server.allocations)
+        return math.fsum(getattr(a, quantity) for _, a in pairs)
     if quantity == "batch_size":
-        return float(max((a.batch_size for a in server.allocations), default=0))
-    known = [(a.share, getattr(a, quantity)) for a in server.allocations if getattr(a, quantity) is not None]
-    total = math.fsum(share for share, _ in known)
-    return math.fsum(share * value for share, value in known) / total if total else math.nan
+        return float(max((a.batch_size for _, a in pairs), default=0))
+    known = [(rate, getattr(a, quantity)) for rate, a in pairs if getattr(a, quantity) is not None]
+    total = math.fsum(rate for rate, _ in known)
+    return math.fsum(rate * value for rate, value in known) / total if total else math.nan
 
 
 def plot_capacity(plan: Plan, *, ax: Axes | None = None) -> Axes:
@@ -110,7 +122,7 @@ def plot_capacity(plan: Plan, *, ax: Axes | None = None) -> Axes:
     for place, use in enumerate(uses):
         text = f" {use.used:,} of {use.available:,}" if use.available is not None else f" {use.used:,}"
         ax.text(max(use.used, use.available or 0), place, text, va="center", fontsize=8)
-    ax.set_yticks(y, [use.type for use in uses], fontsize=8)
+    ax.set_yticks(y, [plain(use.type) for use in uses], fontsize=8)
     ax.set_xlabel("devices in use, of those there; red: none left")
     ax.margins(x=0.15)
     tidy(ax, grid="x")
@@ -128,12 +140,12 @@ def plot_types(
     for name, colour in classes.items():
         mine = [a for server in plan.servers if server.service_class == name for a in server.allocations]
         heights = np.array([math.fsum(getattr(a, quantity) for a in mine if a.type == kind) for kind in types])
-        ax.bar(range(len(types)), heights, bottom=bottom, color=colour, label=name, width=0.7)
+        ax.bar(range(len(types)), heights, bottom=bottom, color=colour, label=plain(name), width=0.7)
         bottom += heights
     for i, height in enumerate(bottom.tolist()):
         ax.text(i, height, number(height), ha="center", va="bottom", fontsize=8)
     slanted(ax, types)
-    ax.set_ylabel("devices" if quantity == "devices" else f"cost, {plan.currency}/h")
+    ax.set_ylabel("devices" if quantity == "devices" else plain(f"cost, {plan.currency}/h"))
     tidy(ax)
     legend(ax)
     return ax
@@ -150,7 +162,7 @@ def plot_targets(plan: Plan, *, ax: Axes | None = None) -> Axes:
                 if _promise(use.latency, use.statistic) == kind]  # fmt: skip
         ax.scatter([part for _, part in mine], [y for y, _ in mine], s=22, color=colour, label=kind, zorder=3)
     ax.axvline(1.0, color=RED, linewidth=1)
-    ax.set_yticks(range(len(names)), names, fontsize=7)
+    ax.set_yticks(range(len(names)), [plain(name) for name in names], fontsize=7)
     ax.set_xlim(0, 1.08)
     ax.set_xlabel("latency at the rate that is carried, as a part of its limit")
     tidy(ax, grid="both")
@@ -178,12 +190,13 @@ def plot_batch_sizes(plan: Plan, server: str, *, ax: Axes | None = None) -> Axes
     for a, colour in zip(allocations, colours(a.accelerator for a in allocations).values(), strict=True):
         sizes = [choice.batch_size for choice in a.batch_sizes]
         costs = [math.nan if c.cost_per_hour is None else c.cost_per_hour for c in a.batch_sizes]
-        ax.plot(sizes, costs, color=colour, marker="o", markersize=3, label=a.accelerator)
+        ax.plot(sizes, costs, color=colour, marker="o", markersize=3, label=plain(a.accelerator))
         here = next(c for c in a.batch_sizes if c.batch_size == a.batch_size)
         if here.cost_per_hour is not None:
             ax.plot([here.batch_size], [here.cost_per_hour], "o", color=GREEN, markersize=9, zorder=4)
     ax.axhline(0, color=GREY, linewidth=0.6)
-    ax.set(xlabel="max batch size; the dot is the one planned", ylabel=f"cost of {server} alone, {plan.currency}/h")
+    ax.set_xlabel("max batch size; the dot is the one planned")
+    ax.set_ylabel(plain(f"cost of {server} alone, {plan.currency}/h"))
     tidy(ax)
     legend(ax)
     return ax

@@ -8,28 +8,20 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from inferno_milp.explanation import PARTS, Explanation
-from inferno_milp.plots.style import BLUE, GREEN, GREY, RED, colours, legend, number, own_axes, slanted, tidy
-from inferno_milp.prices import Prices, TargetPrice
-from inferno_milp.reasons import latency_name
+from inferno_milp.plots.style import BLUE, GREEN, GREY, RED, colours, legend, number, own_axes, plain, slanted, tidy
+from inferno_milp.prices import Prices
 from inferno_milp.sweeps import MEASURED, Against
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MOST_TARGETS = 12
+Y_WORDS = {"total_cost_per_hour": "cost per hour", "power_w": "power, W", "replicas": "replicas",
+           "ttft_p95_ms": "highest p95 of the time to first token, ms"}  # fmt: skip
 MEASURES = {
     "load": "factor on every load",
     "power": "power, kW",
     "ttft-p95": "highest p95 of the time to first token, ms",
-}
-PART_WORDS = {
-    "load": "the load itself",
-    "reserve": "reserve",
-    "survive": "lost replicas survived",
-    "min_replicas": "minimum replicas",
-    "whole_replicas": "rounding up",
-    "limits": "too few devices,\nand other limits",
-    "best_effort": "best effort",
 }
 
 
@@ -43,11 +35,11 @@ def plot_cost_parts(explanation: Explanation, *, ax: Axes | None = None) -> Axes
         ax.bar(i, value, bottom=below, color=RED if name == "limits" else BLUE, width=0.65)
         ax.text(i, below + max(value, 0.0), number(value), ha="center", va="bottom", fontsize=8)
         below += value
-        names.append(PART_WORDS[name])
+        names.append(PARTS[name].replace(", ", ",\n"))
     ax.bar(len(shown), below, color=GREY, width=0.65)
     ax.text(len(shown), below, number(below), ha="center", va="bottom", fontsize=8)
     ax.set_xticks(range(len(shown) + 1), [*names, "total"], fontsize=8)
-    ax.set_ylabel(f"cost, {explanation.plan.currency}/h")
+    ax.set_ylabel(plain(f"cost, {explanation.plan.currency}/h"))
     ax.margins(y=0.12)
     tidy(ax)
     return ax
@@ -55,7 +47,7 @@ def plot_cost_parts(explanation: Explanation, *, ax: Axes | None = None) -> Axes
 
 def plot_device_prices(prices: Prices, *, ax: Axes | None = None) -> Axes:
     """Draw what one more and one fewer device of each type would save and cost."""
-    devices = [p for p in prices.devices if (p.one_more.saves_per_hour or p.dual_per_hour or _lost(p.one_fewer))]
+    devices = [p for p in prices.devices if p.matters or p.dual_per_hour]
     ax = own_axes(ax, height=3.2)
     x = np.arange(len(devices))
     series = {
@@ -71,7 +63,7 @@ def plot_device_prices(prices: Prices, *, ax: Axes | None = None) -> Axes:
     if not devices:
         ax.text(0.5, 0.5, "no type is scarce: one more or fewer changes nothing", ha="center", transform=ax.transAxes)
         ax.set_yticks([])
-    ax.set_ylabel(f"{prices.plan.currency}/h")
+    ax.set_ylabel(plain(f"{prices.plan.currency}/h"))
     tidy(ax)
     legend(ax)
     return ax
@@ -90,20 +82,14 @@ def plot_target_prices(prices: Prices, *, most: int = MOST_TARGETS, ax: Axes | N
     ax.barh(range(len(dearest)), saved, color=BLUE, height=0.65)
     for i, value in enumerate(saved):
         ax.text(value, i, f" {number(value)}", va="center", fontsize=8)
-    ax.set_yticks(range(len(dearest)), [promise_words(price) for price in dearest], fontsize=8)
+    ax.set_yticks(range(len(dearest)), [plain(f"{p.service_class} {p.model}, {p.words}") for p in dearest], fontsize=8)
     if not dearest:
-        ax.text(0.5, 0.5, "no promise costs anything", ha="center", transform=ax.transAxes)
-    ax.set_xlabel(f"saved by a promise a tenth looser, {prices.plan.currency}/h")
+        ax.text(0.5, 0.5, "none of the promises is known to cost anything", ha="center", transform=ax.transAxes)
+        ax.set_axis_off()
+    ax.set_xlabel(plain(f"saved by a promise {prices.relaxed:.0%} looser, {prices.plan.currency}/h"))
     ax.margins(x=0.12)
     tidy(ax, grid="x")
     return ax
-
-
-def promise_words(price: TargetPrice) -> str:
-    """Name a promise: `Premium llama_13b, TTFT ≤ 1000 ms`."""
-    if price.statistic is None:
-        return f"{price.service_class} {price.model}, {price.value:g} tokens/s"
-    return f"{price.service_class} {price.model}, {latency_name(price.target, price.statistic)} ≤ {price.value:g} ms"
 
 
 def plot_sweep(frame: pd.DataFrame, x: str, y: str = "total_cost_per_hour", *, ax: Axes | None = None) -> Axes:
@@ -125,19 +111,24 @@ def plot_sweep(frame: pd.DataFrame, x: str, y: str = "total_cost_per_hour", *, a
         raise ValueError(
             f"the sweep has no column {' and no column '.join(missing)}; it has {', '.join(map(str, frame.columns))}"
         )
+    import pandas as pd
+
     axes = list(frame.columns[: list(frame.columns).index("status")])
     others = [name for name in axes if name not in (x, "is_efficient", "limit")]
     ax = own_axes(ax)
-    groups = list(frame.groupby(others, sort=False)) if others else [((), frame)]
-    labels = [", ".join(f"{name} {value}" for name, value in zip(others, key, strict=True)) for key, _ in groups]
-    for label, (_, part), colour in zip(labels, groups, colours(labels).values(), strict=True):
+    named = [", ".join(f"{name} {row[name]}" for name in others) for row in frame.to_dict("records")]
+    labels = list(dict.fromkeys(named))
+    groups = [frame[[name == label for name in named]] for label in labels]
+    for label, part, colour in zip(labels, groups, colours(labels).values(), strict=True):
         values = part[y].to_numpy(dtype=float, na_value=np.nan)
         short = ~part.status.isin(["optimal", "feasible"]).to_numpy()
-        ax.plot(part[x], np.where(short, np.nan, values), color=colour, marker="o", markersize=4, label=label or None)
-        ax.plot(part[x][short], values[short], "x", color=colour, markersize=6)
+        places = part[x] if pd.api.types.is_numeric_dtype(part[x]) else [plain(str(value)) for value in part[x]]
+        shown = plain(label) or "everybody is served"
+        ax.plot(places, np.where(short, np.nan, values), color=colour, marker="o", markersize=4, label=shown)
+        ax.plot(places, np.where(short, values, np.nan), "x", color=colour, markersize=6)
     if not frame.status.isin(["optimal", "feasible"]).all():
         ax.plot([], [], "x", color=GREY, label="not everybody is served")
-    ax.set(xlabel=x, ylabel=y)
+    ax.set(xlabel=plain(x), ylabel=Y_WORDS.get(y, y))
     tidy(ax, grid="both")
     legend(ax)
     return ax
@@ -159,12 +150,14 @@ def plot_frontier(frame: pd.DataFrame, against: Against, *, currency: str = "", 
     good, short = frame.is_efficient.to_numpy(bool), ~frame.status.isin(["optimal", "feasible"]).to_numpy()
     order = np.argsort(x[good])
     ax.plot(x[good][order], y[good][order], color=BLUE, marker="o", markersize=5, label="everybody served")
-    beaten = ~good & ~short
+    points = set(zip(x[good].tolist(), y[good].tolist(), strict=True))
+    twin = np.array([point in points for point in zip(x.tolist(), y.tolist(), strict=True)], dtype=bool)
+    beaten = ~good & ~short & ~twin
     if beaten.any():
         ax.plot(x[beaten], y[beaten], "o", color="#b8d2ee", markersize=5, label="beaten by another")
     if short.any() and against == "load":
         ax.plot(x[short], y[short], "x", color=RED, markersize=8, label="not everybody is served")
-    ax.set(xlabel=MEASURES[against], ylabel=f"cost, {currency}/h" if currency else "cost per hour")
+    ax.set(xlabel=MEASURES[against], ylabel=plain(f"cost, {currency}/h") if currency else "cost per hour")
     tidy(ax, grid="both")
     legend(ax)
     return ax

@@ -72,7 +72,14 @@ def slanted(ax: Axes, names: Sequence[str]) -> None:
     """Name the places of the x axis, slanted where they would not fit."""
     ax.set_xticks(range(len(names)))
     long = sum(len(name) for name in names) > 60
-    ax.set_xticklabels(names, rotation=35 if long else 0, ha="right" if long else "center", fontsize=8)
+    ax.set_xticklabels(
+        [plain(name) for name in names], rotation=35 if long else 0, ha="right" if long else "center", fontsize=8
+    )
+
+
+def plain(text: str) -> str:
+    """Write a text so that no part of it is read as a formula, whatever names hold."""
+    return text.replace("$", r"\$")
 
 
 def number(value: float) -> str:

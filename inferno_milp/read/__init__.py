@@ -8,10 +8,10 @@ from pathlib import Path
 from inferno_milp.errors import Fault, InputError
 from inferno_milp.problem import Problem
 from inferno_milp.read.document import read_document
-from inferno_milp.read.source import load_source
+from inferno_milp.read.source import load_source, opened_files
 from inferno_milp.read.system_data import is_system_data, read_system_file, read_system_folder
 
-__all__ = ["read_problem"]
+__all__ = ["opened_files", "read_problem"]
 
 
 def read_problem(path: str | PathLike[str]) -> Problem:

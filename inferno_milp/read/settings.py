@@ -6,17 +6,19 @@ Names may have dots in them; of several readings of a path the one with the long
 
 from __future__ import annotations
 
+import copy
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import yaml
 from pydantic import ValidationError
 
 from inferno_milp.errors import Fault, InputError, PathPart, nearest
 from inferno_milp.problem import Problem
 from inferno_milp.read.document import Document
+from inferno_milp.read.source import read_value
 from inferno_milp.read.validate import validate
 from inferno_milp.sections import Sections
 
@@ -32,7 +34,7 @@ KEYS: dict[str, tuple[str, ...]] = {
 SECTIONS = (*Sections.model_fields, "capacity")
 OTHER_UNIT = {"rate_per_s": "rate_per_min", "rate_per_min": "rate_per_s"}
 """A load has its rate in one unit of the two."""
-_ASSIGNMENT = re.compile(r"(?P<path>.*?)\s*(?P<operation>[*+]?=)\s*(?P<value>.*)", re.S)
+_ASSIGNMENT = re.compile(r"(?P<path>.*?)\s*(?P<operation>[-*+]?=)\s*(?P<value>.*)", re.S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +58,12 @@ class Setting:
         return self.path if self.operation == "=" else f"{self.path} {self.operation}"
 
     def __str__(self) -> str:
-        value = self.value if isinstance(self.value, (str, int, float)) else yaml.safe_dump(self.value, width=1000)
-        return f"{self.path}{self.operation}{value}".strip()
+        value = json.dumps(self.value, ensure_ascii=False)
+        return f"{self.path}{self.operation}{value}"
 
 
 def read_setting(text: str) -> Setting:
-    """Read `PATH=VALUE`, `PATH*=FACTOR` or `PATH+=AMOUNT`; the value is YAML.
+    """Read `PATH=VALUE`, `PATH*=FACTOR`, `PATH+=AMOUNT` or `PATH-=AMOUNT`; the value is YAML, as in a document.
 
     Raises
     ------
@@ -71,11 +73,16 @@ def read_setting(text: str) -> Setting:
     found = _split(text)
     if found is None or not found[2]:
         raise InputError([Fault(f"{text!r} sets nothing", "write PATH=VALUE, PATH*=FACTOR or PATH+=AMOUNT")])
+    path, operation, written = found
     try:
-        value = yaml.safe_load(found[2])
-    except yaml.YAMLError as error:
-        raise InputError([Fault(f"{text!r}: the value is no YAML: {' '.join(str(error).split())}")]) from None
-    return Setting(found[0], found[1], value)
+        value = read_value(written)
+    except InputError as error:
+        raise InputError(replace(fault, path=(path,), line=None) for fault in error.faults) from None
+    if operation == "-=":
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise InputError([Fault(f"{value!r} is not a number", "only numbers are taken away", (path,))])
+        return Setting(path, "+=", -value)
+    return Setting(path, operation, value)  # type: ignore[arg-type]  # the pattern knows no other
 
 
 def read_target(text: str) -> tuple[str, Operation]:
@@ -83,19 +90,19 @@ def read_target(text: str) -> tuple[str, Operation]:
     found = _split(text)
     if found is None:
         return text.strip(), "="
-    if found[2]:
+    if found[2] or found[1] == "-=":
         raise InputError([Fault(f"{text!r} has a value", "name what is set, PATH, PATH*= or PATH+=")])
-    return found[0], found[1]
+    return found[0], found[1]  # type: ignore[return-value]  # the pattern knows no other
 
 
-def _split(text: str) -> tuple[str, Operation, str] | None:
+def _split(text: str) -> tuple[str, str, str] | None:
     match = _ASSIGNMENT.fullmatch(text.strip())
     if match is None or not match["path"]:
         return None
     path, operation = match["path"], match["operation"]
     if path.endswith(".") and operation == "*=":  # `capacity.*=8` sets them all
         path, operation = f"{path}*", "="
-    return path, operation, match["value"]  # type: ignore[return-value]  # the pattern knows no other
+    return path, operation, match["value"]
 
 
 def read_settings(settings: Mapping[str, Any] | Iterable[Setting | str]) -> tuple[Setting, ...]:
@@ -139,19 +146,36 @@ def with_settings(problem: Problem, settings: Mapping[str, Any] | Iterable[Setti
     data = problem.model_dump(mode="json", exclude_unset=True)
     faults: list[Fault] = []
     for setting in chosen:
+        before = copy.deepcopy(data) if _replaces_a_part(setting) else None
         try:
             _apply(data, setting)
         except _WrongPathError as wrong:
             faults.append(Fault(wrong.problem, wrong.remedy, (setting.path,)))
-    if not faults:
-        try:
-            return Problem.model_validate(data)
-        except ValidationError:
-            faults = [*validate(Document, data).faults]
-        except InputError as error:
-            faults = [*error.faults]
-        faults = [Fault(fault.problem, fault.remedy, _by_name(data, fault.path)) for fault in faults]
-    raise InputError(faults)
+        if before is not None:  # what comes after goes on with a whole problem
+            made, wrong_parts = _made(data)
+            faults += wrong_parts
+            data = before if made is None else made.model_dump(mode="json", exclude_unset=True)
+    changed, more = _made(data)
+    faults += more
+    if faults or changed is None:
+        raise InputError(dict.fromkeys(faults))
+    return changed
+
+
+def _replaces_a_part(setting: Setting) -> bool:
+    """Whether more than a number or a word is set, which what comes after may go into."""
+    return "." not in setting.path or setting.value is None or isinstance(setting.value, (dict, list))
+
+
+def _made(data: dict[str, Any]) -> tuple[Problem | None, list[Fault]]:
+    """Make a problem, or say what is wrong with it."""
+    try:
+        return Problem.model_validate(data), []
+    except ValidationError:
+        faults = validate(Document, data).faults
+    except InputError as error:
+        faults = error.faults
+    return None, [Fault(fault.problem, fault.remedy, _by_name(data, fault.path)) for fault in faults]
 
 
 class _WrongPathError(Exception):
@@ -202,7 +226,8 @@ def _items(listed: Sequence[Any], keys: tuple[str, ...], path: str) -> tuple[lis
     rest = path
     for key in keys:
         names = dict.fromkeys(str(item[key]) for item in listed)
-        found, rest = _take(rest, names, _words(key))
+        kind = f"profile of {listed[0]['model']} on" if key == "accelerator" else _words(key)
+        found, rest = _take(rest, names, kind)
         listed = [item for item in listed if str(item[key]) in found]
     return list(listed), rest
 
@@ -221,7 +246,8 @@ def _take(path: str, names: Iterable[str], kind: str) -> tuple[set[str], str]:
             if found:
                 return found, path[end + 1 :]
     first = path.partition(".")[0]
-    raise _WrongPathError(f"unknown {kind} {first!r}", nearest(first, names))
+    word = "no" if kind.startswith("profile of") else "unknown"
+    raise _WrongPathError(f"{word} {kind} {first!r}", nearest(first, names))
 
 
 def _is_same(pattern: str, name: str) -> bool:
@@ -269,6 +295,8 @@ def _any(done: Iterable[bool]) -> bool:
 
 def _set_target(targets: dict[str, Any], path: str, setting: Setting) -> bool:
     """Set a promise, `ttft_ms`, or one statistic of it, `ttft_ms.p95`; the others stay."""
+    if not isinstance(targets, dict):
+        raise _WrongPathError(f"is {targets!r}, no promises", "give a mapping, {} for none")
     latency, _, statistic = path.partition(".")
     if not statistic:
         return _change(targets, latency, setting)
@@ -283,7 +311,7 @@ def _set_target(targets: dict[str, Any], path: str, setting: Setting) -> bool:
 def _change(holder: dict[str, Any], key: str, setting: Setting) -> bool:
     """Set, multiply or add to one figure; False if there is none to multiply or to add to."""
     given = holder.pop(OTHER_UNIT[key], None) if key in OTHER_UNIT else None
-    if given is not None:
+    if isinstance(given, (int, float)):
         holder[key] = given / 60 if key == "rate_per_s" else given * 60
     if setting.operation == "=":
         holder[key] = setting.value
@@ -304,7 +332,10 @@ def _computed(old: Any, compute: Callable[[float], float]) -> Any:
         return {name: _computed(value, compute) for name, value in old.items()}
     if isinstance(old, bool) or not isinstance(old, (int, float)):
         raise _WrongPathError(f"is {old!r}, not a number", "set it with =")
-    new = compute(old)
+    try:
+        new = compute(old)
+    except OverflowError:
+        raise _WrongPathError("is too large a number") from None
     return round(new) if isinstance(old, int) and abs(new) < 1e15 else new
 
 
@@ -317,6 +348,7 @@ def _named(data: dict[str, Any], path: tuple[PathPart, ...]) -> Iterator[PathPar
     for i, part in enumerate(path):
         if i == 1 and isinstance(part, int) and path[0] in KEYS:
             item = data[str(path[0])][part]
-            yield from (str(item.get(key, "?")) for key in KEYS[str(path[0])])
+            names = [item.get(key) for key in KEYS[str(path[0])]] if isinstance(item, dict) else [None]
+            yield from ([part] if None in names else map(str, names))
         else:
             yield part

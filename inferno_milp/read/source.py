@@ -6,6 +6,9 @@ import json
 import re
 import stat
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -111,6 +114,20 @@ class UnreadableError(InputError):
     """A file that could not be opened: missing, no file, or not permitted."""
 
 
+_OPENED: ContextVar[list[Path] | None] = ContextVar("opened", default=None)
+
+
+@contextmanager
+def opened_files() -> Iterator[list[Path]]:
+    """Take note of all files that are read within the context."""
+    files: list[Path] = []
+    token = _OPENED.set(files)
+    try:
+        yield files
+    finally:
+        _OPENED.reset(token)
+
+
 def load_source(path: Path, label: str) -> Source:
     """Read one file.
 
@@ -121,6 +138,8 @@ def load_source(path: Path, label: str) -> Source:
         aliases or too much nesting. Keys given twice are faults of the source.
     """
     text = _read_text(path, label)
+    if (opened := _OPENED.get()) is not None:
+        opened.append(path)
     loaded = _load_json(text, label) if path.suffix.lower() == ".json" else _load_yaml(text, label)
     data, faults = loaded
     if data is None:
@@ -225,6 +244,20 @@ def _load_yaml(text: str, label: str) -> tuple[Any, list[Fault]]:
     if builder.fatal:
         raise InputError(builder.fatal + builder.faults)
     return data, builder.faults
+
+
+def read_value(text: str) -> Any:
+    """Read one value as a document would have it.
+
+    Raises
+    ------
+    InputError
+        If it is none.
+    """
+    data, faults = _load_yaml(text, "")
+    if faults:
+        raise InputError(faults)
+    return data
 
 
 class _TooMuchError(Exception):

@@ -14,8 +14,9 @@ from systems import systems
 
 import inferno_milp as im
 from conftest import make_problem, problem_data, with_server
-from inferno_milp.explanation import PARTS, explain
+from inferno_milp.explanation import PARTS
 from inferno_milp.problem import Problem
+from inferno_milp.why import explain
 
 SLOW = [HealthCheck.filter_too_much, HealthCheck.too_slow]
 
@@ -105,10 +106,11 @@ def test_of_the_sample(instances: Path) -> None:
     assert cheaper.moves
     assert by_name["L4"].reason == "it needs 1936 L4 (128 available)"
     words = server.words("cents")
-    assert words.startswith("Free-llama_13b runs on AIU2 for 783.75 cents/h, where ITL sets the rate of a replica.")
+    assert words.startswith("Free-llama_13b runs on AIU2 for 783.75 cents/h, where ITL sets a replica's rate.")
     assert "MI300X would cost it 325, but needs 5 MI300X, which Bronze-llama_70b (40)" in words
     assert "the whole would cost 804.25 cents/h more, moving" in words
     assert "The next best is MI210, which would add 74.25." in words
+    assert server.next_best is by_name["MI210"]
     document = json.loads(json.dumps(why.to_dict(), allow_nan=False))
     assert document["servers"]["Free-llama_13b"]["words"] == words
     assert len(why.to_frame()) == 21
@@ -160,6 +162,29 @@ def test_a_plan_that_does_not_add_up() -> None:
 def test_servers_that_are_not_known() -> None:
     with pytest.raises(im.OptionError, match=r"unknown server 'gold-n'; did you mean 'gold-m'\?"):
         explain(make_problem(), servers=["gold-n"])
+
+
+def test_a_comparison_that_runs_out_of_time(instances: Path) -> None:
+    """It says nothing of anybody."""
+    problem = im.read_problem(instances / "small.yaml")
+    why = explain(problem, plan=im.optimize(problem), servers=["interactive-chat-8b"], time_limit_s=1e-4)
+    by_name = {a.accelerator: a for a in why.servers[0].alternatives}
+    assert by_name["A100"].timed_out
+    assert (by_name["A100"].unserved, by_name["A100"].adds_per_hour) == ((), None)
+    assert why.parts["limits"] == 0.0
+
+
+def test_tiny_prices(instances: Path) -> None:
+    problem = im.with_settings(im.read_problem(instances / "small.yaml"), {"accelerators.*.cost_per_hour *=": 1e-10})
+    why = explain(problem)
+    assert math.fsum(why.parts.values()) == pytest.approx(why.total_cost_per_hour or 0.0, abs=1e-20)
+
+
+def test_what_binds(instances: Path) -> None:
+    """The promise that a looser one would help, not the one that the smallest sufficient batch comes near to."""
+    problem = im.read_problem(instances / "small.yaml")
+    why = explain(problem, servers=["interactive-chat-8b"])
+    assert [(a.accelerator, a.binds) for a in why.servers[0].able] == [("H100", "ITL"), ("A100", "ITL")]
 
 
 def test_no_time_to_compare(instances: Path) -> None:
