@@ -17,6 +17,7 @@ from benchmarks import (
     solver_speed,
     solver_vs_greedy,
     startup,
+    sweeps,
 )
 from conftest import ROOT
 
@@ -46,6 +47,11 @@ def test_solver_speed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 def test_queueing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     run(monkeypatch, queueing, "--count", "50", "--repeats", "1")
     assert "sample's own batch sizes" in capsys.readouterr().out
+
+
+def test_sweeps(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run(monkeypatch, sweeps, "--cases", "3", "--repeats", "1")
+    assert "two processes" in capsys.readouterr().out
 
 
 def test_startup(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

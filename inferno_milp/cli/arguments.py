@@ -175,8 +175,8 @@ def _add_problem(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--current", type=Path, metavar="PLAN", help="a plan written by --json: what runs today")
 
 
-def _add_solving(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--time-limit", type=positive, metavar="S", help="seconds (default: none)")
+def _add_solving(parser: argparse.ArgumentParser, time_limit: str = "none") -> None:
+    parser.add_argument("--time-limit", type=positive, metavar="S", help=f"seconds (default: {time_limit})")
     parser.add_argument(
         "--gap", type=_gap, default=DEFAULT_GAP, metavar="G", help="relative gap to prove (default: %(default)g)"
     )

@@ -24,6 +24,7 @@ from inferno_milp.plan import Change, Running
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from rich.console import Console
 
     from inferno_milp.plan import Plan
@@ -107,24 +108,25 @@ def run_simulate(arguments: Namespace) -> int:
 
 def plan_with(arguments: Namespace, *solvers: str) -> tuple[Problem, list[Plan]]:
     """Read the problem, and plan with each solver."""
+    start = time.perf_counter()
+    problem = read(arguments)
+    read_s = time.perf_counter() - start
+    plans = [plan_of(problem, arguments, solver) for solver in solvers]
+    return problem, [replace(plan, stages_s={"read": read_s, **plan.stages_s}) for plan in plans]
+
+
+def plan_of(problem: Problem, arguments: Namespace, solver: str = "milp") -> Plan:
+    """Plan a problem as the command line asks for."""
     from inferno_milp.planner import optimize
 
     with progress(quiet=arguments.quiet) as on_stage:
-        on_stage("read")
-        start = time.perf_counter()
-        problem = read(arguments)
-        read_s = time.perf_counter() - start
-        plans = [
-            optimize(
-                problem,
-                solver=solver,  # type: ignore[arg-type]  # argparse has checked it
-                time_limit_s=arguments.time_limit,
-                gap=arguments.gap,
-                on_stage=on_stage,
-            )
-            for solver in solvers
-        ]
-    return problem, [replace(plan, stages_s={"read": read_s, **plan.stages_s}) for plan in plans]
+        return optimize(
+            problem,
+            solver=solver,  # type: ignore[arg-type]  # argparse has checked it
+            time_limit_s=arguments.time_limit,
+            gap=arguments.gap,
+            on_stage=on_stage,
+        )
 
 
 def _plan_parts(plan: Plan, console: Console) -> list[Any]:
@@ -138,12 +140,22 @@ def show(
     parts: Callable[[Console], list[Any]],
     document: Callable[[], Any],
     frame: Callable[[], pd.DataFrame],
+    draw: Callable[[Sequence[Axes]], Any] | None = None,
+    *,
+    panels: int = 1,
 ) -> None:
-    """Write what was asked for: files first, so that a broken terminal loses nothing."""
+    """Write what was asked for: files first, so that a broken terminal loses nothing, and data before figures.
+
+    Parameters
+    ----------
+    draw : draws on so many `panels`, where `--plot` asks for that.
+    """
     if arguments.csv:
         write_text(frame().to_csv(index=False), arguments.csv)
     if arguments.json:
         write_json(document(), arguments.json)
+    if draw is not None and arguments.plot:
+        write_picture(draw, arguments.plot, columns=panels)
     if not arguments.quiet and STDOUT not in (arguments.json, arguments.csv):
         from inferno_milp.report import print_report, result_console
 
@@ -260,8 +272,6 @@ def run_analyze(arguments: Namespace) -> int:
 
     check_outputs(arguments)
     found = analyze_engine(arguments)
-    if arguments.plot:
-        write_picture(found.draw, arguments.plot, columns=2)
 
     def frame() -> pd.DataFrame:
         import pandas as pd
@@ -273,6 +283,8 @@ def run_analyze(arguments: Namespace) -> int:
         lambda console: [analysis_table(found.analysis, console), "", found.sentence],
         found.document,
         frame,
+        found.draw,
+        panels=2,
     )
     return 0
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-Adder: TypeAlias = "Callable[[argparse.ArgumentParser], None]"
+Adder: TypeAlias = "Callable[..., None]"
 
 SUBCOMMANDS = (
     "explain", "prices", "whatif", "sweep", "frontier", "scale", "transition", "generate", "plot", "report"
@@ -38,7 +38,7 @@ def add_studies(subparsers: Subparsers, add_problem: Adder, add_solving: Adder, 
         "--server", action="append", metavar="NAME", help="only this server (may be repeated), and in detail"
     )
     parser.add_argument("--all", action="store_true", help="plan anew with every alternative of every server")
-    add_solving(parser)
+    add_solving(parser, "none for the plan, 5 for each that is compared with it")
     add_output(parser)
     parser.set_defaults(run=commands.run_explain)
 
@@ -48,7 +48,7 @@ def add_studies(subparsers: Subparsers, add_problem: Adder, add_solving: Adder, 
     )
     parser.add_argument("--only", choices=("devices", "promises"), help="price these alone, which is quicker")
     parser.add_argument("--plot", metavar="FILE", help="draw them: .svg, .png or .pdf")
-    add_solving(parser)
+    add_solving(parser, "10 for each plan")
     _add_spreading(parser)
     add_output(parser)
     parser.set_defaults(run=commands.run_prices, gap=0.0)
@@ -117,9 +117,7 @@ def add_studies(subparsers: Subparsers, add_problem: Adder, add_solving: Adder, 
     parser.add_argument(
         "--least-factor", type=factor, default=0.1, metavar="A", help="factors are within [A, 2 - A) (default: 0.1)"
     )
-    parser.add_argument(
-        "--seed", type=whole(0, 10**9), default=0, metavar="S", help="of the random numbers (default: 0)"
-    )
+    _add_seed(parser)
     parser.add_argument("--write", metavar="FILE", help="write the problem after the change, with what runs, as YAML")
     parser.add_argument("--plot", metavar="FILE", help="draw the differences: .svg, .png or .pdf")
     add_solving(parser)
@@ -134,9 +132,7 @@ def add_studies(subparsers: Subparsers, add_problem: Adder, add_solving: Adder, 
         metavar="T",
         help="devices of the types used most, as a part of their use without limits (default: no limits)",
     )
-    parser.add_argument(
-        "--seed", type=whole(0, 10**9), default=0, metavar="S", help="of the random numbers (default: 0)"
-    )
+    _add_seed(parser)
     parser.add_argument("--write", metavar="FILE", default="-", help="where to (default: stdout)")
     _add_volume(parser)
     parser.set_defaults(run=commands.run_generate, json=None, csv=None)

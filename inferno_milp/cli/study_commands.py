@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from inferno_milp.cli.commands import plan_with, read, show
+from inferno_milp.cli.commands import plan_of, plan_with, read, show
 from inferno_milp.cli.output import (
     check_outputs,
     counted_progress,
@@ -21,7 +21,6 @@ from inferno_milp.errors import Fault, InputError, OptionError
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
-    from rich.console import Console
 
     from inferno_milp.plan import Plan
 
@@ -35,10 +34,14 @@ PICTURES = (
 
 def run_explain(arguments: Namespace) -> int:
     """Plan, and say why."""
+    from inferno_milp.cli.engine import find_server
     from inferno_milp.report.studies import explanation_report
     from inferno_milp.why import EACH_S, explain
 
-    problem, (plan,) = plan_with(arguments, "milp")
+    problem = read(arguments)
+    for name in arguments.server or ():
+        find_server(problem, name)
+    plan = plan_of(problem, arguments)
     names = [server.name for server in problem.servers] if arguments.all else arguments.server
     with counted_progress("planning anew", quiet=arguments.quiet) as on_done:
         why = explain(
@@ -76,21 +79,19 @@ def run_prices(arguments: Namespace) -> int:
             scheduler=arguments.scheduler,
             on_done=on_done,
         )
-    if arguments.plot:
+
+    def draw(axes: Sequence[Axes]) -> None:
         from inferno_milp.plots import plot_device_prices, plot_target_prices
 
-        write_picture(
-            lambda axes: (plot_device_prices(prices, ax=axes[0]), plot_target_prices(prices, ax=axes[1])),
-            arguments.plot,
-            columns=2,
-        )
+        plot_device_prices(prices, ax=axes[0])
+        plot_target_prices(prices, ax=axes[1])
 
     def frame() -> pd.DataFrame:
         import pandas as pd
 
         return pd.concat([prices.devices_frame(), prices.targets_frame()], ignore_index=True)
 
-    show(arguments, lambda console: list(prices_report(prices, console)), prices.to_dict, frame)
+    show(arguments, lambda console: list(prices_report(prices, console)), prices.to_dict, frame, draw, panels=2)
     return 0 if prices.plan.serves_all else 1
 
 
@@ -127,7 +128,6 @@ def run_whatif(arguments: Namespace) -> int:
 def run_sweep(arguments: Namespace) -> int:
     """Plan every combination."""
     from inferno_milp.read.settings import with_settings
-    from inferno_milp.report.studies import sweep_table
     from inferno_milp.sweeps import NUMBERS, sweep
 
     problem = read(arguments)
@@ -137,12 +137,13 @@ def run_sweep(arguments: Namespace) -> int:
     problem = with_settings(problem, arguments.settings)
     with counted_progress("planning", quiet=arguments.quiet) as on_done:
         frame = sweep(problem, axes, on_done=on_done, **_running(arguments))
-    code = _show_frame(arguments, frame, lambda console: [sweep_table(frame, console)])
-    if arguments.plot:
+
+    def draw(found: Sequence[Axes]) -> None:
         from inferno_milp.plots import plot_sweep
 
-        write_picture(lambda found: plot_sweep(frame, next(iter(axes)), y, ax=found[0]), arguments.plot)
-    return code
+        plot_sweep(frame, next(iter(axes)), y, ax=found[0])
+
+    return _show_frame(arguments, frame, draw)
 
 
 def _running(arguments: Namespace) -> dict[str, Any]:
@@ -154,13 +155,15 @@ def _running(arguments: Namespace) -> dict[str, Any]:
     }
 
 
-def _show_frame(arguments: Namespace, frame: pd.DataFrame, parts: Callable[[Console], list[Any]]) -> int:
+def _show_frame(arguments: Namespace, frame: pd.DataFrame, draw: Callable[[Sequence[Axes]], None]) -> int:
+    from inferno_milp.report.studies import sweep_table
+
     def document() -> Any:
         import json
 
-        return json.loads(frame.to_json(orient="records"))
+        return json.loads(frame.to_json(orient="records", double_precision=15))
 
-    show(arguments, parts, document, lambda: frame)
+    show(arguments, lambda console: [sweep_table(frame, console)], document, lambda: frame, draw)
     return 0 if frame.error.isna().all() else 1
 
 
@@ -230,7 +233,6 @@ def _steps(part: str) -> list[float]:
 
 def run_frontier(arguments: Namespace) -> int:
     """Set cost against something else."""
-    from inferno_milp.report.studies import sweep_table
     from inferno_milp.sweeps import find_frontier
 
     problem = read(arguments)
@@ -239,13 +241,13 @@ def run_frontier(arguments: Namespace) -> int:
             problem, arguments.against, points=arguments.points, values=arguments.values, on_done=on_done,
             **_running(arguments),
         )  # fmt: skip
-    if arguments.plot:
+
+    def draw(axes: Sequence[Axes]) -> None:
         from inferno_milp.plots import plot_frontier
 
-        write_picture(
-            lambda axes: plot_frontier(frame, arguments.against, currency=problem.currency, ax=axes[0]), arguments.plot
-        )
-    return _show_frame(arguments, frame, lambda console: [sweep_table(frame, console)])
+        plot_frontier(frame, arguments.against, currency=problem.currency, ax=axes[0])
+
+    return _show_frame(arguments, frame, draw)
 
 
 def run_scale(arguments: Namespace) -> int:
@@ -277,22 +279,20 @@ def run_transition(arguments: Namespace) -> int:
     if arguments.write:
         words = f"{problem.name}, every load changed at random (seed {arguments.seed}), with what ran before."
         write_text(problem_text(found.problem, description=words), arguments.write)
-    if arguments.plot:
+
+    def draw(axes: Sequence[Axes]) -> None:
         from inferno_milp.plots import plot_cost_difference, plot_replica_scaling
 
-        write_picture(
-            lambda axes: (
-                plot_replica_scaling(found.before, found.after, ax=axes[0]),
-                plot_cost_difference(found.before, found.after, ax=axes[1]),
-            ),
-            arguments.plot,
-            columns=2,
-        )
+        plot_replica_scaling(found.before, found.after, ax=axes[0])
+        plot_cost_difference(found.before, found.after, ax=axes[1])
+
     show(
         arguments,
         lambda console: list(difference_report(found.before, found.after, console)),
         found.to_dict,
         found.to_frame,
+        draw,
+        panels=2,
     )
     return 0 if found.after.serves_all else 1
 

@@ -60,6 +60,7 @@ def plot_device_prices(prices: Prices, *, ax: Axes | None = None) -> Axes:
         for place, height in zip(x.tolist(), heights, strict=True):
             ax.text(place + (i - 1) * 0.26, height, number(height), ha="center", va="bottom", fontsize=7)
     slanted(ax, [p.type if p.devices == 1 else f"{p.devices} {p.type}" for p in devices])
+    ax.set_xlim(-0.6, max(len(devices), 4) - 0.4)  # few bars stay narrow
     if not devices:
         ax.text(0.5, 0.5, "no type is scarce: one more or fewer changes nothing", ha="center", transform=ax.transAxes)
         ax.set_yticks([])
