@@ -9,6 +9,7 @@ from typing import cast
 
 import numpy as np
 
+from inferno_milp.batches import quickest_batches
 from inferno_milp.candidates import Candidates, FloatArray, IntArray, Rows
 from inferno_milp.choice import Choice
 from inferno_milp.energy import power_w
@@ -82,6 +83,9 @@ def assign(table: Candidates, choice: Choice) -> Assigned:
         fixed = np.array([servers[s].survive > 0 for s in best.server.tolist()], dtype=bool)
         positions = [_smallest_batch(table, best, i, np.inf if fixed[i] else wanted[i]) for i in range(len(best))]
         rows = table.rows.take(np.array(positions, dtype=np.intp))
+    options = table.problem.options
+    if options.batch_choice == "quickest" and not options.uses_power and len(rows):
+        rows = table.rows.take(quickest_batches(table, rows, rate))
     return Assigned(rows, choice.replicas, share, rate)
 
 

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from inferno_milp._pyomo import pyo
-from inferno_milp.assemble import assemble, assign
+from inferno_milp.assemble import Assigned, assemble, assign
+from inferno_milp.batches import slow_batches
 from inferno_milp.candidates import Candidates, find_candidates
 from inferno_milp.check import check_plan
 from inferno_milp.differences import changes_from_today
@@ -114,7 +115,7 @@ def _plan(table: Candidates, solver: str, gap: float, clock: _Clock, *, advised:
     if shared is not choice:
         assigned = assign(table, shared)
     plan = assemble(table, program, shared, assigned, room, clock.stages_s)
-    messages = tuple(_messages(table, plan, clock)) if advised else ()
+    messages = (*_messages(table, plan, clock), *_hints(table, assigned)) if advised else ()
     plan = replace(plan, changes=changes_from_today(problem, plan), messages=messages)
     check_plan(problem, plan, gap=gap)
     return plan
@@ -158,6 +159,12 @@ class _Clock:
     def left_s(self) -> float:
         """Seconds left; infinite without a limit."""
         return math.inf if self._end is None else max(self._end - time.perf_counter(), 0.0)
+
+
+def _hints(table: Candidates, assigned: Assigned) -> Iterator[str]:
+    options = table.problem.options
+    if options.batch_choice == "smallest" and options.every_batch_size and not options.uses_power:
+        yield from slow_batches(table, assigned.rows, assigned.rate_per_s)
 
 
 def _messages(table: Candidates, plan: Plan, clock: _Clock) -> Iterator[str]:

@@ -12,7 +12,7 @@ from inferno_milp.cli.values import number, positive
 from inferno_milp.fields import LARGEST_BATCH
 from inferno_milp.percentiles import read_percent
 from inferno_milp.plan import DEFAULT_GAP, SOLVERS
-from inferno_milp.sections import Assignment, BatchSizes, Law, SaturationPolicy
+from inferno_milp.sections import Assignment, BatchChoice, BatchSizes, Law, SaturationPolicy
 
 SUBCOMMANDS = (
     "optimize", "analyze", "candidates", "compare", "diff", "simulate", "validate", *study_arguments.SUBCOMMANDS
@@ -164,6 +164,9 @@ def _add_problem(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--assignment", choices=get_args(Assignment), help="default: the problem's")
     parser.add_argument(
         "--batch-sizes", choices=get_args(BatchSizes), help="batch sizes to analyse (default: the problem's)"
+    )
+    parser.add_argument(
+        "--batch-choice", choices=get_args(BatchChoice), help="of those with the same replicas (default: the problem's)"
     )
     parser.add_argument(
         "--saturation-policy",

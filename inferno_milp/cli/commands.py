@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from inferno_milp.simulate import PlanSimulation
 
 
-OPTIONS = ("law", "assignment", "batch_sizes", "saturation_policy", "max_changes", "max_cost_per_hour")
+OPTIONS = ("law", "assignment", "batch_sizes", "batch_choice", "saturation_policy", "max_changes", "max_cost_per_hour")
 """Options of a problem that the command line may replace, by their own names."""
 
 
