@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from conftest import ROOT
+from inferno_milp.cli.arguments import SUBCOMMANDS
 
 PAGES = sorted(path.stem for path in (ROOT / "docs").glob("*.md"))
 
@@ -112,3 +113,12 @@ def test_public_names_are_documented(site: Path) -> None:
     names = [{**classes, **errors}.get(name, f"inferno_milp.{name}") for name in im.__all__ if name != "__version__"]
     missing = [name for name in [*names, *(f"inferno_milp.plots.{name}" for name in plots.__all__)] if name not in ids]
     assert not missing
+
+
+def test_every_subcommand_is_run_in_the_docs() -> None:
+    """Console blocks are run by the checks; each subcommand stands in one."""
+    text = "\n".join(path.read_text() for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+    blocks = re.findall(r"^```console\n(.*?)^```", text, flags=re.M | re.S)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+    commands = re.findall(r"(?:inferno-milp|python -m inferno_milp) (\S+)", "\n".join(lines))
+    assert {*SUBCOMMANDS} <= {*commands}

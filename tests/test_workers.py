@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 import inferno_milp as im
+from inferno_milp.cli import main
 from inferno_milp.errors import OptionError
 from inferno_milp.sweeps import sweep
 from inferno_milp.workers import Lost, spread
@@ -186,3 +187,11 @@ def test_a_thousand_what_ifs(instances: Path, cluster: Cluster) -> None:
     spreaded = sweep(problem, axes, scheduler=cluster.address, on_done=on_done)
     assert cluster.workers[0].poll() is not None
     pd.testing.assert_frame_equal(spreaded, alone)
+
+
+def test_from_the_command_line(instances: Path, cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["sweep", str(instances / "small.yaml"), "--vary", "capacity.H100=0,4,6", "--json", "-"]
+    assert main(argv) == 0
+    alone = capsys.readouterr().out
+    assert main([*argv, "--scheduler", cluster.address]) == 0
+    assert capsys.readouterr().out == alone
