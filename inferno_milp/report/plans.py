@@ -41,23 +41,23 @@ def _servers_table(plan: Plan, console: Console) -> RenderableType:
         for row in _server_rows(server)
     )
     names = ("server" if named else "class", "model", "accelerator")
-    numbers = ("repl.", "batch", f"{plan.currency}/h", "TTFT ms", "p95", "ITL ms", "load/min", "util.")
-    return fitted(make_grid(names, numbers, rows, ("util.", "p95", "load/min", "batch")), console)
+    numbers = ("repl.", "devices", "batch", f"{plan.currency}/h", "TTFT ms", "p95", "ITL ms", "load/min", "util.")
+    return fitted(make_grid(names, numbers, rows, ("devices", "util.", "p95", "load/min", "batch")), console)
 
 
 def _server_rows(server: ServerPlan) -> Iterator[tuple[RenderableType, ...]]:
     load = f"{server.offered_rate_per_s * 60:.4g}"
     if not server.meets_targets:
         served = "not served" if not server.allocations else f"{_share_served(server)} served"
-        yield (Text(served, style="red"), "", "", "", "", "", "", load, "")
+        yield (Text(served, style="red"), "", "", "", "", "", "", "", load, "")
     elif not server.allocations:
-        yield ("none needed", "0", "", "0", "", "", "", load, "")
+        yield ("none needed", "0", "0", "", "0", "", "", "", load, "")
     for a in server.allocations:
         share = f"{server.served_rate_per_s * a.share * 60:.4g}"
         used = "" if a.utilization is None else f"{a.utilization:.0%}"
         cost = f"{a.cost_per_hour:.6g}"
         latencies = (_ms(a.ttft_ms), _ms(a.ttft_p95_ms), _ms(a.itl_ms))
-        yield (a.accelerator, str(a.replicas), str(a.batch_size), cost, *latencies, share, used)
+        yield (a.accelerator, str(a.replicas), str(a.devices), str(a.batch_size), cost, *latencies, share, used)
 
 
 def _share_served(server: ServerPlan) -> str:
