@@ -163,7 +163,7 @@ class TestSweep:
             code, out, err = run(capsys, "sweep", small, *vary, *more)
             assert (code, out) == (BAD_INPUT, "")
             assert words in err
-        code, _, err = run(capsys, "sweep", small, *vary, "--plot", "/tmp/s.svg", "--plot-y", "speed")
+        code, _, err = run(capsys, "sweep", small, *vary, "--plot", "s.svg", "--plot-y", "speed")
         assert code == BAD_INPUT
         assert "--plot-y draws total_cost_per_hour" in err
 
