@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 
+from inferno_milp.cases import Worth
 from inferno_milp.explanation import PARTS, Explanation
 from inferno_milp.plots.style import BLUE, GREEN, GREY, RED, colours, legend, number, own_axes, plain, slanted, tidy
 from inferno_milp.prices import Prices
@@ -70,9 +71,8 @@ def plot_device_prices(prices: Prices, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def _lost(worth: object) -> float:
-    saves = getattr(worth, "saves_per_hour", None)
-    return -saves if saves else 0.0
+def _lost(worth: Worth | None) -> float:
+    return 0.0 - (worth.saves_per_hour or 0.0) if worth is not None else 0.0
 
 
 def plot_target_prices(prices: Prices, *, most: int = MOST_TARGETS, ax: Axes | None = None) -> Axes:
