@@ -9,8 +9,8 @@ from typing import cast
 
 import numpy as np
 
-from inferno_milp.batches import quickest_batches
-from inferno_milp.candidates import Candidates, FloatArray, IntArray, Rows
+from inferno_milp.batches import quickest_batches, spaced
+from inferno_milp.candidates import Candidates, FloatArray, IntArray, Rows, rows_of
 from inferno_milp.choice import Choice
 from inferno_milp.energy import power_w
 from inferno_milp.limits import nodes_of, sizes_of
@@ -92,8 +92,7 @@ def assign(table: Candidates, choice: Choice) -> Assigned:
 def _smallest_batch(table: Candidates, best: Rows, i: int, rate_per_s: float) -> int:
     """Position in the whole table of the smallest batch on the same accelerator that carries a rate, or of this one."""
     rows = table.rows
-    first, last = np.searchsorted(rows.server, [best.server[i], best.server[i] + 1])
-    same = first + np.flatnonzero(rows.profile[first:last] == best.profile[i])
+    same = rows.batches_of(int(best.server[i]), int(best.profile[i]))
     enough = same[rows.max_rate_per_s[same] >= rate_per_s]
     return int(enough[0] if enough.size else same[rows.batch_size[same] == best.batch_size[i]][0])
 
@@ -256,15 +255,13 @@ def _allocations(table: Candidates, assigned: Assigned) -> dict[int, list[Alloca
 
 def _batch_size_choices(table: Candidates, rows: Rows, i: int) -> Iterator[BatchSizeChoice]:
     """Say what the server of a row would take with the other batch sizes analysed for its accelerator."""
-    first, last = np.searchsorted(table.rows.server, [rows.server[i], rows.server[i] + 1])
-    same = first + np.flatnonzero(table.rows.profile[first:last] == rows.profile[i])
-    good = {int(table.rows.batch_size[row]): row for row in same.tolist()}
+    server, profile = int(rows.server[i]), int(rows.profile[i])
+    good = {int(table.rows.batch_size[row]): row for row in table.rows.batches_of(server, profile).tolist()}
     rejected = table.rejected
-    first, last = np.searchsorted(rejected.server, [rows.server[i], rows.server[i] + 1])
-    bad = rejected.batch_size[first:last][rejected.profile[first:last] == rows.profile[i]]
+    mine = rows_of(rejected.server, server)
+    bad = rejected.batch_size[mine[rejected.profile[mine] == profile]]
     sizes = np.array(sorted({*good, *bad.tolist()}))
-    thin = np.unique(np.round(np.geomspace(1, len(sizes), BATCH_SIZES_SHOWN)).astype(int) - 1)
-    for size in sorted({*sizes[thin].tolist(), int(rows.batch_size[i])}):
+    for size in sorted({*sizes[spaced(len(sizes), BATCH_SIZES_SHOWN)].tolist(), int(rows.batch_size[i])}):
         row = good.get(size)
         if row is None:
             yield BatchSizeChoice(size, 0.0, None, None)

@@ -20,6 +20,11 @@ TRIED = 8
 MOST_NAMED = 3
 
 
+def spaced(count: int, most: int) -> npt.NDArray[np.intp]:
+    """Return positions among so many, the first and the last one too, evenly spaced on a logarithmic scale."""
+    return np.unique(np.round(np.geomspace(1, count, most)).astype(np.intp) - 1)
+
+
 @dataclass(frozen=True, slots=True)
 class _Times:
     """Rows that could stand for each allocation, and how long requests take with them.
@@ -90,13 +95,12 @@ def _times(table: Candidates, rows: Rows, rate_per_s: FloatArray, tried: int | N
     every = table.rows
     owners, positions = [], []
     for i in range(len(rows)):
-        first, last = np.searchsorted(every.server, [rows.server[i], rows.server[i] + 1])
-        same = first + np.flatnonzero(every.profile[first:last] == rows.profile[i])
+        same = every.batches_of(int(rows.server[i]), int(rows.profile[i]))
         same = same[every.batch_size[same] >= rows.batch_size[i]]
         # Without a load there is no rate, and nothing to choose by.
         enough = same[~(every.max_rate_per_s[same] < rows.max_rate_per_s[i])]
         if tried is not None and len(enough) > tried:
-            enough = enough[np.unique(np.round(np.geomspace(1, len(enough), tried)).astype(int) - 1)]
+            enough = enough[spaced(len(enough), tried)]
         owners.append(np.full(len(enough), i))
         positions.append(enough)
     owner, row = (np.concatenate([*parts, np.empty(0, dtype=np.intp)]).astype(np.intp) for parts in (owners, positions))

@@ -27,6 +27,11 @@ MOST_DEVICES = 10**12
 """A candidate that takes more devices than this is none."""
 
 
+def rows_of(servers: IntArray, server: int) -> npt.NDArray[np.intp]:
+    """Return the positions of a server's rows; tables are in the order of the servers."""
+    return np.arange(*np.searchsorted(servers, [server, server + 1]))
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """One element per (server, accelerator, batch size), by server, accelerator, batch size.
@@ -58,6 +63,11 @@ class Rows:
     def take(self, which: npt.NDArray[np.intp] | BoolArray) -> Rows:
         """Return the chosen rows."""
         return Rows(*(getattr(self, field.name)[which] for field in fields(self)))
+
+    def batches_of(self, server: int, profile: int) -> npt.NDArray[np.intp]:
+        """Return the positions of the batch sizes of a server with a profile, rising."""
+        mine = rows_of(self.server, server)
+        return np.asarray(mine[self.profile[mine] == profile])
 
     def best_batches(self, *, by_rate: bool) -> npt.NDArray[np.intp]:
         """Of each (server, accelerator), the position of the batch size with the fewest replicas, or highest rate.
@@ -150,10 +160,6 @@ class Candidates:
         return replace(
             self, rows=rows.take((rows.server != server) | np.isin(rows.accelerator, np.asarray([*accelerators])))
         )
-
-    def under(self, problem: Problem) -> Candidates:
-        """Return the same candidates for a problem that differs in its capacity, nodes or limits alone."""
-        return replace(self, problem=problem, available=_available(problem, self.types))
 
     def to_records(self) -> list[dict[str, str | int | float | None]]:
         """Return one record per candidate, names for positions; `max_rate_per_s` is None for a server without load."""

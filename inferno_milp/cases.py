@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from inferno_milp.candidates import Candidates, find_candidates
 from inferno_milp.errors import Fault, InfernoError, InputError
-from inferno_milp.plan import DEFAULT_GAP, Plan, Status
+from inferno_milp.plan import DEFAULT_GAP, SERVING_ALL, Plan, Status
 from inferno_milp.planner import plan_candidates
 from inferno_milp.problem import Problem
 from inferno_milp.read.settings import Setting, with_settings
@@ -57,7 +57,7 @@ class Outcome:
     @property
     def serves_all(self) -> bool:
         """Whether there is a plan that serves everybody."""
-        return self.status in ("optimal", "feasible")
+        return self.status in SERVING_ALL
 
     @property
     def is_exact(self) -> bool:
@@ -159,9 +159,9 @@ class _Planner:
     def _plan(self, problem: Problem) -> Plan:
         """Plan; servers that are as in the problem itself are analysed once for all cases."""
         known = _ANALYSED[0] if _ANALYSED else None
-        base = find_candidates(self.problem, known=known)
-        _ANALYSED[:] = [base]
-        table = find_candidates(problem, known=base)
+        if known is None or known.problem is not self.problem:
+            _ANALYSED[:] = [known := find_candidates(self.problem, known=known)]
+        table = find_candidates(problem, known=known)
         return plan_candidates(table, gap=self.gap, time_limit_s=self.time_limit_s)
 
 

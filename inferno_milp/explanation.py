@@ -96,6 +96,11 @@ class ServerExplanation:
         return tuple(a for a in self.alternatives if a.cost_per_hour is not None)
 
     @property
+    def cheapest(self) -> Alternative | None:
+        """What it would pay least for, if it were alone; None where nothing can serve it."""
+        return next(iter(self.able), None)
+
+    @property
     def next_best(self) -> Alternative | None:
         """Of those that the plan does not use, the one that would add least to the whole; None where none was tried."""
         tried = (a for a in self.alternatives if a.adds_per_hour is not None and not a.is_chosen)

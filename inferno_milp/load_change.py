@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from inferno_milp.candidates import find_candidates
 from inferno_milp.differences import diff, with_current
-from inferno_milp.errors import OptionError, nearest
+from inferno_milp.errors import OptionError
 from inferno_milp.plan import DEFAULT_GAP, Change, Plan
 from inferno_milp.planner import optimize, plan_candidates
 from inferno_milp.problem import Problem
@@ -214,11 +214,8 @@ def scale_server(
     OptionError
         If there is no such server, it has no load, it is not served before, or a factor is not above 0.
     """
-    names = [s.name for s in problem.servers]
-    if server not in names:
-        raise OptionError(f"unknown server {server!r}; {nearest(server, names)}")
+    (position,) = problem.positions_of([server])
     wrong = [f"{factor} is no factor" for factor in (rate_factor, tokens_factor) if not 0 < factor < math.inf]
-    position = names.index(server)
     if problem.servers[position].load is None:
         wrong.append(f"{server} has no load")
     if wrong:

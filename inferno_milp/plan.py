@@ -16,6 +16,8 @@ Status = Literal["optimal", "feasible", "partial", "infeasible", "no_solution"]
 """optimal: proven within the gap asked for; feasible: serves everybody, not proven; partial: some are not served in
 full; infeasible: proven that nobody can be; no_solution: the time ran out before any plan was found."""
 
+SERVING_ALL = ("optimal", "feasible")
+"""Statuses of plans that serve everybody in full."""
 SolverName = Literal["milp", "greedy"]
 SOLVERS: tuple[str, ...] = get_args(SolverName)
 MOST_FAULTS = 20

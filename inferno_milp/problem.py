@@ -7,7 +7,7 @@ not exist twice). A `Problem` that exists has passed both.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,21 @@ class Problem(Sections):
         for group in self.nodes:
             available[group.type] += group.devices * group.count
         return dict(available)
+
+    def positions_of(self, names: Iterable[str]) -> list[int]:
+        """Return the positions of servers, by their names.
+
+        Raises
+        ------
+        OptionError
+            With every name that no server has.
+        """
+        known = {server.name: i for i, server in enumerate(self.servers)}
+        names = list(dict.fromkeys(names))
+        unknown = [f"unknown server {name!r}; {nearest(name, known)}" for name in names if name not in known]
+        if unknown:
+            raise OptionError("; ".join(unknown))
+        return [known[name] for name in names]
 
     def targets_of(self, server: Server) -> Targets:
         """Return the targets of one of the problem's servers."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from inferno_milp.candidates import MOST_DEVICES, Candidates, Rows
+from inferno_milp.candidates import MOST_DEVICES, Candidates, Rows, rows_of
 from inferno_milp.limits import BUDGET, CHANGES, POWER
 from inferno_milp.options import Program
 from inferno_milp.plan import Allocation
@@ -71,7 +71,7 @@ def _why_dropped(program: Program, position: int, kept: Rows, room: Room) -> str
     if lacks:
         return f"it needs {_lack_words(lacks[0], 'available')}"
     name = table.types[kind]
-    rivals = kept.take(_rows_of(kept.server, server))
+    rivals = kept.take(rows_of(kept.server, server))
     if mixed:
         rivals = rivals.take((rivals.type == kind) | (table.available is None))
         if not len(rivals):
@@ -87,11 +87,6 @@ def _why_dropped(program: Program, position: int, kept: Rows, room: Room) -> str
     other = problem.accelerators[rival.accelerator[0]].name
     less = f"{other} costs {_plain(rival.cost_per_hour[0], 6)}, not {_plain(cost, 6)}"
     return less if table.available is None else f"{less}, and takes no more {name}"
-
-
-def _rows_of(servers: npt.NDArray[np.int64], server: int) -> npt.NDArray[np.intp]:
-    """Positions of a server's rows; tables are in the order of the servers."""
-    return np.arange(*np.searchsorted(servers, [server, server + 1]))
 
 
 def _failed_rows(candidates: Candidates) -> dict[tuple[int, int], int]:
@@ -196,9 +191,9 @@ def why_left_out(candidates: Candidates, program: Program, server: int) -> str:
 
 def _nearest_miss(candidates: Candidates, server: int) -> int | None:
     """Position of the rejected row that misses the server's targets by the least factor; None if a row is good."""
-    if _rows_of(candidates.rows.server, server).size:
+    if rows_of(candidates.rows.server, server).size:
         return None
-    rows = _rows_of(candidates.rejected.server, server)
+    rows = rows_of(candidates.rejected.server, server)
     return int(rows[np.argmin(_over_targets(candidates, rows))]) if rows.size else None
 
 
@@ -235,7 +230,7 @@ def _needs(program: Program, server: int, room: Room, word: str) -> str:
     """Say what a server's candidates lack, the least of each limit: `it needs 12 H100 (8 left)`; empty if one fits."""
     rows, most = program.table.rows, program.table.problem.servers[server].max_replicas
     least: dict[str, Lack] = {}
-    for position in _rows_of(rows.server, server).tolist():
+    for position in rows_of(rows.server, server).tolist():
         replicas = int(rows.replicas[position])
         if most is not None and replicas > most:
             continue

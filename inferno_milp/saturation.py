@@ -12,7 +12,7 @@ from itertools import groupby
 
 import numpy as np
 
-from inferno_milp.candidates import Candidates
+from inferno_milp.candidates import Candidates, rows_of
 from inferno_milp.choice import Choice
 from inferno_milp.limits import CHANGES
 from inferno_milp.priorities import priorities_of
@@ -71,8 +71,7 @@ def _in_turn(table: Candidates, room: Room, servers: list[int]) -> list[_Taker]:
 def _takers(table: Candidates, room: Room, server: int) -> Iterator[_Taker]:
     """Find the cheapest of the server's candidates that has room for a replica."""
     rows = table.rows
-    first, last = np.searchsorted(rows.server, [server, server + 1])
-    for row in sorted(range(first, last), key=lambda i: (rows.cost_per_hour[i], rows.devices[i], i)):
+    for row in sorted(rows_of(rows.server, server).tolist(), key=lambda i: (rows.cost_per_hour[i], rows.devices[i], i)):
         taker = _Taker(server, row, int(rows.replicas[row]) - 1)
         if taker.wanted > 0 and not _lacks(table, room, taker):
             yield taker

@@ -11,7 +11,7 @@ import numpy as np
 
 from inferno_milp.cases import Outcome, outcome_of, plan_cases
 from inferno_milp.errors import OptionError
-from inferno_milp.plan import DEFAULT_GAP, Plan
+from inferno_milp.plan import DEFAULT_GAP, SERVING_ALL, Plan
 from inferno_milp.planner import optimize
 from inferno_milp.problem import Problem
 from inferno_milp.read.settings import Setting, read_target
@@ -139,7 +139,7 @@ def find_frontier(
         factors = [*(np.geomspace(*LOADS, points).tolist() if values is None else values)]
         frame = sweep(problem, {"servers.*.load.rate_per_s *=": factors}, **running)
         frame = frame.rename(columns={"servers.*.load.rate_per_s *=": "load_factor"})
-        frame.insert(1, "is_efficient", frame.status.isin(["optimal", "feasible"]))
+        frame.insert(1, "is_efficient", frame.status.isin(SERVING_ALL))
         return frame
     base = optimize(problem, gap=running.get("gap", DEFAULT_GAP), time_limit_s=running.get("time_limit_s"))
     if not base.serves_all:
@@ -204,7 +204,7 @@ def _limited(problem: Problem, against: Against, limit: float) -> tuple[Setting,
 
 def _efficient(frame: pd.DataFrame, measured: str) -> list[bool]:
     """Whether no other row that serves everybody costs less and is no worse, or costs no more and is better."""
-    good = frame.status.isin(["optimal", "feasible"]).to_numpy()
+    good = frame.status.isin(SERVING_ALL).to_numpy()
     cost, other = frame.total_cost_per_hour.to_numpy(float), frame[measured].to_numpy(float)
     result: list[bool] = []
     for i in range(len(frame)):

@@ -10,11 +10,11 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from inferno_milp.candidates import Candidates, find_candidates
+from inferno_milp.candidates import Candidates, find_candidates, rows_of
 from inferno_milp.cases import compare, outcome_of
 from inferno_milp.conflict import find_conflict
 from inferno_milp.differences import diff
-from inferno_milp.errors import OptionError, PlanCheckError, nearest
+from inferno_milp.errors import OptionError, PlanCheckError
 from inferno_milp.explanation import PARTS, Alternative, Explanation, ServerExplanation, TypeUse
 from inferno_milp.options import Program, make_program
 from inferno_milp.plan import DEFAULT_GAP, Plan, ServerPlan
@@ -61,7 +61,7 @@ def explain(
     OptionError
         If a server is not known, or the plan is not of this problem.
     """
-    _check_names(problem, [*(servers or ()), *(compared or ())])
+    problem.positions_of([*(servers or ()), *(compared or ())])
     table = find_candidates(problem)
     program = make_program(table)
     if plan is None:
@@ -71,7 +71,11 @@ def explain(
     alone = plan_candidates(_alone(table), gap=0.0)  # each server by itself: quick, whatever their number
     compared = (servers or ()) if compared is None else compared
     told = [s for s, server in enumerate(problem.servers) if servers is None or server.name in servers]
-    listed = {s: _alternatives(table, program, plan, s) for s in told}
+    reasons: dict[str, dict[str, str]] = {}
+    for rejection in find_rejections(table, program, told):
+        reasons.setdefault(rejection.server, {})[rejection.accelerator] = rejection.reason
+    types = _types(plan)
+    listed = {s: _alternatives(table, program, plan, s, reasons.get(problem.servers[s].name, {}), types) for s in told}
     tried = [
         (s, i)
         for s, alternatives in listed.items()
@@ -98,7 +102,7 @@ def explain(
         total_cost_per_hour=plan.total_cost_per_hour,
         parts={name: math.fsum(part.get(name, 0.0) for part in parts) for name in PARTS},
         servers=tuple(_server(plan.servers[s], parts[s], tuple(listed[s])) for s in told),
-        types=tuple(_types(plan)),
+        types=tuple(types),
         purchase=find_purchase(table, time_limit_s=PURCHASE_TIME_S) if short else None,
         conflict=find_conflict(table, time_limit_s=PURCHASE_TIME_S) if short else None,
     )
@@ -111,19 +115,12 @@ def _check_parts(plan: Plan, parts: Sequence[dict[str, float]]) -> None:
         raise PlanCheckError([f"the parts of the cost add up to {total}, not to {plan.total_cost_per_hour}"])
 
 
-def _check_names(problem: Problem, names: Sequence[str]) -> None:
-    known = {server.name for server in problem.servers}
-    wrong = [f"unknown server {name!r}; {nearest(name, known)}" for name in dict.fromkeys(names) if name not in known]
-    if wrong:
-        raise OptionError("; ".join(wrong))
-
-
 def _alone(table: Candidates) -> Candidates:
     """Return the same candidates without any limit that the servers share."""
     free = table.problem.with_unlimited_capacity().with_options(
         max_changes=None, max_cost_per_hour=None, max_power_w=None, max_carbon_kg_per_hour=None
     )
-    return table.under(free)
+    return find_candidates(free, known=table)
 
 
 def _server(planned: ServerPlan, parts: dict[str, float], alternatives: tuple[Alternative, ...]) -> ServerExplanation:
@@ -166,16 +163,22 @@ def _compared(
     )
 
 
-def _alternatives(table: Candidates, program: Program, plan: Plan, s: int) -> list[Alternative]:
-    """All accelerators, those that can serve the server first, by what it would pay alone."""
+def _alternatives(
+    table: Candidates, program: Program, plan: Plan, s: int, reasons: dict[str, str], types: Sequence[TypeUse]
+) -> list[Alternative]:
+    """All accelerators, those that can serve the server first, by what it would pay alone.
+
+    Parameters
+    ----------
+    reasons : by accelerator, why no plan of least cost uses it.
+    """
     problem = table.problem
     best = program.table.rows
-    mine = np.flatnonzero(best.server == s)
+    mine = rows_of(best.server, s)
     rows = best.take(mine[np.argsort(best.cost_per_hour[mine], kind="stable")])
-    reasons = {r.accelerator: r.reason for r in find_rejections(table, program, [s])}
     chosen = {a.accelerator for a in plan.servers[s].allocations}
     binding = _binding(table, s)
-    uses = {use.type: use for use in _types(plan)}
+    uses = {use.type: use for use in types}
     result = []
     for i in range(len(rows)):
         accelerator = problem.accelerators[rows.accelerator[i]]
@@ -196,8 +199,8 @@ def _alternatives(table: Candidates, program: Program, plan: Plan, s: int) -> li
             )
         )
     able = {alternative.accelerator for alternative in result}
-    types = {a.name: a.type for a in problem.accelerators}
-    result += [Alternative(name, types[name], reason=why) for name, why in reasons.items() if name not in able]
+    type_of = {a.name: a.type for a in problem.accelerators}
+    result += [Alternative(name, type_of[name], reason=why) for name, why in reasons.items() if name not in able]
     return result
 
 
@@ -215,8 +218,7 @@ def _binding(table: Candidates, s: int) -> dict[int, str]:
     At the batch size with the highest rate it is what binds there, and what binds with a batch larger by one: that is
     why no larger one is better.
     """
-    first, last = np.searchsorted(table.rows.server, [s, s + 1])
-    rows = table.rows.take(np.arange(first, last))
+    rows = table.rows.take(rows_of(table.rows.server, s))
     result: dict[int, str] = {}
     chosen: list[tuple[int, int]] = []
     for profile in np.unique(rows.profile).tolist():

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TypeAlias, get_args
 
 from inferno_milp._version import __version__
 from inferno_milp.cli import commands, study_arguments
-from inferno_milp.cli.values import number, positive
+from inferno_milp.cli.shared_arguments import LAWS, Subparsers, add_output, add_problem, add_solving, add_volume
+from inferno_milp.cli.values import count, number, positive, whole
 from inferno_milp.fields import LARGEST_BATCH
 from inferno_milp.percentiles import read_percent
-from inferno_milp.plan import DEFAULT_GAP, SOLVERS
-from inferno_milp.sections import Assignment, BatchChoice, BatchSizes, Law, SaturationPolicy
+from inferno_milp.plan import SOLVERS
 
 SUBCOMMANDS = (
     "optimize", "analyze", "candidates", "compare", "diff", "simulate", "validate", *study_arguments.SUBCOMMANDS
 )  # fmt: skip
-LAWS = get_args(Law)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -37,23 +35,20 @@ def make_parser() -> argparse.ArgumentParser:
     _add_diff(commands_)
     _add_simulate(commands_)
     _add_validate(commands_)
-    study_arguments.add_studies(commands_, _add_problem, _add_solving, _add_output)
+    study_arguments.add_studies(commands_)
     return parser
-
-
-Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _add_optimize(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("optimize", help="find the plan of least cost (the default)")
-    _add_problem(parser)
+    add_problem(parser)
     parser.add_argument("--solver", choices=SOLVERS, default="milp", help="default: milp")
-    _add_solving(parser)
+    add_solving(parser)
     parser.add_argument(
         "--write-model", metavar="FILE", help="write the mixed-integer program to FILE.lp or FILE.mps as well"
     )
     parser.add_argument("--verify", action="store_true", help="simulate the plan, and say where it predicts wrongly")
-    _add_output(parser)
+    add_output(parser)
     parser.set_defaults(run=commands.run_optimize)
 
 
@@ -86,8 +81,8 @@ def _add_analyze(subparsers: Subparsers) -> None:
         ("max-blocking", "share of requests that may be turned away (default: 0.01)"),
     ):
         engine.add_argument(f"--{name}", type=number, metavar="X", help=unit)
-    engine.add_argument("--max-batch", type=_batch, metavar="N", help="max batch size")
-    engine.add_argument("--max-queue", type=_queue, metavar="Q", help="queue limit (default: 10 × N)")
+    engine.add_argument("--max-batch", type=whole(1, LARGEST_BATCH), metavar="N", help="max batch size")
+    engine.add_argument("--max-queue", type=count, metavar="Q", help="queue limit (default: 10 × N)")
     asked = parser.add_argument_group("what is asked")
     asked.add_argument("--rate-per-s", type=number, nargs="+", metavar="R", help="rates to analyse, requests/s")
     for name, latency in (("ttft-ms", "time to first token"), ("itl-ms", "inter-token latency")):
@@ -100,25 +95,25 @@ def _add_analyze(subparsers: Subparsers) -> None:
         )
     parser.add_argument("--law", choices=LAWS, help="law of the queueing analysis (default: the problem's)")
     parser.add_argument("--plot", metavar="FILE", help="draw latencies against the rate: .svg, .png or .pdf")
-    _add_output(parser)
+    add_output(parser)
     parser.set_defaults(run=commands.run_analyze)
 
 
 def _add_candidates(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("candidates", help="what every server could run on, and why not on the rest")
-    _add_problem(parser)
+    add_problem(parser)
     parser.add_argument("--server", action="append", metavar="NAME", help="only this server (may be repeated)")
     parser.add_argument("--undominated", action="store_true", help="only those that a plan of least cost may need")
     parser.add_argument("--rejected", action="store_true", help="show what no plan of least cost can use, and why")
-    _add_output(parser)
+    add_output(parser)
     parser.set_defaults(run=commands.run_candidates)
 
 
 def _add_compare(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("compare", help="greedy beside the mixed-integer program")
-    _add_problem(parser)
-    _add_solving(parser)
-    _add_output(parser)
+    add_problem(parser)
+    add_solving(parser)
+    add_output(parser)
     parser.set_defaults(run=commands.run_compare)
 
 
@@ -126,7 +121,7 @@ def _add_diff(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("diff", help="what changes from one plan to another")
     parser.add_argument("before", type=Path, metavar="BEFORE", help="a plan written by --json")
     parser.add_argument("after", type=Path, metavar="AFTER", help="another one")
-    _add_output(parser)
+    add_output(parser)
     parser.set_defaults(run=commands.run_diff)
 
 
@@ -136,83 +131,25 @@ def _add_simulate(subparsers: Subparsers) -> None:
         help="simulate a plan, request by request, beside what it predicts",
         description="Simulate the engines of a plan, iteration by iteration, and compare with what the plan predicts.",
     )
-    _add_problem(parser)
+    add_problem(parser)
     parser.add_argument("--plan", type=Path, metavar="FILE", help="a plan written by --json (default: plan first)")
-    parser.add_argument("--requests", type=_requests, metavar="N", help="per allocation (default: 20000)")
+    parser.add_argument(
+        "--requests", type=whole(1000, 999_999_999), metavar="N", help="per allocation (default: 20000)"
+    )
     parser.add_argument(
         "--burstiness", type=number, metavar="C", help="c² of the times between arrivals (default: each load's own)"
     )
-    parser.add_argument("--seed", type=_queue, default=0, metavar="S", help="of the random numbers (default: 0)")
-    _add_solving(parser)
-    _add_output(parser)
+    parser.add_argument("--seed", type=count, default=0, metavar="S", help="of the random numbers (default: 0)")
+    add_solving(parser)
+    add_output(parser)
     parser.set_defaults(run=commands.run_simulate, solver="milp")
 
 
 def _add_validate(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("validate", help="read problems and tell everything that is wrong with them")
     parser.add_argument("problems", nargs="+", type=Path, metavar="PROBLEM")
-    _add_volume(parser)
+    add_volume(parser)
     parser.set_defaults(run=commands.run_validate)
-
-
-def _add_problem(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "problem", type=Path, metavar="PROBLEM", help="YAML or JSON file, or a folder of llm-inferno's six files"
-    )
-    parser.add_argument("--unlimited", action="store_true", help="as if there were no limit on the devices")
-    parser.add_argument("--law", choices=LAWS, help="law of the queueing analysis (default: the problem's)")
-    parser.add_argument("--assignment", choices=get_args(Assignment), help="default: the problem's")
-    parser.add_argument(
-        "--batch-sizes", choices=get_args(BatchSizes), help="batch sizes to analyse (default: the problem's)"
-    )
-    parser.add_argument(
-        "--batch-choice", choices=get_args(BatchChoice), help="of those with the same replicas (default: the problem's)"
-    )
-    parser.add_argument(
-        "--saturation-policy",
-        choices=get_args(SaturationPolicy),
-        help="who gets what is left when not all can be served in full (default: the problem's)",
-    )
-    parser.add_argument("--max-changes", type=_queue, metavar="N", help="servers that may change their accelerator")
-    parser.add_argument("--max-cost-per-hour", type=number, metavar="X", help="budget")
-    parser.add_argument("--current", type=Path, metavar="PLAN", help="a plan written by --json: what runs today")
-
-
-def _add_solving(parser: argparse.ArgumentParser, time_limit: str = "none") -> None:
-    parser.add_argument("--time-limit", type=positive, metavar="S", help=f"seconds (default: {time_limit})")
-    parser.add_argument(
-        "--gap", type=_gap, default=DEFAULT_GAP, metavar="G", help="relative gap to prove (default: %(default)g)"
-    )
-
-
-def _add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", metavar="FILE", help="write JSON to FILE; - is stdout, instead of the table")
-    parser.add_argument("--csv", metavar="FILE", help="write CSV to FILE")
-    _add_volume(parser)
-
-
-def _add_volume(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument("--quiet", action="store_true", help="no table on stdout; on stderr errors alone")
-    group.add_argument("--verbose", action="store_true", help="tell more on stderr")
-
-
-def _batch(text: str) -> int:
-    if not (text.isdecimal() and 1 <= len(text) <= 9 and 1 <= int(text) <= LARGEST_BATCH):
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {LARGEST_BATCH}, not {text}")
-    return int(text)
-
-
-def _queue(text: str) -> int:
-    if not (text.isdecimal() and len(text) <= 9):
-        raise argparse.ArgumentTypeError(f"must be a whole number, at least 0, not {text}")
-    return int(text)
-
-
-def _requests(text: str) -> int:
-    if not (text.isdecimal() and int(text[:10]) >= 1000 and len(text) <= 9):
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1000 to 999999999, not {text}")
-    return int(text)
 
 
 def _target(text: str) -> tuple[str, float]:
@@ -220,10 +157,3 @@ def _target(text: str) -> tuple[str, float]:
     if equals and statistic != "mean" and read_percent(statistic) is None:
         raise argparse.ArgumentTypeError(f"{statistic!r} is neither mean nor a percentile from p50 to p99.9")
     return statistic or "mean", positive(limit)
-
-
-def _gap(text: str) -> float:
-    value = number(text)
-    if value >= 1:
-        raise argparse.ArgumentTypeError(f"must be within [0, 1), not {text}")
-    return value

@@ -233,7 +233,7 @@ def run_candidates(arguments: Namespace) -> int:
     from inferno_milp.report import candidates_table, rejections_table
 
     problem = read(arguments)
-    chosen = _positions(problem, arguments.server)
+    chosen = problem.positions_of(arguments.server or [server.name for server in problem.servers])
     table = find_candidates(problem)
     program = make_program(table)
     rejections = list(find_rejections(table, program, chosen))
@@ -257,12 +257,6 @@ def run_candidates(arguments: Namespace) -> int:
         frame,
     )
     return 0
-
-
-def _positions(problem: Problem, names: list[str] | None) -> list[int]:
-    from inferno_milp.cli.engine import find_server
-
-    return [find_server(problem, name) for name in names] if names else list(range(len(problem.servers)))
 
 
 def run_analyze(arguments: Namespace) -> int:

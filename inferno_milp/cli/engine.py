@@ -13,7 +13,6 @@ import numpy as np
 from inferno_milp.engines import OF_LOAD, OF_PROFILE
 from inferno_milp.errors import OptionError, nearest
 from inferno_milp.fields import Targets
-from inferno_milp.problem import Problem
 from inferno_milp.queueing import Analysis, EngineParameters, Sizing, analyze, size
 from inferno_milp.read import read_problem
 from inferno_milp.reasons import latency_name
@@ -154,7 +153,7 @@ def _from_problem(arguments: Namespace) -> tuple[dict[str, float], Targets, Law]
     problem = read_problem(arguments.problem)
     if not (arguments.server and arguments.accelerator):
         raise OptionError("with a PROBLEM, --server and --accelerator say which engine is meant")
-    server = problem.servers[find_server(problem, arguments.server)]
+    server = problem.servers[problem.positions_of([arguments.server])[0]]
     if arguments.accelerator not in {a.name for a in problem.accelerators}:
         hint = nearest(arguments.accelerator, (a.name for a in problem.accelerators))
         raise OptionError(f"unknown accelerator {arguments.accelerator!r}; {hint}")
@@ -175,17 +174,3 @@ def _from_problem(arguments: Namespace) -> tuple[dict[str, float], Targets, Law]
     }
     engine = {name: value for name, value in given.items() if value is not None}
     return engine, problem.targets_of(server), problem.options.law
-
-
-def find_server(problem: Problem, name: str) -> int:
-    """Return the position of a server, by name.
-
-    Raises
-    ------
-    OptionError
-        If there is none of that name.
-    """
-    by_name = {server.name: i for i, server in enumerate(problem.servers)}
-    if name not in by_name:
-        raise OptionError(f"unknown server {name!r}; {nearest(name, by_name)}")
-    return by_name[name]

@@ -4,29 +4,18 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
 
 from inferno_milp.cli import study_commands as commands
+from inferno_milp.cli.shared_arguments import Subparsers, add_output, add_problem, add_solving, add_volume
 from inferno_milp.cli.values import factor, positive, whole
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-Adder: TypeAlias = "Callable[..., None]"
 
 SUBCOMMANDS = (
     "explain", "prices", "whatif", "sweep", "frontier", "scale", "transition", "generate", "plot", "report"
 )  # fmt: skip
 
 
-def add_studies(subparsers: Subparsers, add_problem: Adder, add_solving: Adder, add_output: Adder) -> None:
-    """Add the subcommands.
-
-    Parameters
-    ----------
-    add_problem, add_solving, add_output : add the options that all subcommands share.
-    """
+def add_studies(subparsers: Subparsers) -> None:
+    """Add the subcommands."""
 
     def add(name: str, words: str) -> argparse.ArgumentParser:
         parser = subparsers.add_parser(name, help=words, description=f"{words[:1].upper()}{words[1:]}.")
@@ -134,7 +123,7 @@ def add_studies(subparsers: Subparsers, add_problem: Adder, add_solving: Adder, 
     )
     _add_seed(parser)
     parser.add_argument("--write", metavar="FILE", default="-", help="where to (default: stdout)")
-    _add_volume(parser)
+    add_volume(parser)
     parser.set_defaults(run=commands.run_generate, json=None, csv=None)
 
     parser = add("plot", "draw a plan")
@@ -143,7 +132,7 @@ def add_studies(subparsers: Subparsers, add_problem: Adder, add_solving: Adder, 
     parser.add_argument("--server", metavar="NAME", help="for --what batch_sizes: which server")
     parser.add_argument("--write", dest="plot", required=True, metavar="FILE", help="where to: .svg, .png or .pdf")
     add_solving(parser)
-    _add_volume(parser)
+    add_volume(parser)
     parser.set_defaults(run=commands.run_plot, json=None, csv=None)
 
     parser = add("report", "a plan, why, its prices, curves and its check as one page")
@@ -152,13 +141,17 @@ def add_studies(subparsers: Subparsers, add_problem: Adder, add_solving: Adder, 
         "--requests", type=whole(1000, 10**9), default=4000, metavar="N", help="simulated per allocation"
     )
     add_solving(parser)
-    parser.add_argument("--jobs", type=_jobs, default=1, metavar="N", help="processes; -1: one per core (default: 1)")
-    _add_volume(parser)
+    _add_jobs(parser)
+    add_volume(parser)
     parser.set_defaults(run=commands.run_report, json=None, csv=None)
 
 
-def _add_spreading(parser: argparse.ArgumentParser) -> None:
+def _add_jobs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=_jobs, default=1, metavar="N", help="processes; -1: one per core (default: 1)")
+
+
+def _add_spreading(parser: argparse.ArgumentParser) -> None:
+    _add_jobs(parser)
     parser.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler to send the work to, tcp://HOST:8786")
 
 
@@ -166,12 +159,6 @@ def _add_seed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=whole(0, 10**9), default=0, metavar="S", help="of the random numbers (default: 0)"
     )
-
-
-def _add_volume(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument("--quiet", action="store_true", help="on stderr errors alone")
-    group.add_argument("--verbose", action="store_true", help="tell more on stderr")
 
 
 def _jobs(text: str) -> int:

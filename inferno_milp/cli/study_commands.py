@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from inferno_milp.cli.commands import plan_of, plan_with, read, show
 from inferno_milp.cli.output import (
-    check_outputs,
     counted_progress,
     progress,
     write_picture,
@@ -34,13 +33,11 @@ PICTURES = (
 
 def run_explain(arguments: Namespace) -> int:
     """Plan, and say why."""
-    from inferno_milp.cli.engine import find_server
     from inferno_milp.report.studies import explanation_report
     from inferno_milp.why import EACH_S, explain
 
     problem = read(arguments)
-    for name in arguments.server or ():
-        find_server(problem, name)
+    problem.positions_of(arguments.server or ())
     plan = plan_of(problem, arguments)
     names = [server.name for server in problem.servers] if arguments.all else arguments.server
     with counted_progress("planning anew", quiet=arguments.quiet) as on_done:
@@ -361,10 +358,9 @@ def _draw(plan: Plan, arguments: Namespace, ax: Axes) -> None:
 
 def run_report(arguments: Namespace) -> int:
     """Make the page."""
-    check_outputs(arguments)
-    from inferno_milp.html import report_html
-
     problem, (plan,) = plan_with(arguments, "milp")
+    from inferno_milp.html import report_html  # what it needs has been looked for by now
+
     with progress(quiet=arguments.quiet) as on_stage:
         page = report_html(
             problem, plan=plan, requests=arguments.requests, gap=arguments.gap, jobs=arguments.jobs, on_stage=on_stage

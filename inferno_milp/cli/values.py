@@ -44,3 +44,18 @@ def whole(least: int, most: int) -> Callable[[str], int]:
         return int(text)
 
     return read
+
+
+def count(text: str) -> int:
+    """Read a whole number from 0 on."""
+    if not (text.isdecimal() and len(text) <= 9):
+        raise argparse.ArgumentTypeError(f"must be a whole number, at least 0, not {text}")
+    return int(text)
+
+
+def gap(text: str) -> float:
+    """Read a relative gap."""
+    value = number(text)
+    if value >= 1:
+        raise argparse.ArgumentTypeError(f"must be within [0, 1), not {text}")
+    return value

@@ -150,7 +150,7 @@ def _proof(plan: Plan) -> str:
 
 def _reasons(server: ServerExplanation) -> dict[str, Any]:
     """One row of the table of reasons."""
-    cheapest = next(iter(server.able), None)
+    cheapest = server.cheapest
     best = server.next_best if server.reason is None else None
     return {
         "name": server.name,

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from inferno_milp.cases import Worth
 from inferno_milp.explanation import PARTS, Explanation
+from inferno_milp.plan import SERVING_ALL
 from inferno_milp.plots.style import BLUE, GREEN, GREY, RED, colours, legend, number, own_axes, plain, slanted, tidy
 from inferno_milp.prices import Prices
 from inferno_milp.sweeps import MEASURED, Against
@@ -122,12 +123,12 @@ def plot_sweep(frame: pd.DataFrame, x: str, y: str = "total_cost_per_hour", *, a
     groups = [frame[[name == label for name in named]] for label in labels]
     for label, part, colour in zip(labels, groups, colours(labels).values(), strict=True):
         values = part[y].to_numpy(dtype=float, na_value=np.nan)
-        short = ~part.status.isin(["optimal", "feasible"]).to_numpy()
+        short = ~part.status.isin(SERVING_ALL).to_numpy()
         places = part[x] if pd.api.types.is_numeric_dtype(part[x]) else [plain(str(value)) for value in part[x]]
         shown = plain(label) or "everybody is served"
         ax.plot(places, np.where(short, np.nan, values), color=colour, marker="o", markersize=4, label=shown)
         ax.plot(places, np.where(short, values, np.nan), "x", color=colour, markersize=6)
-    if not frame.status.isin(["optimal", "feasible"]).all():
+    if not frame.status.isin(SERVING_ALL).all():
         ax.plot([], [], "x", color=GREY, label="not everybody is served")
     ax.set(xlabel=plain(x), ylabel=Y_WORDS.get(y, y))
     tidy(ax, grid="both")
@@ -148,7 +149,7 @@ def plot_frontier(frame: pd.DataFrame, against: Against, *, currency: str = "", 
     scale = 1000 if against == "power" else 1
     x = frame[MEASURED[against]].to_numpy(dtype=float, na_value=np.nan) / scale
     y = frame.total_cost_per_hour.to_numpy(dtype=float, na_value=np.nan)
-    good, short = frame.is_efficient.to_numpy(bool), ~frame.status.isin(["optimal", "feasible"]).to_numpy()
+    good, short = frame.is_efficient.to_numpy(bool), ~frame.status.isin(SERVING_ALL).to_numpy()
     order = np.argsort(x[good])
     ax.plot(x[good][order], y[good][order], color=BLUE, marker="o", markersize=5, label="everybody served")
     points = set(zip(x[good].tolist(), y[good].tolist(), strict=True))

@@ -56,7 +56,7 @@ def _server_rows(server: ServerPlan) -> Iterator[tuple[RenderableType, ...]]:
         share = f"{server.served_rate_per_s * a.share * 60:.4g}"
         used = "" if a.utilization is None else f"{a.utilization:.0%}"
         cost = f"{a.cost_per_hour:.6g}"
-        latencies = (_ms(a.ttft_ms), _ms(a.ttft_p95_ms), _ms(a.itl_ms))
+        latencies = (ms(a.ttft_ms), ms(a.ttft_p95_ms), ms(a.itl_ms))
         yield (a.accelerator, str(a.replicas), str(a.devices), str(a.batch_size), cost, *latencies, share, used)
 
 
@@ -124,7 +124,8 @@ def _unserved_table(plan: Plan, console: Console) -> RenderableType:
     return fitted(make_grid(("not served in full", "why"), (), rows), console)
 
 
-def _ms(value: float | None) -> str:
+def ms(value: float | None) -> str:
+    """Write a latency for a cell."""
     if value is None:
         return "–"
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

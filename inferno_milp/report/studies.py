@@ -17,7 +17,7 @@ from inferno_milp.plan import Plan
 from inferno_milp.prices import Prices
 from inferno_milp.purchase import words_of_items
 from inferno_milp.report.grid import Grid, fitted, make_grid
-from inferno_milp.report.plans import changes_table
+from inferno_milp.report.plans import changes_table, ms
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +58,7 @@ def _servers_part(why: Explanation, console: Console) -> Iterator[RenderableType
     currency = why.plan.currency
     rows = []
     for server in (server for server in why.servers if server.reason is None):
-        cheapest, best = next(iter(server.able), None), server.next_best
+        cheapest, best = server.cheapest, server.next_best
         rows.append(
             (
                 server.name,
@@ -230,16 +230,12 @@ def _batch_changes(before: Plan, after: Plan, console: Console) -> Iterator[Rend
             figures = [(was.ttft_ms, is_.ttft_ms), (was.ttft_p95_ms, is_.ttft_p95_ms), (was.itl_ms, is_.itl_ms)]
             differs = any(a != b and (not a or not b or abs(a - b) > 0.005 * a) for a, b in figures)
             if same and (was.batch_size != is_.batch_size or differs):
-                latencies = (f"{_short(a)} → {_short(b)}" for a, b in figures)
+                latencies = (f"{ms(a)} → {ms(b)}" for a, b in figures)
                 rows.append((server.name, f"{was.batch_size} → {is_.batch_size}", *latencies))
     if rows:
         numbers = ("batch", "TTFT ms", "p95", "ITL ms")
         yield fitted(make_grid(("same replicas",), numbers, rows), console)
         yield Text()
-
-
-def _short(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _available(devices: int | None) -> str:
