@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from inferno_milp.problem import Problem
     from inferno_milp.problem_file import problem_text
     from inferno_milp.queueing import analyze, size
-    from inferno_milp.read import read_problem
+    from inferno_milp.read import read_problem, read_problem_data, read_problem_text
     from inferno_milp.read.settings import with_settings
     from inferno_milp.simulate import simulate_plan
     from inferno_milp.sweeps import find_frontier, sweep
@@ -55,6 +55,8 @@ _HOME = {
     "problem_text": "problem_file",
     "read_plan": "plan_file",
     "read_problem": "read",
+    "read_problem_data": "read",
+    "read_problem_text": "read",
     "report_html": "html",
     "scale_server": "load_change",
     "simulate_plan": "simulate",
@@ -85,6 +87,8 @@ __all__ = [
     "problem_text",
     "read_plan",
     "read_problem",
+    "read_problem_data",
+    "read_problem_text",
     "report_html",
     "scale_server",
     "simulate_plan",

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from inferno_milp.highs_engine import FloatArray, Found, Program, SolverError, run
+from inferno_milp.lifeline import end_with_parent
 
 GRACE_S = 0.25
 """How long after its limit HiGHS is left to end by itself, with its last bound."""
@@ -142,6 +143,7 @@ def _collect(stream: IO[bytes], answers: queue.Queue[Any]) -> None:
 
 def main() -> None:
     """Be the child: take programs from stdin, send solutions to stdout."""
+    end_with_parent()
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whatever else is printed goes nowhere
 

@@ -272,12 +272,17 @@ def run_analyze(arguments: Namespace) -> int:
 
         return pd.DataFrame(found.records())
 
+    def draw(axes: Sequence[Axes]) -> None:
+        from inferno_milp.plots import plot_engine
+
+        plot_engine(found, axes)
+
     show(
         arguments,
         lambda console: [analysis_table(found.analysis, console), "", found.sentence],
-        found.document,
+        found.to_dict,
         frame,
-        found.draw,
+        draw,
         panels=2,
     )
     return 0

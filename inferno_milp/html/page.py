@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import datetime
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
@@ -15,6 +13,7 @@ from matplotlib.axes import Axes
 from inferno_milp._version import __version__
 from inferno_milp.errors import InfernoError
 from inferno_milp.explanation import Explanation, ServerExplanation
+from inferno_milp.html.templates import load_template
 from inferno_milp.plan import DEFAULT_GAP, Plan
 from inferno_milp.planner import optimize
 from inferno_milp.plots import (
@@ -100,7 +99,7 @@ def report_html(
         For an option that cannot be.
     """
     announce = on_stage or (lambda _: None)
-    template = _template()
+    template = load_template("inferno_milp.html", "report.html")
     announce("plan")
     if plan is None:
         plan = optimize(problem, gap=gap, time_limit_s=time_limit_s)
@@ -117,10 +116,10 @@ def report_html(
     has_load = any(a.ttft_ms is not None for server in plan.servers for a in server.allocations)
     simulation = simulate_plan(problem, plan, requests=requests) if has_load else None
     announce("draw")
-    page: str = template.render(
+    return template.render(
         plan=plan,
         problem=problem,
-        proof=_proof(plan),
+        proof=proof_of(plan),
         why=why,
         reasons=[_reasons(server) for server in why.servers],
         compared=len(names),
@@ -137,10 +136,9 @@ def report_html(
         version=__version__,
         made=(made or datetime.date.today()).isoformat(),
     )
-    return page
 
 
-def _proof(plan: Plan) -> str:
+def proof_of(plan: Plan) -> str:
     """Say what is proven of a plan; of one that is proven within a gap, no more than that."""
     words = PROOF[plan.status].removesuffix(".")
     if plan.status == "optimal" and plan.gap is not None and plan.gap > TINY_GAP:
@@ -171,28 +169,6 @@ def _sentences(plan: Plan, why: Explanation) -> list[str]:
     paying = sorted(why.servers, key=lambda server: -server.parts.get("limits", 0.0))
     paying = [server for server in paying if server.parts.get("limits", 0.0) > 0 and server.reason is None]
     return [*short, *(server.words(plan.currency) for server in paying[:MOST_SENTENCES])]
-
-
-def _template() -> Any:
-    import jinja2
-
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters |= {"number": _number, "ms": _ms, "percent": _percent}
-    return environment.from_string(files("inferno_milp.html").joinpath("report.html").read_text(encoding="utf-8"))
-
-
-def _number(value: float | None) -> str:
-    if value is None or math.isnan(value):
-        return "–"
-    return f"{value:,.2f}".rstrip("0").rstrip(".") if abs(value) >= 100 else f"{value:.4g}"
-
-
-def _ms(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0%}"
 
 
 def _picture(draw: Callable[[Axes], Any], words: str, width: float = 7.0, height: float = 3.6) -> Picture:

@@ -1,6 +1,6 @@
 """Figures, with matplotlib (extra `plots`): each function draws on `ax`, or on axes of its own, and returns them."""
 
-from inferno_milp.plots.analyses import plot_analysis, plot_simulation
+from inferno_milp.plots.analyses import plot_analysis, plot_batch_rates, plot_engine, plot_simulation
 from inferno_milp.plots.changes import plot_accelerator_changes, plot_cost_difference, plot_replica_scaling
 from inferno_milp.plots.plans import (
     plot_assignment,
@@ -25,11 +25,13 @@ __all__ = [
     "plot_accelerator_changes",
     "plot_analysis",
     "plot_assignment",
+    "plot_batch_rates",
     "plot_batch_sizes",
     "plot_capacity",
     "plot_cost_difference",
     "plot_cost_parts",
     "plot_device_prices",
+    "plot_engine",
     "plot_frontier",
     "plot_replica_scaling",
     "plot_servers",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,11 +12,14 @@ from inferno_milp.fields import Targets
 from inferno_milp.plots.style import BLUE, GREY, RED, legend, own_axes, tidy
 
 if TYPE_CHECKING:
+    from inferno_milp.one_engine import EngineAnalysis
     from inferno_milp.queueing import Analysis
     from inferno_milp.simulate import PlanSimulation
 
 BEYOND = 3.0
 """Multiple of the loosest target that a curve is drawn to."""
+CURVE_POINTS, CURVE_END = 61, 1.1
+"""Rates of a curve, from 0 to a little beyond the highest one."""
 WORDS = {"ttft_ms": "time to first token, ms", "itl_ms": "inter-token latency, ms"}
 
 
@@ -51,6 +55,35 @@ def plot_analysis(
     ax.set_ylim(bottom=0)
     if limits and p95.max(initial=0.0) > BEYOND * (most := max(limit for *_, limit in limits)):
         ax.set_ylim(top=BEYOND * most)  # beyond full load there is nothing to see but the wall
+    tidy(ax, grid="both")
+    legend(ax)
+    return ax
+
+
+def plot_engine(found: EngineAnalysis, axes: Sequence[Axes]) -> None:
+    """Draw both latencies of an engine against the rate, each on axes of its own."""
+    curve = found.curve(CURVE_POINTS, CURVE_END)
+    for latency, ax in zip(("ttft_ms", "itl_ms"), axes, strict=True):
+        plot_analysis(curve, latency, targets=found.targets, max_rate_per_s=found.max_rate_per_s, ax=ax)  # type: ignore[arg-type]
+
+
+def plot_batch_rates(
+    batches: Sequence[Mapping[str, Any]], *, batch_size: int | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draw the highest rate under the targets against the max batch size.
+
+    Parameters
+    ----------
+    batches : `batch_size` and `max_rate_per_s` (requests/s; None: any) of each.
+    batch_size : one that is marked.
+    """
+    ax = own_axes(ax)
+    known = [(batch["batch_size"], batch["max_rate_per_s"]) for batch in batches if batch["max_rate_per_s"] is not None]
+    ax.plot([n for n, _ in known], [rate for _, rate in known], color=BLUE, marker="o", markersize=3)
+    if batch_size is not None:
+        ax.axvline(batch_size, color=GREY, linewidth=1, linestyle=":", label="in use")
+    ax.set(xlabel="max batch size", ylabel="highest rate of a replica, requests/s")
+    ax.set_ylim(bottom=0)
     tidy(ax, grid="both")
     legend(ax)
     return ax

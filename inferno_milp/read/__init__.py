@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from os import PathLike, fspath
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from inferno_milp.errors import Fault, InputError
 from inferno_milp.problem import Problem
-from inferno_milp.read.document import read_document
-from inferno_milp.read.source import load_source, opened_files
+from inferno_milp.read.document import Loader, read_document
+from inferno_milp.read.source import Source, UnreadableError, load_source, opened_files, parse_source
 from inferno_milp.read.system_data import is_system_data, read_system_file, read_system_folder
+from inferno_milp.shipped import MODELS, shipped
 
-__all__ = ["opened_files", "read_problem"]
+__all__ = ["opened_files", "read_problem", "read_problem_data", "read_problem_text"]
 
 
 def read_problem(path: str | PathLike[str]) -> Problem:
@@ -35,12 +38,58 @@ def read_problem(path: str | PathLike[str]) -> Problem:
     try:
         if path.is_dir():
             return read_system_folder(path, label)
-        source = load_source(path, label)
-        return read_system_file(source) if is_system_data(source.data) else read_document(source)
+        return _read(load_source(path, label), load_source)
     except InputError as error:
         raise InputError(_in_order(error.faults)) from None
     except (OSError, ValueError) as error:
         raise InputError([Fault(f"cannot be read: {getattr(error, 'strerror', None) or error}", file=label)]) from None
+
+
+def read_problem_text(text: str, *, name: str = "problem.yaml", files: Mapping[str, str] | None = None) -> Problem:
+    """Read a problem from a text, and nothing from the disk but the catalogue that comes with this program.
+
+    Parameters
+    ----------
+    text : YAML, or JSON where `name` ends with `.json`, as `read_problem` takes it from a file.
+    name : of the text, for its faults.
+    files : texts that it may include, by name. A name that is none of these may be one of the catalogue's files, by
+        its last part: `models/sample.yaml`.
+
+    Raises
+    ------
+    InputError
+        With every fault of every text.
+    """
+    try:
+        return _read(parse_source(text, Path(name), name), _from_texts(files or {}))
+    except InputError as error:
+        raise InputError(_in_order(error.faults)) from None
+
+
+def read_problem_data(data: dict[str, Any], *, files: Mapping[str, str] | None = None) -> Problem:
+    """Read a problem that is a document already: mappings, lists, texts and numbers; else as `read_problem_text`."""
+    try:
+        return _read(Source("", Path(), data, ""), _from_texts(files or {}))
+    except InputError as error:
+        raise InputError(_in_order(error.faults)) from None
+
+
+def _read(source: Source, load: Loader) -> Problem:
+    return read_system_file(source) if is_system_data(source.data) else read_document(source, load)
+
+
+def _from_texts(files: Mapping[str, str]) -> Loader:
+    by_last_part = {PurePosixPath(name).name: text for name, text in files.items()}
+
+    def load(path: Path, label: str) -> Source:
+        text = files.get(label, by_last_part.get(path.name))
+        if text is not None:
+            return parse_source(text, path, label)
+        if path.name in {file.name for file in shipped(MODELS)}:
+            return load_source(next(file for file in shipped(MODELS) if file.name == path.name), label)
+        raise UnreadableError([Fault("no such file was given, and none is in the catalogue", file=label)])
+
+    return load
 
 
 def _in_order(faults: tuple[Fault, ...]) -> list[Fault]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -27,6 +28,8 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+Loader = Callable[[Path, str], Source]
+"""Finds an included file, by its path and by how the user would name it; raises InputError."""
 Includes = Annotated[tuple[Name, ...], BeforeValidator(_as_list)]
 
 
@@ -53,8 +56,12 @@ class _Parts:
     unreadable: bool = False  # whether a file could not be read, which may have defined anything
 
 
-def read_document(source: Source) -> Problem:
+def read_document(source: Source, load: Loader = load_source) -> Problem:
     """Read a document and all it includes.
+
+    Parameters
+    ----------
+    load : finds what it includes.
 
     Raises
     ------
@@ -62,7 +69,7 @@ def read_document(source: Source) -> Problem:
         With every fault of every file.
     """
     parts = _Parts()
-    _collect(source, parts)
+    _collect(source, parts, load)
     merged, origins = _merge(parts)
     if "capacity" not in merged:
         if not any("capacity" in source.data for source, _ in parts.files) and not parts.unreadable:
@@ -86,7 +93,7 @@ def _defaults() -> dict[str, Any]:
     return {name: info.get_default(call_default_factory=True) for name, info in Document.model_fields.items()}
 
 
-def _collect(source: Source, parts: _Parts) -> None:
+def _collect(source: Source, parts: _Parts, load: Loader) -> None:
     """Validate a file after all that it includes; each file once, cycles refused."""
     resolved = _resolved(source.path)
     parts.seen[resolved] = True
@@ -101,7 +108,7 @@ def _collect(source: Source, parts: _Parts) -> None:
         if reading is not None:
             continue
         try:
-            included = load_source(path, label)
+            included = load(path, label)
         except InputError as error:
             parts.seen[_resolved(path)] = False
             parts.unreadable = True
@@ -112,7 +119,7 @@ def _collect(source: Source, parts: _Parts) -> None:
             else:
                 parts.faults += error.faults
             continue
-        _collect(included, parts)
+        _collect(included, parts, load)
     parts.seen[resolved] = False
     parts.files.append((source, validated))
     parts.faults += [source.placed(fault) for fault in validated.faults]

@@ -1,4 +1,4 @@
-"""One file on disk → plain data, with nothing lost and nothing run: YAML and JSON, size, depth and duplicates."""
+"""One file, or its text → plain data, with nothing lost and nothing run: YAML and JSON, size, depth, duplicates."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ MAX_FILE_BYTES = 20_000_000
 MAX_DEPTH = 50
 MAX_VALUES = 2_000_000
 """Values in one document, aliases expanded."""
+EXPANSION = 20
+"""Values for each character of a text, aliases expanded: more is a bomb, not a document."""
 MAX_DIGITS = 400
 LINES_UP_TO = 4_000_000
 """Characters of a text up to which the lines of faults are looked up: it takes hundreds of times the text's memory."""
@@ -140,6 +142,11 @@ def load_source(path: Path, label: str) -> Source:
     text = _read_text(path, label)
     if (opened := _OPENED.get()) is not None:
         opened.append(path)
+    return parse_source(text, path, label)
+
+
+def parse_source(text: str, path: Path, label: str) -> Source:
+    """Parse the text of a file, JSON by its name or else YAML; errors as of `load_source`."""
     loaded = _load_json(text, label) if path.suffix.lower() == ".json" else _load_yaml(text, label)
     data, faults = loaded
     if data is None:
@@ -230,7 +237,7 @@ def _load_yaml(text: str, label: str) -> tuple[Any, list[Fault]]:
             node = loader.get_single_node()
         finally:
             loader.dispose()
-        builder = _Builder(label)
+        builder = _Builder(label, min(MAX_VALUES, 1000 + EXPANSION * len(text)))
         data = None if node is None else builder.build(node, (), 0)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -280,16 +287,16 @@ def _check_events(text: str) -> None:
 class _Builder:
     """Turns YAML nodes into data; faults are gathered so that all of them are told at once."""
 
-    def __init__(self, label: str):
-        self.label = label
+    def __init__(self, label: str, most_values: int):
+        self.label, self.most_values = label, most_values
         self.faults: list[Fault] = []
         self.fatal: list[Fault] = []  # those that leave no value to go on with
         self.values = 0
 
     def build(self, node: yaml.Node, path: tuple[PathPart, ...], depth: int) -> Any:
         self.values += 1
-        if self.values > MAX_VALUES:
-            raise _TooMuchError(f"more than {MAX_VALUES} values, aliases expanded")
+        if self.values > self.most_values:
+            raise _TooMuchError(f"more than {self.most_values} values, aliases expanded")
         if depth > MAX_DEPTH:
             raise _TooMuchError(f"nested more than {MAX_DEPTH} levels deep, aliases expanded")
         if isinstance(node, yaml.ScalarNode) and node.tag == _STR:

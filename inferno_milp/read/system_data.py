@@ -51,13 +51,13 @@ class _Part:
     def __init__(self, source: Source, prefix: tuple[PathPart, ...], data: Any, name: str):
         model, key, _, _ = PARTS[name]
         self.source, self.prefix, self.original = source, prefix, data
-        spelled, self.faults = _spelled(data)
-        self.validated: Validated[Any] = validate(model, spelled if isinstance(spelled, dict) else {})
-        if not isinstance(spelled, dict):
+        respelled, self.faults = spelled(data)
+        self.validated: Validated[Any] = validate(model, respelled if isinstance(respelled, dict) else {})
+        if not isinstance(respelled, dict):
             self.faults.append(Fault("must be a mapping"))
         else:
-            self.faults += [*self.validated.faults, *_misspelt(spelled, model, source.label)]
-            if key not in spelled:
+            self.faults += [*self.validated.faults, *_misspelt(respelled, model, source.label)]
+            if key not in respelled:
                 self.faults.append(Fault(f"{key} is missing", "", (key,)))
 
     def placed(self, fault: Fault) -> Fault:
@@ -132,7 +132,7 @@ def read_system_folder(folder: Path, label: str) -> Problem:
     return _assemble(parts, faults, label)
 
 
-def _spelled(data: Any, path: tuple[PathPart, ...] = ()) -> tuple[Any, list[Fault]]:
+def spelled(data: Any, path: tuple[PathPart, ...] = ()) -> tuple[Any, list[Fault]]:
     """Spell all keys as llm-inferno does, whatever their letter case; a key that then stands twice is a fault.
 
     One that begins with _ is a comment, and null is as good as nothing, as for the seed's own reader.
@@ -146,11 +146,11 @@ def _spelled(data: Any, path: tuple[PathPart, ...] = ()) -> tuple[Any, list[Faul
                 continue
             if name in result:
                 faults.append(Fault(f"key {key!r} is given twice, in different letter case", "keep one", (*path, key)))
-            result[name], found = _spelled(value, (*path, name))
+            result[name], found = spelled(value, (*path, name))
             faults += found
         return result, faults
     if isinstance(data, list):
-        items = [_spelled(value, (*path, i)) for i, value in enumerate(data)]
+        items = [spelled(value, (*path, i)) for i, value in enumerate(data)]
         return [item for item, _ in items], [fault for _, found in items for fault in found]
     return data, faults
 

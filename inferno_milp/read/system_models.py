@@ -31,7 +31,11 @@ class SystemModel(BaseModel):
     """Fields are named as keys folded to lower case; their aliases are the keys as they are spelled."""
 
     model_config = ConfigDict(
-        frozen=True, extra="ignore", alias_generator=lambda name: SPELLING[name.replace("_", "-")]
+        frozen=True,
+        extra="ignore",
+        alias_generator=lambda name: SPELLING[name.replace("_", "-")],
+        validate_by_name=True,
+        validate_by_alias=True,
     )
 
 

@@ -1,0 +1,117 @@
+"""What `serve` takes, and what it does."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from pathlib import Path
+
+from inferno_milp.cli.output import missing_extra
+from inferno_milp.cli.shared_arguments import Subparsers
+from inferno_milp.cli.values import positive, whole
+from inferno_milp.errors import OptionError
+
+SUBCOMMANDS = ("serve",)
+
+
+def add_service(subparsers: Subparsers) -> None:
+    """Add the subcommand `serve`."""
+    parser = subparsers.add_parser(
+        "serve",
+        help="REST service, with a page to plan on",
+        description="Serve the REST API of inferno_milp (/v1), llm-inferno's own API, and a page to plan on (/). "
+        "A bearer token, if requests are to carry one, comes from INFERNO_TOKEN or --token-file.",
+    )
+    environment = os.environ
+    parser.add_argument(
+        "--host", default=environment.get("INFERNO_HOST") or "localhost", help="default: INFERNO_HOST, or localhost"
+    )
+    parser.add_argument(
+        "--port",
+        type=whole(0, 65535),
+        default=environment.get("INFERNO_PORT") or "8080",
+        help="default: INFERNO_PORT, or 8080; 0 takes any that is free",
+    )
+    parser.add_argument("--stateful", action="store_true", help="llm-inferno's stateful paths as well")
+    parser.add_argument(
+        "--database",
+        metavar="URL",
+        default=environment.get("INFERNO_DATABASE") or "sqlite:///inferno-milp.sqlite3",
+        help="where jobs and plans are kept: sqlite:///FILE, postgresql+psycopg://… (default: INFERNO_DATABASE, or a "
+        "file inferno-milp.sqlite3 here)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=whole(1, 1024),
+        metavar="N",
+        help="processes that solve, and as many for jobs (default: cores)",
+    )
+    parser.add_argument(
+        "--time-limit", type=positive, default=60.0, metavar="S", help="longest time limit of a request (default: 60)"
+    )
+    parser.add_argument(
+        "--job-time-limit", type=positive, default=3600.0, metavar="S", help="the same of a job (default: 3600)"
+    )
+    parser.add_argument("--body-limit", type=positive, default=8.0, metavar="MB", help="largest body (default: 8)")
+    parser.add_argument(
+        "--worker-memory", type=positive, default=4.0, metavar="GB", help="address space of a worker (default: 4)"
+    )
+    parser.add_argument(
+        "--keep-days",
+        type=whole(0, 100_000),
+        default=90,
+        metavar="D",
+        help="of finished jobs; 0: all (default: 90)",
+    )
+    parser.add_argument(
+        "--grace", type=positive, default=20.0, metavar="S", help="for what runs when told to stop (default: 20)"
+    )
+    parser.add_argument("--token-file", type=Path, metavar="FILE", help="file that holds the bearer token")
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="https://host whose pages may call the service (may be repeated)",
+    )
+    parser.set_defaults(run=run_serve, quiet=False, verbose=False)
+
+
+def run_serve(arguments: Namespace) -> int:
+    """Serve until told to stop."""
+    missing = list(missing_extra("service", "fastapi", "uvicorn", "sqlalchemy", "pebble", "structlog", "jinja2"))
+    if missing:
+        raise OptionError("; ".join(missing))
+    from inferno_milp.service import ServiceConfig, run_service
+
+    config = ServiceConfig(
+        host=arguments.host,
+        port=arguments.port,
+        stateful=arguments.stateful,
+        database=arguments.database,
+        time_limit_s=arguments.time_limit,
+        job_time_limit_s=arguments.job_time_limit,
+        keep_days=arguments.keep_days,
+        body_mb=arguments.body_limit,
+        bodies_mb=max(256.0, 2 * arguments.body_limit),
+        worker_memory_gb=arguments.worker_memory,
+        grace_s=arguments.grace,
+        token=_token(arguments.token_file),
+        origins=tuple(arguments.allow_origin),
+        **({"workers": arguments.workers} if arguments.workers else {}),
+    )
+    run_service(config)
+    return 0
+
+
+def _token(path: Path | None) -> str | None:
+    if path is None:
+        return os.environ.get("INFERNO_TOKEN") or None
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OptionError(f"--token-file: {path}: {reason}") from None
+    if not token:
+        raise OptionError(f"--token-file: {path}: it is empty")
+    return token

@@ -1,0 +1,187 @@
+"""The service put together, and run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+from uuid import uuid4
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi_swagger import patch_fastapi
+
+from inferno_milp._version import __version__
+from inferno_milp.errors import OptionError
+from inferno_milp.service import page, v1
+from inferno_milp.service.config import ServiceConfig
+from inferno_milp.service.failures import FAILURES
+from inferno_milp.service.guard import Bounded, Guarded, Told
+from inferno_milp.service.jobs import Jobs
+from inferno_milp.service.metrics import Metrics
+from inferno_milp.service.pool import WorkerPool
+from inferno_milp.service.progress import ProgressReceiver
+from inferno_milp.service.rooms import Rooms
+from inferno_milp.service.seed import Seed
+from inferno_milp.service.store import Store
+
+DESCRIPTION = """
+Which GPU type, how many replicas and what batch size for every language model, at the least cost, proven.
+
+`/v1/…` is the API of inferno_milp; what may take long is asked for as a job. The other paths are llm-inferno's own.
+"""
+
+log = structlog.get_logger("inferno_milp.service")
+
+
+def make_app(config: ServiceConfig | None = None) -> FastAPI:
+    """Make the application; it opens its store at once, and starts its workers with the first work.
+
+    Raises
+    ------
+    OptionError
+        If the database cannot be used.
+    """
+    config = config or ServiceConfig()
+    store = Store(config.database, uuid4().hex)
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        progress = ProgressReceiver()
+        await progress.open()
+        memory_gb = config.worker_memory_gb
+        quick = WorkerPool("quick", 1, config.most_waiting_quick, memory_gb, None)
+        solve = WorkerPool("solve", config.workers, config.most_waiting, memory_gb, None)
+        job_pool = WorkerPool("jobs", config.workers, config.workers, memory_gb, progress.address)
+        jobs = Jobs(config, store, job_pool, progress, metrics)
+        for pool in (quick, solve):
+            metrics.watch(pool.name, "running", lambda pool=pool: pool.running)  # type: ignore[misc]
+            metrics.watch(pool.name, "waiting", lambda pool=pool: pool.waiting)  # type: ignore[misc]
+        metrics.watch("jobs", "running", lambda: job_pool.running)
+        metrics.watch("jobs", "waiting", lambda: jobs.waiting)
+        app.state.rooms = Rooms(config, store, metrics, jobs, quick, solve)
+        await jobs.open()
+        try:
+            yield
+        finally:
+            await jobs.close(config.grace_s)
+            for pool in (quick, solve, job_pool):
+                await asyncio.to_thread(pool.close)
+            progress.close()
+            store.close()
+
+    app = FastAPI(
+        title="inferno_milp",
+        description=DESCRIPTION,
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+        generate_unique_id_function=lambda route: f"{(route.tags or ['page'])[0]}-{route.name}",
+    )
+    app.include_router(v1.router)
+    app.include_router(v1.health)
+    app.include_router(Seed(stateful=config.stateful).router)
+    page.add_page(app)
+    patch_fastapi(app, docs_url="/docs", redirect_from_root_to_docs=False, title="inferno_milp: API")
+    for kind, failed in FAILURES.items():
+        app.add_exception_handler(kind, failed)
+    app.add_middleware(Bounded, config=config)
+    if config.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(config.origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["authorization", "content-type"],
+            expose_headers=["location", "retry-after", "x-request-id"],
+        )
+    app.add_middleware(Guarded, config=config)
+    app.add_middleware(Told, metrics=metrics)
+    return app
+
+
+def run_service(config: ServiceConfig) -> None:
+    """Run the service until it is told to stop (SIGTERM, SIGINT); then what runs may end, within its grace.
+
+    Raises
+    ------
+    OptionError
+        If the address or the database cannot be used.
+    """
+    _allow_many_connections()
+    _log_as_json()
+    app = make_app(config)
+    server = _Server(
+        uvicorn.Config(
+            app,
+            host=config.host,
+            port=config.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            backlog=4096,
+            timeout_graceful_shutdown=max(int(config.grace_s), 1),
+            h11_max_incomplete_event_size=65536,
+        )
+    )
+    try:
+        server.run()
+    except SystemExit:
+        raise OptionError(f"cannot listen on {config.host}:{config.port}: is another service there?") from None
+
+
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen, and say where."""
+        await super().startup(sockets)
+        places = [place.getsockname()[:2] for server in getattr(self, "servers", []) for place in server.sockets]
+        log.info("listening", addresses=[f"{host}:{port}" for host, port in places], version=__version__)
+
+
+def _allow_many_connections() -> None:
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _log_as_json() -> None:
+    """Write a line of JSON to stderr for each thing that is logged, by whatever library."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(ensure_ascii=False),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.INFO)
+    for name in ("uvicorn", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("inferno_milp").handlers = []
+    logging.getLogger("inferno_milp").setLevel(logging.INFO)

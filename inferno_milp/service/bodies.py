@@ -1,0 +1,208 @@
+"""What requests to our own API may hold."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, model_validator
+
+from inferno_milp.fields import BatchSize, NonNegative, PositiveCount, Targets, Variability
+from inferno_milp.plan import DEFAULT_GAP, SolverName
+from inferno_milp.read.source import MAX_DEPTH
+from inferno_milp.sections import Law
+
+
+def not_too_deep(value: Any) -> Any:
+    """Return a JSON value, if it is not nested so deep that reading it takes all of the stack."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            child
+            for item in level
+            if isinstance(item, (dict, list))
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return value
+    raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
+
+
+Document = Annotated[dict[str, Any], AfterValidator(not_too_deep)]
+"""A JSON object."""
+ProblemSource = Annotated[str, Field(min_length=1)] | Document
+"""A problem as its text, YAML or JSON, or as a JSON object."""
+Settings = Annotated[Document | list[str], Field(examples=[["servers.*.load.rate_per_min*=2"]])]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+RequestCount = Annotated[int, Field(ge=1000, le=1_000_000)]
+Rate = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+Gap = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+
+class Body(BaseModel):
+    """Base of all bodies: what is not known is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ProblemBody(Body):
+    """A problem, and other figures for it."""
+
+    problem: ProblemSource
+    """The problem (docs/problem.md): its text, in YAML or JSON, or a JSON object. llm-inferno's system data as well."""
+    files: dict[Name, str] = Field(default_factory=dict)
+    """Texts that the problem includes, by name; names of the catalogue that comes with the service need not be here."""
+    settings: Settings = Field(default_factory=list)
+    """Other figures, as `--set` takes them: `["capacity.H100=64"]`, or `{"capacity.H100": 64}`."""
+
+
+class SolvingBody(ProblemBody):
+    """A problem, and how long and how exactly it may be solved."""
+
+    time_limit_s: Seconds | None = None
+    """Time limit of the solver, s; by default, and at most, that of the service."""
+    gap: Gap = DEFAULT_GAP
+    """Relative gap between cost and bound at which a plan counts as optimal."""
+
+
+class ValidateBody(ProblemBody):
+    """Asks what is wrong with a problem."""
+
+
+class OptimizeBody(SolvingBody):
+    """Asks for the plan of least cost."""
+
+    solver: SolverName = "milp"
+    current: Document | None = None
+    """A plan: what runs today, in place of the problem's own `current`."""
+
+
+class EngineFigures(Body):
+    """An engine's parameters, as `analyze` takes them."""
+
+    alpha_ms: NonNegative | None = None
+    beta_ms: NonNegative | None = None
+    gamma_ms: NonNegative | None = None
+    delta_ms: NonNegative | None = None
+    input_tokens: NonNegative | None = None
+    output_tokens: Annotated[float, Field(ge=1, le=1e9, allow_inf_nan=False)] | None = None
+    max_batch: BatchSize | None = None
+    max_queue: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    kappa_ms: NonNegative | None = None
+    overhead_ms: NonNegative | None = None
+    prefill_quadratic_ms: NonNegative | None = None
+    lag_iterations: NonNegative | None = None
+    cv2_input: Variability | None = None
+    cv2_output: Variability | None = None
+    cv2_arrival: Variability | None = None
+    token_budget: PositiveCount | None = None
+    kv_tokens: PositiveCount | None = None
+    max_blocking: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] | None = None
+
+
+class AnalyzeBody(Body):
+    """Asks for the figures of one engine: of a problem's server on an accelerator, or of figures given here."""
+
+    problem: ProblemSource | None = None
+    files: dict[Name, str] = Field(default_factory=dict)
+    settings: Settings = Field(default_factory=list)
+    server: Name | None = None
+    """Server of the problem."""
+    accelerator: Name | None = None
+    """Accelerator of the problem."""
+    engine: EngineFigures = EngineFigures()
+    """Figures; needed without a problem, with one they replace its own."""
+    targets: Targets | None = None
+    """Promises; with a problem they replace its own."""
+    law: Law | None = None
+    rates_per_s: Annotated[list[Rate], Field(min_length=1, max_length=500)] | None = None
+    """Arrival rates to analyse, requests/s; by default ten, up to the highest."""
+    batch_sizes: Annotated[list[BatchSize], Field(max_length=500)] = Field(default_factory=list)
+    """Max batch sizes for which the highest rate is found."""
+
+    @model_validator(mode="after")
+    def _one_engine(self) -> AnalyzeBody:
+        named = self.server is not None and self.accelerator is not None
+        if self.problem is not None and not named:
+            raise ValueError("with a problem, server and accelerator say which engine is meant")
+        if self.problem is None and (self.server is not None or self.accelerator is not None):
+            raise ValueError("server and accelerator name parts of a problem: give one")
+        return self
+
+
+class ExplainBody(SolvingBody):
+    """Asks why a plan is as it is."""
+
+    servers: list[Name] | None = None
+    """Servers whose alternatives are told; all by default."""
+    compared: list[Name] | None = None
+    """Servers for which the whole is planned anew with each alternative; by default those named in `servers`."""
+
+
+class WhatifBody(SolvingBody):
+    """Asks what changes with other figures."""
+
+    changes: Annotated[Settings, Field(examples=[["capacity.H100+=8"]])]
+    """The other figures, as `settings`, which hold for both plans."""
+    transition: bool = False
+    """Whether the plan before is what runs today when the one after is made."""
+
+
+class SimulateBody(SolvingBody):
+    """Asks for the simulation of a plan, request by request."""
+
+    plan: Document | None = None
+    """A plan of the problem; made first if there is none."""
+    requests: RequestCount = 4000
+    """Simulated for each allocation."""
+    burstiness: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] | None = None
+    """c² of the times between arrivals; by default each load's own."""
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+
+
+class PricesBody(SolvingBody):
+    """Asks what a device more or fewer, and a looser promise, are worth."""
+
+    relaxed: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """By how much promises are made looser."""
+    of: Annotated[list[Literal["devices", "promises"]], Field(min_length=1)] = Field(default=["devices", "promises"])
+
+
+class OptimizeJob(OptimizeBody):
+    """A plan, as a job."""
+
+    kind: Literal["optimize"]
+
+
+class AnalyzeJob(AnalyzeBody):
+    """An analysis, as a job."""
+
+    kind: Literal["analyze"]
+
+
+class ExplainJob(ExplainBody):
+    """An explanation, as a job."""
+
+    kind: Literal["explain"]
+
+
+class WhatifJob(WhatifBody):
+    """A comparison, as a job."""
+
+    kind: Literal["whatif"]
+
+
+class SimulateJob(SimulateBody):
+    """A simulation, as a job."""
+
+    kind: Literal["simulate"]
+
+
+class PricesJob(PricesBody):
+    """Prices, as a job."""
+
+    kind: Literal["prices"]
+
+
+Job = Annotated[OptimizeJob | AnalyzeJob | ExplainJob | WhatifJob | SimulateJob | PricesJob, Discriminator("kind")]
+KINDS = ("optimize", "analyze", "explain", "whatif", "simulate", "prices")

@@ -1,0 +1,48 @@
+"""How a service is set up."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceConfig:
+    """Set-up of a service.
+
+    Attributes
+    ----------
+    host, port : address to listen on.
+    stateful : whether llm-inferno's stateful paths are there as well.
+    database : of jobs and their results, as SQLAlchemy writes it: `sqlite:///FILE`, `postgresql+psycopg://…`;
+        `sqlite://` is kept in memory, and lost with the service.
+    workers : processes that solve requests which wait for their answer, and as many again for jobs.
+    most_waiting : requests to solve, and of each other kind, that may wait for a worker; more are turned away (429).
+    most_jobs : jobs that may wait.
+    time_limit_s, job_time_limit_s : longest time limit of a request, and of a job.
+    keep_days : after how long a finished job is deleted; 0 is never.
+    body_mb : largest body, MB; `bodies_mb` of all bodies that are being read or worked on.
+    worker_memory_gb : address space of a worker process, GB.
+    grace_s : how long running work may take when the service is told to stop.
+    token : bearer token that requests must carry; None asks for none.
+    origins : other origins (`https://host`) whose pages may call the service; none by default.
+    """
+
+    host: str = "localhost"
+    port: int = 8080
+    stateful: bool = False
+    database: str = "sqlite:///inferno-milp.sqlite3"
+    workers: int = max(os.cpu_count() or 1, 1)
+    most_waiting: int = 200
+    most_waiting_quick: int = 5000
+    most_jobs: int = 1000
+    time_limit_s: float = 60.0
+    job_time_limit_s: float = 3600.0
+    keep_days: float = 90.0
+    body_mb: float = 8.0
+    bodies_mb: float = 256.0
+    body_time_s: float = 30.0
+    worker_memory_gb: float = 4.0
+    grace_s: float = 20.0
+    token: str | None = None
+    origins: tuple[str, ...] = ()

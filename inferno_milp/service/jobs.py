@@ -1,0 +1,213 @@
+"""Long work: taken on, done one after the other, told of as it goes, cancelled, and kept."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+from pydantic import TypeAdapter
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
+
+from inferno_milp.service.answers import Answer, BrokenError, Task, refusal
+from inferno_milp.service.bodies import Job
+from inferno_milp.service.config import ServiceConfig
+from inferno_milp.service.metrics import Metrics
+from inferno_milp.service.pool import CrashError, FullError, TimeUpError, WorkerPool
+from inferno_milp.service.progress import Progress, ProgressReceiver
+from inferno_milp.service.store import UNFINISHED, JobRecord, JobStatus, Store
+
+logger = logging.getLogger(__name__)
+
+BEAT_S = 2.0
+"""How often this service says that it is alive, and looks for jobs that others left or cancelled."""
+CLEAN_S = 3600.0
+WATCH_S = 0.2
+"""How often a watched job is looked at; one of another service, five times as seldom."""
+OVERTIME_S = 30.0
+"""What a job may take beyond its time limit, for reading, analysing and checking, before it is ended."""
+_JOB: TypeAdapter[Any] = TypeAdapter(Job)
+
+
+class Jobs:
+    """The jobs of this service."""
+
+    def __init__(
+        self, config: ServiceConfig, store: Store, pool: WorkerPool, progress: ProgressReceiver, metrics: Metrics
+    ):
+        self._config, self._store, self._pool, self._progress, self._metrics = config, store, pool, progress, metrics
+        self._queue: asyncio.Queue[str] = asyncio.Queue()
+        self._running: dict[str, asyncio.Task[Answer]] = {}
+        self._waiting: set[str] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.closing = False
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait for a worker."""
+        return len(self._waiting)
+
+    async def open(self) -> None:
+        """Take over what was left, and begin."""
+        await self._adopt()
+        self._tasks = [asyncio.create_task(self._work()) for _ in range(self._pool.workers)]
+        self._tasks.append(asyncio.create_task(self._beat()))
+
+    async def close(self, grace_s: float) -> None:
+        """Take on nothing more; give what runs some time to end, and let the rest wait for the next service."""
+        self.closing = True
+        if self._running:
+            await asyncio.wait(self._running.values(), timeout=grace_s)
+        left = list(self._running.items())
+        for job, work in left:
+            with suppress(SQLAlchemyError):
+                await run_in_threadpool(self._store.requeue, job)
+            work.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *(work for _, work in left), return_exceptions=True)
+
+    async def add(self, body: Any) -> JobRecord:
+        """Take a job on.
+
+        Raises
+        ------
+        FullError
+            If too many wait, or the service is about to stop.
+        """
+        if self.closing or self.waiting >= self._config.most_jobs:
+            raise FullError(self._pool.retry_after_s)
+        job = secrets.token_urlsafe(16)
+        await run_in_threadpool(self._store.add, job, body.kind, body.model_dump_json(exclude_unset=True))
+        self._line_up(job)
+        record = await run_in_threadpool(self._store.get, job)
+        assert record is not None
+        return record
+
+    async def cancel(self, job: str) -> JobRecord | None:
+        """Cancel a job, wherever it runs; one that has ended stays as it is."""
+        await run_in_threadpool(self._store.finish, job, "cancelled", None, {})
+        self._end(job)
+        return await run_in_threadpool(self._store.get, job)
+
+    def progress_of(self, job: str) -> Progress:
+        """Return how far a job has come, as far as this service knows."""
+        return self._progress.last.get(job, {})
+
+    async def events(self, job: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        """Tell of a job until it has ended: `status`, `progress`, and `end` at last."""
+        told_status, told_progress = "", Progress()
+        while True:
+            record = await run_in_threadpool(self._store.get, job)
+            if record is None:
+                return
+            if record.status != told_status and record.status in UNFINISHED:
+                yield "status", {"status": record.status}
+            told_status = record.status
+            if record.status not in UNFINISHED:
+                yield "end", asdict(record)
+                return
+            for _ in range(5):
+                progress = self.progress_of(job)
+                if progress and progress != told_progress:
+                    told_progress = progress
+                    yield "progress", progress
+                await asyncio.sleep(WATCH_S)
+                if told_status == "running" and record.owner == self._store.owner and job not in self._running:
+                    break
+
+    def _line_up(self, job: str) -> None:
+        self._waiting.add(job)
+        self._queue.put_nowait(job)
+
+    def _end(self, job: str) -> None:
+        self._waiting.discard(job)
+        if job in self._running:
+            self._running[job].cancel()
+
+    async def _work(self) -> None:
+        while not self.closing:
+            job = await self._queue.get()
+            if self.closing:
+                return
+            try:
+                await self._do(job)
+            except SQLAlchemyError as error:
+                logger.error("job %s: the store failed: %s", job, getattr(error, "orig", None) or type(error).__name__)
+                await asyncio.sleep(BEAT_S)
+
+    async def _do(self, job: str) -> None:
+        if not await run_in_threadpool(self._store.start, job):
+            self._waiting.discard(job)
+            return
+        request = await run_in_threadpool(self._store.request_of, job)
+        body = _JOB.validate_json(request or "")
+        limit_s = self._config.job_time_limit_s
+        hard_s = (getattr(body, "time_limit_s", None) or limit_s) if body.kind == "optimize" else limit_s
+        self._progress.watch(job)
+        task = Task(body.kind, body, limit_s, key=job)
+        work = self._running[job] = asyncio.create_task(self._pool.do(task, time_limit_s=hard_s + OVERTIME_S))
+        self._waiting.discard(job)
+        status: JobStatus = "failed"
+        try:
+            answer = await work
+            status = "done" if answer.status == 200 else "failed"
+        except asyncio.CancelledError:
+            if not work.cancelled():
+                work.cancel()
+                raise
+            return  # cancelled, or left for the next service: the store knows
+        except TimeUpError:
+            answer = refusal("the time limit was over before there was an answer", status=504)
+        except CrashError:
+            answer = refusal("the worker died over it: it may need more memory than there is", status=500)
+        except BrokenError as error:
+            logger.error("job %s: %s", job, error)
+            answer = refusal("internal error", status=500)
+        finally:
+            self._running.pop(job, None)
+            self._progress.forget(job)
+        self._metrics.jobs.labels(body.kind, status).inc()
+        result = (answer.status, answer.body.decode())
+        await self._kept(job, status, result, answer.summary)
+
+    async def _kept(self, job: str, status: JobStatus, result: tuple[int, str], summary: dict[str, Any]) -> None:
+        """Keep what came of a job; while the store fails, try again: it was work."""
+        while True:
+            try:
+                await run_in_threadpool(self._store.finish, job, status, result, summary)
+            except SQLAlchemyError as error:
+                reason = getattr(error, "orig", None) or type(error).__name__
+                logger.error("job %s: its result cannot be kept yet: %s", job, reason)
+                await asyncio.sleep(BEAT_S)
+            else:
+                return
+
+    async def _adopt(self) -> None:
+        adopted, interrupted = await run_in_threadpool(self._store.adopt)
+        for job in adopted:
+            self._line_up(job)
+        if adopted or interrupted:
+            logger.warning("%d jobs were left waiting, %d were interrupted", len(adopted), len(interrupted))
+
+    async def _beat(self) -> None:
+        since_clean_s = CLEAN_S
+        while True:
+            try:
+                await run_in_threadpool(self._store.beat)
+                await self._adopt()
+                known = [*self._running, *self._waiting]
+                for job in await run_in_threadpool(self._store.cancelled, known):
+                    self._end(job)
+                if self._config.keep_days and since_clean_s >= CLEAN_S:
+                    await run_in_threadpool(self._store.delete_older, self._config.keep_days)
+                    since_clean_s = 0.0
+            except SQLAlchemyError as error:
+                logger.error("the store does not answer: %s", getattr(error, "orig", None) or type(error).__name__)
+            await asyncio.sleep(BEAT_S)
+            since_clean_s += BEAT_S

@@ -1,0 +1,259 @@
+"""What workers do for our own API: plan, analyse, explain, compare, simulate, price."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from inferno_milp.differences import diff, with_current
+from inferno_milp.errors import OptionError
+from inferno_milp.fields import Targets
+from inferno_milp.one_engine import ENGINE, EngineAnalysis, analyze_one, engine_of, size_batches
+from inferno_milp.plan import Plan
+from inferno_milp.planner import optimize
+from inferno_milp.prices import EACH_S, find_prices
+from inferno_milp.problem import Problem
+from inferno_milp.problem_file import problem_text
+from inferno_milp.read import read_problem_data, read_problem_text
+from inferno_milp.read.settings import with_settings
+from inferno_milp.sections import Options
+from inferno_milp.service.answers import CSV, SVG, YAML, Answer, Task, dumped
+from inferno_milp.service.bodies import (
+    AnalyzeBody,
+    ExplainBody,
+    OptimizeBody,
+    PricesBody,
+    ProblemBody,
+    ProblemSource,
+    Settings,
+    SimulateBody,
+    ValidateBody,
+    WhatifBody,
+)
+from inferno_milp.service.progress import ProgressSender
+from inferno_milp.simulate import simulate_plan
+from inferno_milp.why import explain
+
+COMPARE_SHARE = 0.7
+"""Of the time of an explanation, what the plans that it compares may take."""
+FIGURES = ("ttft_ms", "itl_ms", "batch_sizes")
+"""What `/v1/analyze/plot` draws."""
+FIGURE_SIZE = (5.2, 3.4)
+CURVE_POINTS, CURVE_END = 61, 1.1
+"""Rates of a curve, from 0 to a little beyond the highest one."""
+
+
+def problem_of(body: ProblemBody | AnalyzeBody) -> Problem:
+    """Read the problem that a request holds."""
+    source: ProblemSource | None = body.problem
+    assert source is not None
+    if isinstance(source, str):
+        problem = read_problem_text(source, files=body.files)
+    else:
+        problem = read_problem_data(source, files=body.files)
+    return _changed(problem, body.settings)
+
+
+def _changed(problem: Problem, settings: Settings) -> Problem:
+    return with_settings(problem, settings) if settings else problem
+
+
+def plan_summary(plan: Plan) -> dict[str, Any]:
+    """Sum a plan up, for lists."""
+    return {
+        "name": plan.problem_name,
+        "status": plan.status,
+        "total_cost_per_hour": plan.total_cost_per_hour,
+        "currency": plan.currency,
+        "unserved": len(plan.unserved),
+    }
+
+
+def do_validate(task: Task, sender: ProgressSender) -> Answer:
+    """Read a problem, and say what is in it."""
+    body: ValidateBody = task.body
+    problem = problem_of(body)
+    document = {
+        "name": problem.name,
+        "servers": len(problem.servers),
+        "models": len({server.model for server in problem.servers}),
+        "service_classes": len(problem.service_classes),
+        "accelerators": len(problem.accelerators),
+        "profiles": len(problem.profiles),
+        "capacity": problem.devices_available,
+    }
+    return Answer(200, dumped(document))
+
+
+def do_optimize(task: Task, sender: ProgressSender) -> Answer:
+    """Plan."""
+    body: OptimizeBody = task.body
+    problem = problem_of(body)
+    if body.current is not None:
+        problem = with_current(problem, Plan.from_dict(body.current))
+    plan = optimize(
+        problem,
+        solver=body.solver,
+        gap=body.gap,
+        time_limit_s=body.time_limit_s or task.time_limit_s,
+        on_stage=sender.stage,
+    )
+    return Answer(200, dumped(plan.to_dict()), summary=plan_summary(plan))
+
+
+def engine_analysis(body: AnalyzeBody) -> EngineAnalysis:
+    """Find out which engine is meant, size it and analyse it."""
+    given = body.engine.model_dump(exclude_none=True)
+    law = body.law
+    if body.problem is not None:
+        problem = problem_of(body)
+        assert body.server is not None
+        assert body.accelerator is not None
+        engine, targets = engine_of(problem, body.server, body.accelerator, given)
+        law = law or problem.options.law
+    else:
+        engine, targets = given, Targets()
+        missing = [name for name in ENGINE if name not in engine]
+        if missing:
+            raise OptionError(f"engine: missing: {', '.join(missing)} (or give a problem, a server and an accelerator)")
+    return analyze_one(engine, body.targets or targets, law or Options().law, body.rates_per_s)
+
+
+def do_analyze(task: Task, sender: ProgressSender) -> Answer:
+    """Analyse one engine."""
+    body: AnalyzeBody = task.body
+    found = engine_analysis(body)
+    document = {**found.to_dict(), "sentence": found.sentence, "batch_sizes": batch_rates(found, body.batch_sizes)}
+    return Answer(200, dumped(document), summary={"sentence": found.sentence})
+
+
+def batch_rates(found: EngineAnalysis, sizes: list[int]) -> list[dict[str, Any]]:
+    """Find the highest rate of an engine with each of some max batch sizes."""
+    return size_batches(found.engine, found.targets, found.law, sizes) if sizes else []
+
+
+def do_plot(task: Task, sender: ProgressSender) -> Answer:
+    """Draw one engine."""
+    return Answer(200, drawn(engine_analysis(task.body), task.extra, task.body.batch_sizes), SVG)
+
+
+def drawn(found: EngineAnalysis, figure: str, sizes: list[int]) -> bytes:
+    """Draw one of `FIGURES`, as SVG; without `sizes` the batch sizes are some up to the engine's own."""
+    from inferno_milp.plots import figure_bytes, new_figure, plot_analysis, plot_batch_rates
+
+    picture, ax = new_figure(*FIGURE_SIZE)
+    if figure == "batch_sizes":
+        largest = int(found.engine["max_batch"])
+        plot_batch_rates(batch_rates(found, sizes or spaced(largest)), batch_size=largest, ax=ax)
+    else:
+        rate, curve = found.max_rate_per_s, found.curve(CURVE_POINTS, CURVE_END)
+        plot_analysis(curve, figure, targets=found.targets, max_rate_per_s=rate, ax=ax)  # type: ignore[arg-type]
+    return figure_bytes(picture, "svg")
+
+
+def spaced(largest: int, most: int = 24) -> list[int]:
+    """Return batch sizes from 1 to the largest, further and further apart."""
+    steps = min(most, largest)
+    if steps == 1:
+        return [largest]
+    return sorted({round(largest ** (i / (steps - 1))) for i in range(steps)})
+
+
+def do_explain(task: Task, sender: ProgressSender) -> Answer:
+    """Explain."""
+    body: ExplainBody = task.body
+    limit_s = body.time_limit_s or task.time_limit_s
+    why = explain(
+        problem_of(body),
+        servers=body.servers,
+        compared=body.compared,
+        gap=body.gap,
+        time_limit_s=min(limit_s, 0.25 * task.time_limit_s),
+        compare_time_s=COMPARE_SHARE * task.time_limit_s,
+        on_done=sender.counted("explain"),
+    )
+    return Answer(200, dumped(why.to_dict()), summary=plan_summary(why.plan))
+
+
+def do_whatif(task: Task, sender: ProgressSender) -> Answer:
+    """Plan with the figures as they are, and with others."""
+    body: WhatifBody = task.body
+    problem = problem_of(body)
+    changed = _changed(problem, body.changes)
+    if changed.currency != problem.currency:
+        raise OptionError("plans in two currencies cannot be compared: leave the currency as it is")
+    options: dict[str, Any] = {
+        "gap": body.gap,
+        "time_limit_s": body.time_limit_s or task.time_limit_s / 2,
+        "on_stage": sender.stage,
+    }
+    before = optimize(problem, **options)
+    after = optimize(with_current(changed, before) if body.transition else changed, **options)
+    document = {
+        "before": before.to_dict(),
+        "after": after.to_dict(),
+        "changes": [asdict(change) for change in diff(before, after)],
+    }
+    return Answer(200, dumped(document), summary=plan_summary(after))
+
+
+def do_simulate(task: Task, sender: ProgressSender) -> Answer:
+    """Simulate."""
+    body: SimulateBody = task.body
+    problem = problem_of(body)
+    if body.plan is not None:
+        plan = Plan.from_dict(body.plan)
+    else:
+        limit_s = body.time_limit_s or task.time_limit_s / 2
+        plan = optimize(problem, gap=body.gap, time_limit_s=limit_s, on_stage=sender.stage)
+    found = simulate_plan(
+        problem,
+        plan,
+        requests=body.requests,
+        burstiness=body.burstiness,
+        seed=body.seed,
+        on_progress=sender.counted("simulate"),
+    )
+    return Answer(200, dumped(found.to_dict()), summary={**plan_summary(plan), "meets_targets": found.meets_targets})
+
+
+def do_prices(task: Task, sender: ProgressSender) -> Answer:
+    """Price."""
+    body: PricesBody = task.body
+    limit_s = body.time_limit_s or min(EACH_S, 0.25 * task.time_limit_s)
+    prices = find_prices(
+        problem_of(body),
+        gap=body.gap,
+        time_limit_s=limit_s,
+        relaxed=body.relaxed,
+        of=body.of,
+        on_done=sender.counted("price"),
+    )
+    return Answer(200, dumped(prices.to_dict()), summary=plan_summary(prices.plan))
+
+
+def do_seed(task: Task, sender: ProgressSender) -> Answer:
+    """Plan for llm-inferno's API, which has one accelerator for each server: where a mix has more, there is no mix."""
+    problem: Problem = task.body
+
+    def planned(wanted: Problem) -> Plan:
+        found = optimize(wanted, solver=task.extra, time_limit_s=task.time_limit_s, advised=False)
+        if found.status == "no_solution":
+            raise OptionError("no plan within the time limit")
+        return found
+
+    plan = planned(problem)
+    is_mixed = any(len(server.allocations) > 1 for server in plan.servers)
+    if is_mixed:
+        plan = planned(problem.with_options(assignment="single"))
+    return Answer(200, b"{}", summary={"plan": plan, "is_single_instead": is_mixed})
+
+
+def do_problem_yaml(task: Task, sender: ProgressSender) -> Answer:
+    """Write a problem as one document."""
+    return Answer(200, problem_text(problem_of(task.body)).encode(), YAML)
+
+
+def do_plan_csv(task: Task, sender: ProgressSender) -> Answer:
+    """Write a plan as a table."""
+    return Answer(200, Plan.from_dict(task.extra).to_frame().to_csv(index=False).encode(), CSV)

@@ -1,0 +1,120 @@
+"""What workers do for the page: parts of it, as HTML."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from typing import Any
+
+from inferno_milp.differences import diff
+from inferno_milp.plan import Plan
+from inferno_milp.problem import Problem
+from inferno_milp.reasons import latency_name
+from inferno_milp.service.answers import HTML, Answer, Task
+from inferno_milp.service.planning import batch_rates, drawn, engine_analysis, problem_of, spaced
+from inferno_milp.service.progress import ProgressSender
+
+TEMPLATES = "inferno_milp.service"
+FIGURE_WORDS = {
+    "ttft_ms": "Time to first token against the arrival rate",
+    "itl_ms": "Inter-token latency against the arrival rate",
+    "batch_sizes": "Highest rate that keeps the promises, against the max batch size",
+}
+
+
+def _page(name: str, **values: Any) -> Answer:
+    from inferno_milp.html.templates import load_template
+
+    text = load_template(TEMPLATES, f"templates/{name}.html").render(**values)
+    return Answer(200, text.encode("utf-8", "replace"), HTML)
+
+
+def do_plan_page(task: Task, sender: ProgressSender) -> Answer:
+    """Show a plan, with other figures to try; `extra` has the job, the plan, and the plan before, if there is one."""
+    from inferno_milp.html.page import proof_of
+
+    problem = problem_of(task.body)
+    plan = Plan.from_dict(task.extra["plan"])
+    before = None if task.extra["before"] is None else Plan.from_dict(task.extra["before"])
+    if before is not None and before.currency != plan.currency:
+        before = None
+    costs = [None if p is None else p.total_cost_per_hour for p in (plan, before)]
+    return _page(
+        "plan",
+        root=task.extra["root"],
+        job=task.extra["job"],
+        problem=problem,
+        plan=plan,
+        proof=proof_of(plan),
+        before=before,
+        difference=None if None in costs else round(costs[0] - costs[1], 9),  # type: ignore[operator]
+        lost=[] if before is None else sorted(set(plan.unserved) - set(before.unserved)),
+        gained=[] if before is None else sorted(set(before.unserved) - set(plan.unserved)),
+        changes=() if before is None else diff(before, plan),
+        capacity=problem.capacity or {},
+        servers=list(_loads(problem)),
+        promises=list(_promises(problem)),
+        engines=list(_engines(problem, plan)),
+    )
+
+
+def _loads(problem: Problem) -> Iterator[dict[str, Any]]:
+    for server in problem.servers:
+        if server.load is not None:
+            per_s = server.load.rate_per_s is not None
+            yield {
+                "name": server.name,
+                "rate_name": "rate_per_s" if per_s else "rate_per_min",
+                "rate": _plain(server.load.rate_per_s if per_s else server.load.rate_per_min),
+                "input_tokens": _plain(server.load.input_tokens),
+                "output_tokens": _plain(server.load.output_tokens),
+            }
+
+
+def _promises(problem: Problem) -> Iterator[dict[str, Any]]:
+    for class_name, model in dict.fromkeys((server.service_class, server.model) for server in problem.servers):
+        targets = next(c for c in problem.service_classes if c.name == class_name).targets[model]
+        path = f"service_classes.{class_name}.targets.{model}"
+        known = {"service_class": class_name, "model": model}
+        for latency, statistic, limit in targets.limits_ms():
+            words = latency_name(latency, statistic)
+            yield {**known, "words": words, "path": f"{path}.{latency}.{statistic}", "value": _plain(limit)}
+        if targets.tps is not None:
+            yield {**known, "words": "tokens/s", "path": f"{path}.tps", "value": _plain(targets.tps)}
+
+
+def _engines(problem: Problem, plan: Plan) -> Iterator[dict[str, Any]]:
+    """Servers with a load, and the accelerators that have a profile of their model: those of the plan first."""
+    chosen = {server.name: [a.accelerator for a in server.allocations] for server in plan.servers}
+    for server in problem.servers:
+        if server.load is not None:
+            able = [profile.accelerator for profile in problem.profiles if profile.model == server.model]
+            names = list(dict.fromkeys([*chosen.get(server.name, ()), *able]))
+            yield {"name": server.name, "accelerators": names}
+
+
+def _plain(value: float | None) -> str:
+    """Write a number as a field of a form takes it."""
+    return "" if value is None else str(int(value)) if float(value).is_integer() else repr(float(value))
+
+
+def do_why_page(task: Task, sender: ProgressSender) -> Answer:
+    """Show an explanation, which `extra` is."""
+    return _page("why", why=task.extra)
+
+
+def do_prices_page(task: Task, sender: ProgressSender) -> Answer:
+    """Show prices, which `extra` are."""
+    return _page("prices", prices=task.extra)
+
+
+def do_curves_page(task: Task, sender: ProgressSender) -> Answer:
+    """Show the curves of an engine."""
+    found = engine_analysis(task.body)
+    sizes = task.body.batch_sizes or spaced(int(found.engine["max_batch"]))
+    figures = [
+        {"words": words, "data": base64.b64encode(drawn(found, name, sizes)).decode("ascii")}
+        for name, words in FIGURE_WORDS.items()
+    ]
+    analysis = {**found.to_dict(), "sentence": found.sentence, "batch_sizes": batch_rates(found, sizes)}
+    return _page("curves", analysis=analysis, figures=figures)

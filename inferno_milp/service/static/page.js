@@ -1,0 +1,397 @@
+// The page to plan on. It asks the service's own API (/v1) for everything, follows jobs as they go, and puts the parts
+// that the service renders (/page) in their places.
+
+const $ = (id) => document.getElementById(id);
+const root = document.body.dataset.root;
+const state = { files: {}, settings: {}, job: "", stop: null };
+let token = sessionStorage.getItem("inferno-token") || "";
+
+class Refused extends Error {
+  constructor(status, document) {
+    super(document.message || `the service answered ${status}`);
+    this.status = status;
+    this.errors = document.errors || [];
+  }
+}
+
+async function ask(path, { method = "GET", body, signal } = {}) {
+  const headers = {};
+  if (token) headers.authorization = `Bearer ${token}`;
+  if (body !== undefined) headers["content-type"] = "application/json";
+  let response;
+  try {
+    response = await fetch(root + path, { method, headers, signal, body: body && JSON.stringify(body) });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refused(0, { message: "the service does not answer" });
+  }
+  if (response.ok) return response;
+  const document_ = await response.json().catch(() => ({}));
+  if (response.status === 401) {
+    $("token-form").hidden = false;
+    $("token").focus();
+  }
+  throw new Refused(response.status, document_);
+}
+
+function tell(text, isBad = false) {
+  $("status").textContent = text;
+  $("status").className = isBad ? "bad" : "";
+}
+
+// The text, its lines and its faults.
+
+function numberLines(marked = new Set()) {
+  const count = $("problem").value.split("\n").length;
+  $("lines").replaceChildren();
+  for (let line = 1; line <= count; line += 1) {
+    const part = document.createElement(marked.has(line) ? "b" : "span");
+    part.textContent = `${marked.has(line) ? "▸" : ""}${line}\n`;
+    $("lines").append(part);
+  }
+  $("lines").scrollTop = $("problem").scrollTop;
+}
+
+function goToLine(line) {
+  const lines = $("problem").value.split("\n");
+  const start = lines.slice(0, line - 1).reduce((sum, text) => sum + text.length + 1, 0);
+  $("problem").focus();
+  $("problem").setSelectionRange(start, start + (lines[line - 1] || "").length);
+  const height = parseFloat(getComputedStyle($("problem")).lineHeight);
+  $("problem").scrollTop = Math.max(0, (line - 4) * height);
+}
+
+function showFaults(message, errors) {
+  $("faults").replaceChildren();
+  const own = (fault) => fault.line && (!fault.file || !(fault.file in state.files));
+  numberLines(new Set(errors.filter(own).map((fault) => fault.line)));
+  if (!message) return;
+  const head = document.createElement("p");
+  head.className = "bad";
+  head.textContent = message;
+  const list = document.createElement("ol");
+  for (const fault of errors) {
+    const item = document.createElement("li");
+    const text = `${fault.path ? `${fault.path}: ` : ""}${fault.problem}${fault.remedy ? `; ${fault.remedy}` : ""}`;
+    if (own(fault)) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = `line ${fault.line}: ${text}`;
+      button.addEventListener("click", () => goToLine(fault.line));
+      item.append(button);
+    } else {
+      item.className = "bad";
+      item.textContent = fault.file && fault.file in state.files ? fault.text : text;
+    }
+    list.append(item);
+  }
+  $("faults").append(head, list);
+}
+
+function showProblem(text, files = {}) {
+  $("problem").value = text;
+  $("problem").scrollTop = 0;
+  state.files = files;
+  state.settings = {};
+  state.job = "";
+  $("also").textContent = Object.keys(files).length ? `with ${Object.keys(files).join(", ")}` : "";
+  showFaults("", []);
+  tell("");
+}
+
+// llm-inferno's system may come as six files.
+const PARTS = {
+  "accelerator-data.json": "acceleratorData", "model-data.json": "modelData",
+  "serviceclass-data.json": "serviceClassData", "server-data.json": "serverData",
+  "optimizer-data.json": "optimizerData", "capacity-data.json": "capacityData",
+};
+
+async function open(files) {
+  const texts = {};
+  for (const file of files) texts[file.name] = await file.text();
+  const names = Object.keys(texts);
+  if (!names.length) return;
+  if (names.length > 1 && names.every((name) => name in PARTS)) {
+    try {
+      const system = Object.fromEntries(names.map((name) => [PARTS[name], JSON.parse(texts[name])]));
+      showProblem(JSON.stringify({ system }, null, 2));
+    } catch (error) {
+      showFaults(`these files are not JSON: ${error.message}`, []);
+    }
+    return;
+  }
+  const main = names.find((name) => /^include:/m.test(texts[name])) || names.find((name) => /^servers:/m.test(texts[name])) || names[0];
+  const { [main]: text, ...others } = texts;
+  showProblem(text, others);
+}
+
+// Work.
+
+function asked() {
+  return { problem: $("problem").value, files: state.files, settings: state.settings };
+}
+
+function busy(isBusy) {
+  for (const id of ["plan", "check", "why", "prices"]) if ($(id)) $(id).disabled = isBusy;
+  $("cancel").hidden = !isBusy;
+  $("result").setAttribute("aria-busy", String(isBusy));
+}
+
+const WORDS = {
+  candidates: "analysing what each server could run on", build: "building the program", solve: "solving",
+  check: "checking the plan", explain: "explaining", price: "planning anew for each price",
+};
+
+async function follow(job, signal) {
+  const response = await ask(`/v1/jobs/${job}/events`, { signal });
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return (await ask(`/v1/jobs/${job}`, { signal })).json();
+    text += value;
+    const parts = text.split("\n\n");
+    text = parts.pop();
+    for (const part of parts) {
+      const event = /^event: (.*)$/m.exec(part)?.[1];
+      const data = JSON.parse(/^data: (.*)$/m.exec(part)?.[1] || "{}");
+      if (event === "end") return data;
+      if (event === "status") tell(data.status === "queued" ? "waiting for a worker…" : "working…");
+      if (event === "progress") {
+        const count = data.of ? ` (${data.done} of ${data.of})` : "";
+        tell(`${WORDS[data.stage] || data.stage}${count}…`);
+      }
+    }
+  }
+}
+
+// Does something as a job; returns its id if it is done.
+async function work(body) {
+  const stop = new AbortController();
+  state.stop = stop;
+  busy(true);
+  let job;
+  try {
+    tell("checking…");
+    await ask("/v1/validate", { method: "POST", body: asked(), signal: stop.signal });
+    showFaults("", []);
+    job = (await (await ask("/v1/jobs", { method: "POST", body, signal: stop.signal })).json()).id;
+    const end = await follow(job, stop.signal);
+    if (end.status === "done") {
+      tell("");
+      return job;
+    }
+    if (end.status === "failed") {
+      await ask(`/v1/jobs/${job}/result`, { signal: stop.signal });
+    } else tell(`the job was ${end.status}`, true);
+  } catch (error) {
+    if (error.name === "AbortError") {
+      if (job) await ask(`/v1/jobs/${job}/cancel`, { method: "POST" }).catch(() => null);
+      tell("cancelled");
+    } else fail(error);
+  } finally {
+    state.stop = null;
+    busy(false);
+  }
+  return null;
+}
+
+function fail(error) {
+  tell(error.status === 401 ? "a token is needed" : error.message || String(error), true);
+  if (error.errors?.length) {
+    showFaults(error.message, error.errors);
+    $("faults").focus();
+  }
+}
+
+async function put(path, place, options) {
+  const response = await ask(path, options);
+  place.innerHTML = await response.text(); // rendered by the service, which escapes all names
+}
+
+async function plan(before = "") {
+  const limit = Number($("limit").value);
+  const job = await work({ kind: "optimize", ...asked(), ...(limit > 0 ? { time_limit_s: limit } : {}) });
+  if (!job) return;
+  try {
+    await showPlan(job, before);
+    history.pushState({ job }, "", `${root}/p/${job}`);
+  } catch (error) {
+    fail(error);
+  }
+}
+
+async function showPlan(job, before = "") {
+  await put(`/page/plans/${job}${before ? `?before=${before}` : ""}`, $("result"));
+  state.job = job;
+  $("plan-heading").focus();
+  document.title = `${$("plan-heading").textContent}: ${$("cost").textContent} per hour`;
+  listAccelerators();
+}
+
+async function load(job) {
+  try {
+    const request = await (await ask(`/v1/jobs/${job}/request`)).json();
+    const { problem } = request;
+    showProblem(typeof problem === "string" ? problem : JSON.stringify(problem, null, 2), request.files || {});
+    state.settings = request.settings || {};
+    await showPlan(job);
+  } catch (error) {
+    fail(error);
+  }
+}
+
+// Other figures.
+
+function changedFields() {
+  return [...document.querySelectorAll("input[data-path]")].filter((input) => input.value !== input.dataset.was);
+}
+
+function markChanges() {
+  const changed = new Set(changedFields());
+  document.querySelectorAll("input[data-path]").forEach((input) => input.classList.toggle("changed", changed.has(input)));
+  const all = Number($("all-rates").value) !== 1;
+  const count = changed.size + (all ? 1 : 0);
+  $("changed").textContent = count ? `${count} figure${count > 1 ? "s" : ""} changed.` : "Nothing is changed yet.";
+}
+
+function planAgain() {
+  const given = Array.isArray(state.settings) ? [...state.settings] : { ...state.settings };
+  const set = (path, value) => {
+    if (Array.isArray(given)) given.push(`${path}=${value}`);
+    else given[path] = value;
+  };
+  const factor = Number($("all-rates").value);
+  const rates = [...document.querySelectorAll("input[data-path]")].filter((input) => /\.load\.rate_per_/.test(input.dataset.path));
+  for (const input of changedFields()) set(input.dataset.path, Number(input.value));
+  if (factor !== 1) for (const input of rates) set(input.dataset.path, Number(input.value) * factor);
+  state.settings = given;
+  return plan(state.job);
+}
+
+async function adopt() {
+  const text = await (await ask(`/v1/jobs/${state.job}/problem.yaml`)).text();
+  const { job } = state;
+  showProblem(text);
+  state.job = job;
+  $("problem").focus();
+  tell("the text now has the figures of this plan");
+}
+
+async function save(path, name) {
+  const blob = await (await ask(path.slice(root.length))).blob();
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+async function share() {
+  const link = `${location.origin}${root}/p/${state.job}`;
+  try {
+    await navigator.clipboard.writeText(link);
+    tell("the link is in the clipboard");
+  } catch {
+    tell(link);
+  }
+}
+
+// Curves.
+
+function listAccelerators() {
+  const chosen = $("curve-server").selectedOptions[0];
+  const names = chosen ? JSON.parse(chosen.dataset.accelerators) : [];
+  $("curve-accelerator").replaceChildren(...names.map((name) => new Option(name, name)));
+}
+
+async function draw() {
+  tell("drawing…");
+  const body = { ...asked(), server: $("curve-server").value, accelerator: $("curve-accelerator").value };
+  await put("/page/curves", $("drawn"), { method: "POST", body });
+  tell("");
+}
+
+async function show(kind, path, place) {
+  const job = await work({ kind, ...asked() });
+  if (!job) return;
+  await put(`${path}/${job}`, place);
+  place.focus();
+}
+
+// What is done when.
+
+const guarded = (action) => async (event) => {
+  try {
+    await action(event);
+  } catch (error) {
+    fail(error);
+  }
+};
+
+$("problem").addEventListener("input", () => numberLines());
+$("problem").addEventListener("scroll", () => { $("lines").scrollTop = $("problem").scrollTop; });
+$("problem").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !state.stop) fresh();
+});
+$("problem").addEventListener("dragover", (event) => event.preventDefault());
+$("problem").addEventListener("drop", guarded(async (event) => {
+  if (!event.dataTransfer.files.length) return;
+  event.preventDefault();
+  await open(event.dataTransfer.files);
+}));
+$("example").addEventListener("change", guarded(async (event) => {
+  const name = event.target.value;
+  if (name) showProblem(await (await ask(`/page/examples/${encodeURIComponent(name)}`)).text());
+}));
+$("upload").addEventListener("change", guarded(async (event) => {
+  await open(event.target.files);
+  event.target.value = "";
+}));
+function fresh() {
+  state.settings = {};
+  return plan();
+}
+$("plan").addEventListener("click", fresh);
+$("check").addEventListener("click", guarded(async () => {
+  const found = await (await ask("/v1/validate", { method: "POST", body: asked() })).json();
+  showFaults("", []);
+  tell(`no fault: ${found.servers} servers of ${found.models} models in ${found.service_classes} service classes, ${found.accelerators} accelerators`);
+}));
+$("cancel").addEventListener("click", () => state.stop?.abort());
+$("token-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  token = $("token").value;
+  sessionStorage.setItem("inferno-token", token);
+  $("token-form").hidden = true;
+  tell("");
+  if (document.body.dataset.job && !state.job) load(document.body.dataset.job);
+});
+$("result").addEventListener("click", guarded(async (event) => {
+  const button = event.target.closest("button");
+  if (!button) return;
+  if (button.dataset.save) await save(button.dataset.save, button.dataset.name);
+  else if (button.id === "share") await share();
+  else if (button.id === "adopt") await adopt();
+  else if (button.id === "why") await show("explain", "/page/why", $("why-here"));
+  else if (button.id === "prices") await show("prices", "/page/prices", $("prices-here"));
+}));
+$("result").addEventListener("submit", guarded(async (event) => {
+  event.preventDefault();
+  if (event.target.id === "curves") await draw();
+  if (event.target.id === "controls") await planAgain();
+}));
+$("result").addEventListener("reset", () => setTimeout(markChanges));
+$("result").addEventListener("input", (event) => {
+  if (event.target.matches("input[data-path], #all-rates")) markChanges();
+});
+$("result").addEventListener("change", (event) => {
+  if (event.target.id === "curve-server") listAccelerators();
+});
+addEventListener("popstate", (event) => {
+  if (event.state?.job) load(event.state.job);
+  else location.reload();
+});
+
+numberLines();
+if (document.body.dataset.job) load(document.body.dataset.job);

@@ -1,0 +1,337 @@
+"""Our own API: one path for each thing that can be asked, the same things as jobs, and how the service is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+import structlog
+from fastapi import APIRouter, Body, Depends, HTTPException, Path, Query, Request, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.concurrency import run_in_threadpool
+
+from inferno_milp.service import documents as doc
+from inferno_milp.service.answers import JSON, SVG, YAML, Answer, Task
+from inferno_milp.service.bodies import (
+    AnalyzeBody,
+    ExplainBody,
+    Job,
+    OptimizeBody,
+    PricesBody,
+    SimulateBody,
+    ValidateBody,
+    WhatifBody,
+)
+from inferno_milp.service.rooms import Rooms, find_rooms
+from inferno_milp.service.store import JobRecord, JobStatus
+
+Errors = dict[int | str, dict[str, Any]]
+ERROR: dict[str, Any] = {"model": doc.ErrorDocument}
+ALWAYS: Errors = {
+    401: {**ERROR, "description": "A bearer token is needed"},
+    403: {**ERROR, "description": "A page of another origin"},
+    503: {**ERROR, "description": "The store of jobs does not answer"},
+}
+WITH_BODY: Errors = {
+    **ALWAYS,
+    400: {**ERROR, "description": "Not JSON"},
+    408: {**ERROR, "description": "The body did not come in time"},
+    413: {**ERROR, "description": "The body is too large"},
+    422: {**ERROR, "description": "Everything that is wrong with the input"},
+    429: {**ERROR, "description": "Full: try again after Retry-After seconds"},
+    504: {**ERROR, "description": "Not done in time: ask as a job"},
+}
+OVERTIME_S = 15.0
+"""What a request may take beyond its time limit, for reading, analysing and checking, before it is ended."""
+OF_JOB: Errors = {**ALWAYS, 404: {**ERROR, "description": "No such job"}, 422: ERROR}
+
+router = APIRouter(prefix="/v1")
+health = APIRouter()
+RoomsHere = Annotated[Rooms, Depends(find_rooms)]
+
+
+async def answered(request: Request, task: Task, pool_name: Literal["quick", "solve"] = "solve") -> Response:
+    """Let a worker do something and wait for it; ends it when the client goes away."""
+    rooms = find_rooms(request)
+    limit_s = rooms.config.time_limit_s
+    asked_s = getattr(task.body, "time_limit_s", None)
+    if asked_s is not None and asked_s > limit_s:
+        raise HTTPException(422, f"time_limit_s: at most {limit_s:g} s here; ask as a job (/v1/jobs) for more")
+    pool = rooms.quick if pool_name == "quick" else rooms.solve
+    working = asyncio.create_task(pool.do(task, time_limit_s=(asked_s or limit_s) + OVERTIME_S))
+    gone = asyncio.create_task(_gone(request))
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            return Response(status_code=499)  # nobody reads it
+        return as_response(working.result())
+    finally:
+        gone.cancel()
+        working.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def as_response(answer: Answer) -> Response:
+    """Return an answer as a response; an error with the request's id."""
+    body = answer.body
+    if answer.status != 200:
+        request_id = structlog.contextvars.get_contextvars().get("request_id", "")
+        body = json.dumps({**json.loads(body), "request_id": request_id}, ensure_ascii=False).encode()
+    return Response(body, answer.status, media_type=answer.media_type)
+
+
+def _answers(model: type[doc.DocumentModel]) -> dict[str, Any]:
+    return {"responses": {200: {"model": model}, **WITH_BODY}, "response_class": Response}
+
+
+@router.post("/validate", **_answers(doc.ProblemSummary), tags=["planning"])
+async def validate_problem(request: Request, rooms: RoomsHere, body: ValidateBody) -> Response:
+    """Tell everything that is wrong with a problem, or what is in it."""
+    return await answered(request, Task("validate", body, rooms.config.time_limit_s), "quick")
+
+
+@router.post("/optimize", **_answers(doc.PlanDocument), tags=["planning"])
+async def optimize(request: Request, rooms: RoomsHere, body: OptimizeBody) -> Response:
+    """Find the plan of least cost, with its proof."""
+    return await answered(request, Task("optimize", body, rooms.config.time_limit_s))
+
+
+@router.post("/analyze", **_answers(doc.AnalysisDocument), tags=["planning"])
+async def analyze(request: Request, rooms: RoomsHere, body: AnalyzeBody) -> Response:
+    """Analyse one engine: latencies at several rates, the highest rate that keeps the targets, other batch sizes."""
+    return await answered(request, Task("analyze", body, rooms.config.time_limit_s), "quick")
+
+
+@router.post(
+    "/analyze/plot",
+    response_class=Response,
+    responses={200: {"content": {SVG: {"schema": {"type": "string"}}}}, **WITH_BODY},
+    tags=["planning"],
+)
+async def plot_analysis(
+    request: Request,
+    rooms: RoomsHere,
+    body: AnalyzeBody,
+    figure: Literal["ttft_ms", "itl_ms", "batch_sizes"] = "ttft_ms",
+) -> Response:
+    """Draw a latency of one engine against its rate, or its highest rate against the max batch size."""
+    return await answered(request, Task("plot", body, rooms.config.time_limit_s, extra=figure), "quick")
+
+
+@router.post("/explain", **_answers(doc.ExplanationDocument), tags=["understanding"])
+async def explain(request: Request, rooms: RoomsHere, body: ExplainBody) -> Response:
+    """Say why a plan is as it is: what each server pays for, what else it could run on, what is at odds."""
+    return await answered(request, Task("explain", body, rooms.config.time_limit_s))
+
+
+@router.post("/whatif", **_answers(doc.WhatifDocument), tags=["understanding"])
+async def whatif(request: Request, rooms: RoomsHere, body: WhatifBody) -> Response:
+    """Plan as it is and with other figures, and say what changes."""
+    return await answered(request, Task("whatif", body, rooms.config.time_limit_s))
+
+
+@router.post("/simulate", **_answers(doc.SimulationDocument), tags=["understanding"])
+async def simulate(request: Request, rooms: RoomsHere, body: SimulateBody) -> Response:
+    """Simulate a plan, request by request, beside what it predicts."""
+    return await answered(request, Task("simulate", body, rooms.config.time_limit_s))
+
+
+@router.post("/prices", **_answers(doc.PricesDocument), tags=["understanding"])
+async def prices(request: Request, rooms: RoomsHere, body: PricesBody) -> Response:
+    """Say what a device more or fewer, and a looser promise, are worth."""
+    return await answered(request, Task("prices", body, rooms.config.time_limit_s))
+
+
+JobId = Annotated[str, Path(max_length=64, pattern=r"^[\w-]+$")]
+
+
+async def find_job(rooms: RoomsHere, job: JobId) -> JobRecord:
+    """Return a job, or 404."""
+    record = await run_in_threadpool(rooms.store.get, job)
+    if record is None:
+        raise HTTPException(404, "no such job")
+    return record
+
+
+FoundJob = Annotated[JobRecord, Depends(find_job)]
+
+
+def job_document(rooms: Rooms, record: JobRecord) -> doc.JobDocument:
+    """Return a job as JSON has it."""
+    return doc.JobDocument(**_told(record), progress=rooms.jobs.progress_of(record.id))
+
+
+def _told(record: JobRecord) -> dict[str, Any]:
+    fields = asdict(record)
+    del fields["owner"]
+    return fields
+
+
+@router.post("/jobs", status_code=202, responses=WITH_BODY, tags=["jobs"])
+async def add_job(rooms: RoomsHere, response: Response, body: Annotated[Job, Body()]) -> doc.JobDocument:
+    """Ask for something that may take long; what came of it is kept, also when the service is started anew."""
+    limit_s, asked_s = rooms.config.job_time_limit_s, getattr(body, "time_limit_s", None)
+    if asked_s is not None and asked_s > limit_s:
+        raise HTTPException(422, f"time_limit_s: at most {limit_s:g} s for a job here")
+    record = await rooms.jobs.add(body)
+    response.headers["location"] = f"/v1/jobs/{record.id}"
+    return job_document(rooms, record)
+
+
+@router.get("/jobs", responses={**ALWAYS, 422: ERROR}, tags=["jobs"])
+async def list_jobs(
+    rooms: RoomsHere,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    status: JobStatus | None = None,
+    before: Annotated[float | None, Query(description="created before, seconds since 1970", ge=0, le=1e12)] = None,
+) -> list[doc.JobDocument]:
+    """List jobs, the latest first."""
+    records = await run_in_threadpool(rooms.store.jobs, limit=limit, status=status, before=before)
+    return [job_document(rooms, record) for record in records]
+
+
+@router.get("/jobs/{job}", responses=OF_JOB, tags=["jobs"])
+async def get_job(rooms: RoomsHere, record: FoundJob) -> doc.JobDocument:
+    """Tell how a job is."""
+    return job_document(rooms, record)
+
+
+@router.get("/jobs/{job}/events", response_class=EventSourceResponse, responses=OF_JOB, tags=["jobs"])
+async def follow_job(rooms: RoomsHere, record: FoundJob) -> AsyncIterator[ServerSentEvent]:
+    """Follow a job, as server-sent events: `status`, `progress` (`stage`, `done`, `of`), and `end` at last."""
+    async for event, data in rooms.jobs.events(record.id):
+        data.pop("owner", None)
+        yield ServerSentEvent(event=event, data=data)
+
+
+@router.post("/jobs/{job}/cancel", responses=OF_JOB, tags=["jobs"])
+async def cancel_job(rooms: RoomsHere, record: FoundJob) -> doc.JobDocument:
+    """Cancel a job; one that has ended stays as it is."""
+    now = await rooms.jobs.cancel(record.id)
+    return job_document(rooms, now or record)
+
+
+@router.delete(
+    "/jobs/{job}",
+    status_code=204,
+    response_class=Response,
+    responses={**OF_JOB, 409: {**ERROR, "description": "It has not ended: cancel it first"}},
+    tags=["jobs"],
+)
+async def delete_job(rooms: RoomsHere, record: FoundJob) -> Response:
+    """Forget a job that has ended, and what came of it."""
+    if not await run_in_threadpool(rooms.store.delete, record.id):
+        raise HTTPException(409, "the job has not ended: cancel it first")
+    return Response(status_code=204)
+
+
+RESULT: Errors = {**OF_JOB, 409: {**ERROR, "description": "There is no result: the job has not ended, or was ended"}}
+
+
+async def result_of(rooms: Rooms, record: JobRecord) -> tuple[int, str]:
+    """Return a job's result, or 409."""
+    result = await run_in_threadpool(rooms.store.result_of, record.id)
+    if result is None:
+        raise HTTPException(409, f"there is no result: the job is {record.status}")
+    return result
+
+
+@router.get(
+    "/jobs/{job}/result",
+    response_class=Response,
+    responses={
+        **RESULT,
+        200: {"description": "What the path of the job's kind answers", "content": {JSON: {"schema": {}}}},
+        422: {**ERROR, "description": "What was asked cannot be answered"},
+        500: {**ERROR, "description": "The job failed"},
+        504: {**ERROR, "description": "The job did not end in time"},
+    },
+    tags=["jobs"],
+)
+async def get_result(rooms: RoomsHere, record: FoundJob) -> Response:
+    """Return what came of a job, as its kind's own path would have answered it."""
+    status, text = await result_of(rooms, record)
+    return as_response(Answer(status, text.encode()))
+
+
+async def request_of(rooms: Rooms, record: JobRecord) -> dict[str, Any]:
+    """Return what a job was asked."""
+    text = await run_in_threadpool(rooms.store.request_of, record.id)
+    found: dict[str, Any] = json.loads(text or "{}")
+    return found
+
+
+@router.get("/jobs/{job}/request", responses=OF_JOB, tags=["jobs"])
+async def get_request(rooms: RoomsHere, record: FoundJob) -> dict[str, Any]:
+    """Return what a job was asked."""
+    return await request_of(rooms, record)
+
+
+@router.get(
+    "/jobs/{job}/problem.yaml",
+    response_class=Response,
+    responses={**RESULT, 200: {"content": {YAML: {"schema": {"type": "string"}}}}, 429: WITH_BODY[429]},
+    tags=["jobs"],
+)
+async def get_problem(request: Request, rooms: RoomsHere, record: FoundJob) -> Response:
+    """Return the problem of a job, its settings applied and all it includes in it, as YAML."""
+    asked = await request_of(rooms, record)
+    if asked.get("problem") is None:
+        raise HTTPException(409, "this job has no problem")
+    body = ValidateBody(**{name: asked[name] for name in ("problem", "files", "settings") if name in asked})
+    return _download(await answered(request, Task("problem_yaml", body, 0), "quick"), "problem.yaml")
+
+
+@router.get(
+    "/jobs/{job}/plan.csv",
+    response_class=Response,
+    responses={**RESULT, 200: {"content": {"text/csv": {"schema": {"type": "string"}}}}, 429: WITH_BODY[429]},
+    tags=["jobs"],
+)
+async def get_plan_table(request: Request, rooms: RoomsHere, record: FoundJob) -> Response:
+    """Return the plan of a job as CSV, a row for each allocation."""
+    status, text = await result_of(rooms, record)
+    document = json.loads(text)
+    plan = document.get("after") if record.kind == "whatif" else document
+    if status != 200 or record.kind not in ("optimize", "whatif"):
+        raise HTTPException(409, "this job has no plan")
+    return _download(await answered(request, Task("plan_csv", None, 0, extra=plan), "quick"), "plan.csv")
+
+
+def _download(response: Response, name: str) -> Response:
+    if response.status_code == 200:
+        response.headers["content-disposition"] = f'attachment; filename="{name}"'
+    return response
+
+
+@health.get("/healthz", tags=["operation"])
+async def is_alive() -> doc.HealthDocument:
+    """Tell that the service is alive, whatever its workers do."""
+    return doc.HealthDocument(status="ok")
+
+
+@health.get("/readyz", responses={503: ERROR}, tags=["operation"])
+async def is_ready(rooms: RoomsHere) -> doc.HealthDocument:
+    """Tell whether the service takes on work: it is not about to stop, and its store answers."""
+    if rooms.jobs.closing:
+        raise HTTPException(503, "the service is about to stop")
+    await run_in_threadpool(rooms.store.ping)
+    return doc.HealthDocument(status="ok")
+
+
+@health.get(
+    "/metrics",
+    response_class=Response,
+    responses={**ALWAYS, 200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    tags=["operation"],
+)
+async def get_metrics(rooms: RoomsHere) -> Response:
+    """Return counters and gauges for Prometheus."""
+    return Response(rooms.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
