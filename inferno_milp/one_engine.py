@@ -23,6 +23,7 @@ OPTIONAL = (
     "cv2_arrival", "token_budget", "kv_tokens", "max_blocking",
 )  # fmt: skip
 STEPS = 10
+TTFT_PERCENTS, ITL_PERCENTS = (50, 95, 99), (95, 99)
 COLUMNS = (
     "rate_per_s", "ttft_ms", "itl_ms", "wait_ms", "throughput_per_s", "running", "utilization", "blocking", "p_wait",
     "p_empty",
@@ -79,8 +80,11 @@ class EngineAnalysis:
         """Return one record per rate."""
         analysis = self.analysis
         columns = {name: getattr(analysis, name) for name in COLUMNS}
-        columns |= {f"ttft_p{p}_ms": analysis.ttft_percentile(p) for p in (50, 95, 99)}
-        columns |= {f"itl_p{p}_ms": analysis.itl_percentile(p) for p in (95, 99)}
+        for latency, percents, found in (
+            ("ttft", TTFT_PERCENTS, analysis.ttft_percentile(TTFT_PERCENTS)),
+            ("itl", ITL_PERCENTS, analysis.itl_percentile(ITL_PERCENTS)),
+        ):
+            columns |= {f"{latency}_p{p}_ms": values for p, values in zip(percents, found, strict=True)}
         return [{name: float(values[i]) for name, values in columns.items()} for i in range(analysis.ttft_ms.size)]
 
     def to_dict(self) -> dict[str, Any]:

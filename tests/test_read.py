@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import inferno_milp as im
-from conftest import problem_data
+from conftest import as_system_data, problem_data
 from inferno_milp.errors import Fault, InputError, path_text
 from inferno_milp.problem import Problem
 from inferno_milp.read.source import MAX_FILE_BYTES
@@ -668,33 +668,6 @@ class TestSystemData:
     def test_an_empty_folder(self, tmp_path: Path) -> None:
         (tmp_path / "s").mkdir()
         assert len(faults(tmp_path / "s")) >= 4
-
-
-def as_system_data(problem: Problem) -> dict[str, Any]:
-    """Write a problem in llm-inferno's own form."""
-    assert problem.capacity is not None
-    return {
-        "acceleratorData": {"accelerators": [
-            {"name": a.name, "type": a.type, "multiplicity": a.devices, "cost": a.cost_per_hour}
-            for a in problem.accelerators]},
-        "modelData": {"models": [
-            {"name": p.model, "acc": p.accelerator, "accCount": p.accelerators_per_replica,
-             "maxBatchSize": p.max_batch_size, "atTokens": p.at_output_tokens,
-             "decodeParms": {"alpha": p.alpha_ms, "beta": p.beta_ms},
-             "prefillParms": {"gamma": p.gamma_ms, "delta": p.delta_ms}}
-            for p in problem.profiles]},
-        "serviceClassData": {"serviceClasses": [
-            {"name": c.name, "priority": c.priority, "modelTargets": [
-                {"model": model, "slo-itl": t.itl_ms or 0, "slo-ttft": t.ttft_ms or 0, "slo-tps": t.tps or 0}
-                for model, t in c.targets.items()]}
-            for c in problem.service_classes]},
-        "serverData": {"servers": [
-            {"name": s.name, "class": s.service_class, "model": s.model, "currentAlloc": {"load": {
-                "arrivalRate": s.load.rate_per_min, "AvgInTokens": s.load.input_tokens,
-                "AvgOutTokens": s.load.output_tokens}}}
-            for s in problem.servers if s.load]},
-        "capacityData": {"count": [{"type": name, "count": count} for name, count in problem.capacity.items()]},
-    }  # fmt: skip
 
 
 def test_a_fault_reads_as_one_line() -> None:

@@ -52,6 +52,16 @@ def add_service(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--job-time-limit", type=positive, default=3600.0, metavar="S", help="the same of a job (default: 3600)"
     )
+    parser.add_argument(
+        "--most-jobs", type=whole(1, 10**6), default=1000, metavar="N", help="jobs that may wait (default: 1000)"
+    )
+    parser.add_argument(
+        "--most-waiting",
+        type=whole(0, 10**6),
+        default=200,
+        metavar="N",
+        help="requests to solve that may wait for a worker; more are answered 429 (default: 200)",
+    )
     parser.add_argument("--body-limit", type=positive, default=8.0, metavar="MB", help="largest body (default: 8)")
     parser.add_argument(
         "--worker-memory", type=positive, default=4.0, metavar="GB", help="address space of a worker (default: 4)"
@@ -91,6 +101,8 @@ def run_serve(arguments: Namespace) -> int:
         database=arguments.database,
         time_limit_s=arguments.time_limit,
         job_time_limit_s=arguments.job_time_limit,
+        most_jobs=arguments.most_jobs,
+        most_waiting=arguments.most_waiting,
         keep_days=arguments.keep_days,
         body_mb=arguments.body_limit,
         bodies_mb=max(256.0, 2 * arguments.body_limit),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -57,7 +58,7 @@ def make_app(config: ServiceConfig | None = None) -> FastAPI:
         progress = ProgressReceiver()
         await progress.open()
         memory_gb = config.worker_memory_gb
-        quick = WorkerPool("quick", 1, config.most_waiting_quick, memory_gb, None)
+        quick = WorkerPool("quick", config.workers, config.most_waiting_quick, memory_gb, None)
         solve = WorkerPool("solve", config.workers, config.most_waiting, memory_gb, None)
         job_pool = WorkerPool("jobs", config.workers, config.workers, memory_gb, progress.address)
         jobs = Jobs(config, store, job_pool, progress, metrics)
@@ -132,6 +133,8 @@ def run_service(config: ServiceConfig) -> None:
             h11_max_incomplete_event_size=65536,
         )
     )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # to which uvicorn goes back when it has ended: to stop is no failure
     try:
         server.run()
     except SystemExit:

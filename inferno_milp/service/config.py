@@ -16,12 +16,15 @@ class ServiceConfig:
     stateful : whether llm-inferno's stateful paths are there as well.
     database : of jobs and their results, as SQLAlchemy writes it: `sqlite:///FILE`, `postgresql+psycopg://…`;
         `sqlite://` is kept in memory, and lost with the service.
-    workers : processes that solve requests which wait for their answer, and as many again for jobs.
-    most_waiting : requests to solve, and of each other kind, that may wait for a worker; more are turned away (429).
+    workers : processes that solve requests which wait for their answer, as many again for jobs, and for quick work
+        (checking, analysing, drawing); by default as many as there are cores, at most 4.
+    most_waiting, most_waiting_quick : requests to solve, and quick ones, that may wait for a worker; more are turned
+        away (429).
     most_jobs : jobs that may wait.
     time_limit_s, job_time_limit_s : longest time limit of a request, and of a job.
     keep_days : after how long a finished job is deleted; 0 is never.
-    body_mb : largest body, MB; `bodies_mb` of all bodies that are being read or worked on.
+    body_mb, body_time_s : largest body, MB, and how long it may take to come.
+    bodies_mb : of all bodies that are being read or worked on, MB.
     worker_memory_gb : address space of a worker process, GB.
     grace_s : how long running work may take when the service is told to stop.
     token : bearer token that requests must carry; None asks for none.
@@ -32,7 +35,7 @@ class ServiceConfig:
     port: int = 8080
     stateful: bool = False
     database: str = "sqlite:///inferno-milp.sqlite3"
-    workers: int = max(os.cpu_count() or 1, 1)
+    workers: int = min(os.cpu_count() or 1, 4)
     most_waiting: int = 200
     most_waiting_quick: int = 5000
     most_jobs: int = 1000

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, HTTPException, Path, Request, Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
@@ -47,6 +48,20 @@ PLANNED: Errors = {**BAD, 404: {**ERROR, "description": "An error of the optimiz
 Endpoint = Callable[..., Awaitable[Any]]
 
 
+class _Route(APIRoute):
+    """Takes every body for JSON, whatever its content type says (`curl -d` calls it a form), as the seed does."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_as_json(request: Request) -> Response:
+            headers = [header for header in request.scope["headers"] if header[0] != b"content-type"]
+            scope = {**request.scope, "headers": [*headers, (b"content-type", JSON.encode())]}
+            return await handle(Request(scope, request.receive))
+
+        return handle_as_json
+
+
 class Seed:
     """The paths, and the system that they set up and ask for.
 
@@ -57,7 +72,7 @@ class Seed:
 
     def __init__(self, *, stateful: bool):
         self.state = SystemState()
-        self.router = APIRouter(tags=[SEEDS], strict_content_type=False)
+        self.router = APIRouter(tags=[SEEDS], route_class=_Route)
         self._add_reading()
         self._post("/optimizeOne", AllocationSolution, self.optimize_one, PLANNED)
         if stateful:

@@ -1,0 +1,617 @@
+"""Our own API: it answers as the library does, keeps what it has done, and stays up whatever is sent to it."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from running_service import RunningService
+
+import inferno_milp as im
+from conftest import ROOT, make_problem, problem_data
+from inferno_milp.service import documents
+
+SMALL = (ROOT / "instances" / "small.yaml").read_text(encoding="utf-8")
+LIMITED = (ROOT / "instances" / "limited.yaml").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    with RunningService(tmp_path_factory.mktemp("v1"), "--workers", "2", "--body-limit", "2") as running:
+        yield running
+
+
+def slow_problem(servers: int = 200, types: int = 20, tightness: float = 0.39) -> dict[str, Any]:
+    """A generalized assignment problem: every server fits on every type, takes a random number of devices of each, and
+    there are hardly enough of them. Proving the last digit takes minutes."""
+    random = Random(1)
+    prices = [round(random.uniform(1, 2), 3) for _ in range(types)]
+    takes = [[random.randint(20, 100) for _ in range(types)] for _ in range(servers)]
+    speeds = {"alpha_ms": 10.0, "beta_ms": 0.1, "gamma_ms": 10.0, "delta_ms": 0.01, "max_batch_size": 8}
+    load = {"rate_per_s": 0.1, "input_tokens": 10.0, "output_tokens": 10.0}
+    return {
+        "name": "slow",
+        "capacity": {f"A{j}": int(tightness * sum(row[j] for row in takes) / types) for j in range(types)},
+        "accelerators": [{"name": f"A{j}", "cost_per_hour": price} for j, price in enumerate(prices)],
+        "profiles": [
+            {"model": f"m{i}", "accelerator": f"A{j}", "accelerators_per_replica": taken, **speeds}
+            for i, row in enumerate(takes) for j, taken in enumerate(row)
+        ],
+        "service_classes": [{"name": "c", "priority": 1, "targets": {f"m{i}": {} for i in range(servers)}}],
+        "servers": [{"service_class": "c", "model": f"m{i}", "load": load} for i in range(servers)],
+        "options": {"law": "inferno"},
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def slow() -> dict[str, Any]:
+    return slow_problem()
+
+
+def same_plan(found: dict[str, Any], plan: im.Plan) -> bool:
+    """Whether two plans are the same but for the time that they took."""
+    ours = json.loads(json.dumps(plan.to_dict()))
+    timed = ("stages_s", "solver")
+    return {k: v for k, v in found.items() if k not in timed} == {k: v for k, v in ours.items() if k not in timed}
+
+
+class TestAnswers:
+    """What each path answers is what the library finds."""
+
+    def test_optimize(self, service: RunningService) -> None:
+        found = service.client.post("/v1/optimize", json={"problem": LIMITED}).json()
+        assert (found["status"], found["total_cost_per_hour"]) == ("optimal", pytest.approx(26300.5))
+        assert same_plan(found, im.optimize(im.read_problem(ROOT / "instances" / "limited.yaml"), time_limit_s=60))
+
+    def test_a_problem_as_an_object(self, service: RunningService) -> None:
+        found = service.client.post("/v1/optimize", json={"problem": problem_data(), "solver": "greedy"}).json()
+        assert same_plan(found, im.optimize(make_problem(), solver="greedy"))
+
+    def test_settings_in_both_forms(self, service: RunningService) -> None:
+        costs = []
+        for settings in (["servers.*.load.rate_per_s*=2"], {"servers.*.load.rate_per_s *=": 2}):
+            body = {"problem": problem_data(), "settings": settings}
+            costs.append(service.client.post("/v1/optimize", json=body).json()["total_cost_per_hour"])
+        plan = im.optimize(im.with_settings(make_problem(), ["servers.*.load.rate_per_s*=2"]))
+        assert costs == [plan.total_cost_per_hour] * 2
+
+    def test_what_runs_today(self, service: RunningService) -> None:
+        before = service.client.post("/v1/optimize", json={"problem": problem_data()}).json()
+        body = {"problem": problem_data(), "current": before}
+        assert service.client.post("/v1/optimize", json=body).json()["changes"] == []
+
+    def test_system_data(self, service: RunningService, instances: Path) -> None:
+        from conftest import as_system_data
+
+        system = {"system": as_system_data(im.read_problem(instances / "limited.yaml"))}
+        for problem in (system, json.dumps(system)):
+            found = service.client.post("/v1/optimize", json={"problem": problem}).json()
+            assert found["total_cost_per_hour"] == pytest.approx(26300.5)
+
+    def test_files_that_are_included(self, service: RunningService) -> None:
+        data = problem_data()
+        parts = {"accelerators": data.pop("accelerators"), "profiles": data.pop("profiles")}
+        body = {
+            "problem": yaml.safe_dump({**data, "include": ["../mine/parts.yaml"]}),
+            "files": {"parts.yaml": yaml.safe_dump(parts)},
+        }
+        assert same_plan(service.client.post("/v1/optimize", json=body).json(), im.optimize(make_problem()))
+
+    def test_analyze_an_engine(self, service: RunningService) -> None:
+        engine = {"alpha_ms": 8.0, "beta_ms": 0.1, "gamma_ms": 10.0, "delta_ms": 0.02, "input_tokens": 500.0,
+                  "output_tokens": 100.0, "max_batch": 32}  # fmt: skip
+        body = {"engine": engine, "targets": {"ttft_ms": {"p95": 500}}, "rates_per_s": [1, 2], "batch_sizes": [1, 32]}
+        found = service.client.post("/v1/analyze", json=body).json()
+        sizing = im.size(**engine, ttft_ms={"p95": 500.0})
+        analysis = im.analyze(**engine, rate_per_s=[1.0, 2.0])
+        assert found["max_rate_per_s"] == pytest.approx(float(sizing.max_rate_per_s))
+        assert [rate["ttft_ms"] for rate in found["rates"]] == pytest.approx(analysis.ttft_ms.tolist())
+        assert found["batch_sizes"][1]["max_rate_per_s"] == pytest.approx(float(sizing.max_rate_per_s))
+        assert found["batch_sizes"][0]["max_rate_per_s"] < found["batch_sizes"][1]["max_rate_per_s"]
+        assert found["sentence"].startswith("highest rate")
+
+    def test_analyze_a_server_of_a_problem(self, service: RunningService) -> None:
+        body = {"problem": problem_data(), "server": "gold-m", "accelerator": "B", "engine": {"max_batch": 8}}
+        found = service.client.post("/v1/analyze", json=body).json()
+        assert found["law"] == "inferno"
+        assert (found["engine"]["max_batch"], found["engine"]["input_tokens"]) == (8, 200)
+
+    @pytest.mark.parametrize("figure", ["ttft_ms", "itl_ms", "batch_sizes"])
+    def test_plots(self, service: RunningService, figure: str) -> None:
+        body = {"problem": problem_data(), "server": "gold-m", "accelerator": "B"}
+        answer = service.client.post("/v1/analyze/plot", params={"figure": figure}, json=body)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "image/svg+xml")
+        assert "</svg>" in answer.text
+
+    def test_explain(self, service: RunningService) -> None:
+        found = service.client.post("/v1/explain", json={"problem": problem_data()}).json()
+        why = im.explain(make_problem())
+        assert found["servers"]["gold-m"]["words"] == why.servers[0].words("cents")
+        assert found["parts"] == pytest.approx(why.parts)
+
+    def test_whatif(self, service: RunningService) -> None:
+        body = {"problem": problem_data(), "changes": ["servers.*.load.rate_per_s*=3"]}
+        found = service.client.post("/v1/whatif", json=body).json()
+        assert same_plan(found["before"], im.optimize(make_problem()))
+        after = im.optimize(im.with_settings(make_problem(), body["changes"]))  # type: ignore[arg-type]
+        assert same_plan(found["after"], after)
+        assert [change["server"] for change in found["changes"]] == ["gold-m"]
+
+    def test_simulate(self, service: RunningService) -> None:
+        body = {"problem": problem_data(), "requests": 2000, "seed": 3}
+        found = service.client.post("/v1/simulate", json=body).json()
+        problem = make_problem()
+        ours = im.simulate_plan(problem, im.optimize(problem), requests=2000, seed=3).to_dict()
+        assert found == json.loads(json.dumps(ours))
+
+    def test_prices(self, service: RunningService) -> None:
+        found = service.client.post("/v1/prices", json={"problem": problem_data(capacity={"B": 2}), "gap": 0}).json()
+        prices = im.find_prices(make_problem(capacity={"B": 2})).to_dict()
+        assert found["devices"] == json.loads(json.dumps(prices["devices"]))
+
+    def test_validate(self, service: RunningService) -> None:
+        found = service.client.post("/v1/validate", json={"problem": SMALL}).json()
+        assert (found["name"], found["servers"]) == (
+            "small",
+            len(im.read_problem(ROOT / "instances/small.yaml").servers),
+        )
+
+
+class TestDocuments:
+    """The OpenAPI document says what is answered."""
+
+    def test_their_fields_are_the_librarys_own(self) -> None:
+        plan = im.optimize(make_problem())
+        why = im.explain(make_problem())
+        prices = im.find_prices(make_problem())
+        for model, document in {
+            documents.PlanDocument: plan.to_dict(),
+            documents.ExplanationDocument: why.to_dict(),
+            documents.PricesDocument: prices.to_dict(),
+            documents.SimulationDocument: im.simulate_plan(make_problem(), plan, requests=1000).to_dict(),
+            documents.ServerDocument: plan.to_dict()["servers"]["gold-m"],
+            documents.ServerExplanationDocument: why.to_dict()["servers"]["gold-m"],
+        }.items():
+            assert model.model_fields.keys() == document.keys(), model
+            model.model_validate(document)
+
+    def test_the_docs_page_needs_nothing_from_elsewhere(self, service: RunningService) -> None:
+        page = service.client.get("/docs")
+        assert page.status_code == 200
+        for source in re.findall(r'(?:src|href)="([^"]+)"', page.text):
+            assert source.startswith((service.url, "/")), source
+            assert service.client.get(source).status_code == 200
+
+
+class TestFaults:
+    def test_all_of_them_with_their_lines(self, service: RunningService) -> None:
+        text = LIMITED.replace("H100: 64", "H10: 64").replace("service_class: Free, model: llama_7b", "model: llama_7x")
+        answer = service.client.post("/v1/optimize", json={"problem": text})
+        assert answer.status_code == 422
+        found = {fault["path"]: fault for fault in answer.json()["errors"]}
+        assert found["capacity.H10"]["line"] == 9
+        assert "H100" in found["capacity.H10"]["remedy"]
+        assert found["servers[18].service_class"]["problem"] == "is missing"
+        assert answer.json()["request_id"] == answer.headers["x-request-id"]
+
+    def test_of_an_object_without_lines(self, service: RunningService) -> None:
+        answer = service.client.post("/v1/optimize", json={"problem": problem_data(capacity={"C": 1, "B": -1})})
+        assert answer.status_code == 422
+        for fault in answer.json()["errors"]:
+            assert (fault["path"], fault["line"], fault["file"]) == ("capacity.B", None, "")
+
+    @pytest.mark.parametrize(
+        "include", ["/etc/passwd", "../../etc/passwd", "file:///etc/passwd", "/dev/zero", "x" * 180]
+    )
+    def test_no_file_of_the_machine_is_read(self, service: RunningService, include: str) -> None:
+        answer = service.client.post("/v1/optimize", json={"problem": yaml.safe_dump({"include": [include]})})
+        assert answer.status_code == 422
+        assert "root:" not in answer.text
+        assert str(ROOT) not in answer.text
+        assert "no such file was given" in answer.text
+
+    @pytest.mark.parametrize(
+        ("path", "body", "word"),
+        [
+            ("optimize", {"problem": SMALL, "time_limit_s": 1000}, "ask as a job"),
+            ("optimize", {"problem": SMALL, "tme_limit_s": 1}, "tme_limit_s"),
+            ("optimize", {"problem": SMALL, "settings": ["capacity.H10=1"]}, "H10"),
+            ("optimize", {"problem": SMALL, "current": {"status": "fine"}}, "in a plan"),
+            ("optimize", {}, "problem"),
+            ("analyze", {"engine": {"alpha_ms": 1}}, "beta_ms"),
+            ("analyze", {"problem": SMALL}, "server and accelerator"),
+            ("analyze", {"server": "x"}, "give one"),
+            ("analyze", {"problem": SMALL, "server": "interactive-chat-8", "accelerator": "H100"}, "did you mean"),
+            ("explain", {"problem": SMALL, "servers": ["nobody"]}, "nobody"),
+            ("simulate", {"problem": SMALL, "plan": {}}, "in a plan"),
+            ("whatif", {"problem": SMALL}, "changes"),
+            ("prices", {"problem": SMALL, "relaxed": 2}, "relaxed"),
+        ],
+    )
+    def test_what_else_may_be_wrong(self, service: RunningService, path: str, body: dict[str, Any], word: str) -> None:
+        answer = service.client.post(f"/v1/{path}", json=body)
+        assert answer.status_code == 422, answer.text
+        assert word in answer.text
+
+
+class TestJobs:
+    def add(self, service: RunningService, **body: Any) -> str:
+        answer = service.client.post("/v1/jobs", json={"kind": "optimize", **body})
+        assert answer.status_code == 202, answer.text
+        assert answer.headers["location"] == f"/v1/jobs/{answer.json()['id']}"
+        return str(answer.json()["id"])
+
+    def test_followed_to_its_end(self, service: RunningService) -> None:
+        job = self.add(service, problem=LIMITED)
+        events = []
+        with service.client.stream("GET", f"/v1/jobs/{job}/events") as stream:
+            assert stream.headers["content-type"].startswith("text/event-stream")
+            for line in stream.iter_lines():
+                if line.startswith("event:"):
+                    events.append(line.removeprefix("event: "))
+                if line.startswith("data:"):
+                    last = json.loads(line.removeprefix("data: "))
+        assert events[-1] == "end"
+        assert (last["status"], last["summary"]["total_cost_per_hour"]) == ("done", pytest.approx(26300.5))
+        assert "owner" not in last
+        found = service.client.get(f"/v1/jobs/{job}/result").json()
+        assert found == {**service.client.post("/v1/optimize", json={"problem": LIMITED}).json(),
+                         "solver": found["solver"], "stages_s": found["stages_s"]}  # fmt: skip
+        table = service.client.get(f"/v1/jobs/{job}/plan.csv")
+        assert table.text.startswith("server,service_class,")
+        assert "plan.csv" in table.headers["content-disposition"]
+        text = service.client.get(f"/v1/jobs/{job}/problem.yaml").text
+        assert im.read_problem_text(text) == im.read_problem(ROOT / "instances" / "limited.yaml")
+        assert service.client.get(f"/v1/jobs/{job}/request").json()["problem"] == LIMITED
+
+    def test_progress(self, service: RunningService) -> None:
+        """A job that makes many plans says how many it has made."""
+        job = self.add(service, kind="prices", problem=LIMITED)
+        with service.client.stream("GET", f"/v1/jobs/{job}/events") as stream:
+            lines = [line for line in stream.iter_lines() if line.startswith("data:")]
+        told = [json.loads(line.removeprefix("data: ")) for line in lines]
+        counts = [message["done"] for message in told if message.get("of")]
+        assert counts
+        assert counts == sorted(counts)
+        assert service.wait_for(job, "done")["summary"]["name"] == "limited"
+
+    @pytest.mark.parametrize(
+        ("kind", "more"),
+        [
+            ("analyze", {"server": "gold-m", "accelerator": "B"}),
+            ("explain", {}),
+            ("whatif", {"changes": {"capacity.B": 9}}),
+            ("simulate", {"requests": 1000}),
+        ],
+    )
+    def test_each_kind_answers_as_its_path(self, service: RunningService, kind: str, more: dict[str, Any]) -> None:
+        body = {"problem": problem_data(), **more}
+        job = self.add(service, kind=kind, **body)
+        service.wait_for(job, "done")
+        found, own = (
+            answer.json() for answer in (
+                service.client.get(f"/v1/jobs/{job}/result"), service.client.post(f"/v1/{kind}", json=body)
+            )
+        )  # fmt: skip
+        assert found.keys() == own.keys()
+        assert kind == "whatif" or found == own
+
+    def test_one_that_fails(self, service: RunningService) -> None:
+        job = self.add(service, problem={"servers": []})
+        assert service.wait_for(job, "failed")["summary"]["message"]
+        answer = service.client.get(f"/v1/jobs/{job}/result")
+        assert answer.status_code == 422
+        assert answer.json()["errors"]
+        assert service.client.get(f"/v1/jobs/{job}/plan.csv").status_code == 409
+
+    def test_cancelled_while_it_runs(self, service: RunningService, slow: dict[str, Any]) -> None:
+        job = self.add(service, problem=slow, gap=0, time_limit_s=600)
+        service.wait_for(job, "running")
+        time.sleep(1)
+        assert service.client.delete(f"/v1/jobs/{job}").status_code == 409
+        assert service.client.post(f"/v1/jobs/{job}/cancel").json()["status"] == "cancelled"
+        assert service.client.get(f"/v1/jobs/{job}/result").status_code == 409
+        assert service.client.post(f"/v1/jobs/{job}/cancel").json()["status"] == "cancelled"
+        after = self.add(service, problem=SMALL)
+        service.wait_for(after, "done")
+        assert no_solver_left(service)
+        assert service.client.delete(f"/v1/jobs/{job}").status_code == 204
+        assert service.client.get(f"/v1/jobs/{job}").status_code == 404
+
+    def test_cancelled_while_it_waits(self, service: RunningService, slow: dict[str, Any]) -> None:
+        first = [self.add(service, problem=slow, gap=0, time_limit_s=600) for _ in range(2)]
+        for job in first:
+            service.wait_for(job, "running")
+        waiting = self.add(service, problem=SMALL)
+        assert service.client.get(f"/v1/jobs/{waiting}").json()["status"] == "queued"
+        assert service.client.post(f"/v1/jobs/{waiting}/cancel").json()["status"] == "cancelled"
+        for job in first:
+            service.client.post(f"/v1/jobs/{job}/cancel")
+
+    def test_listed(self, service: RunningService) -> None:
+        job = self.add(service, problem=SMALL)
+        service.wait_for(job, "done")
+        jobs = service.client.get("/v1/jobs", params={"limit": 500}).json()
+        assert jobs[0]["id"] == job
+        assert [j["created_at"] for j in jobs] == sorted((j["created_at"] for j in jobs), reverse=True)
+        earlier = service.client.get("/v1/jobs", params={"before": jobs[0]["created_at"], "limit": 500}).json()
+        assert earlier == jobs[1:]
+        done = service.client.get("/v1/jobs", params={"status": "done"}).json()
+        assert {j["status"] for j in done} == {"done"}
+
+    @pytest.mark.parametrize("job", ["nothing", "a" * 64])
+    def test_one_that_is_not_there(self, service: RunningService, job: str) -> None:
+        for path in ("", "/result", "/events", "/request", "/plan.csv", "/problem.yaml"):
+            assert service.client.get(f"/v1/jobs/{job}{path}").status_code == 404
+        assert service.client.post(f"/v1/jobs/{job}/cancel").status_code == 404
+
+
+def no_solver_left(service: RunningService, seconds: float = 10.0) -> bool:
+    """Whether nothing that a service started still takes up a processor."""
+
+    def used() -> dict[int, int]:
+        found = {}
+        for process in service.processes()[1:]:
+            try:
+                fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            found[process] = int(fields[11]) + int(fields[12])
+        return found
+
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        before = used()
+        time.sleep(0.5)
+        after = used()
+        if all(after[process] - before.get(process, 0) < 10 for process in after if process in before):
+            return True
+    return False
+
+
+class TestRestarts:
+    def test_killed_in_the_middle_of_a_job(self, tmp_path: Path, slow: dict[str, Any]) -> None:
+        """What was done is there, what ran is marked, what waited is done, and no process is left behind."""
+        with RunningService(tmp_path, "--workers", "1") as first:
+            done = first.client.post("/v1/jobs", json={"kind": "optimize", "problem": LIMITED}).json()["id"]
+            first.wait_for(done, "done")
+            plan = first.client.get(f"/v1/jobs/{done}/result").json()
+            body = {"kind": "optimize", "problem": slow, "gap": 0, "time_limit_s": 600}
+            running = first.client.post("/v1/jobs", json=body).json()["id"]
+            waiting = first.client.post("/v1/jobs", json={"kind": "optimize", "problem": SMALL}).json()["id"]
+            first.wait_for(running, "running")
+            time.sleep(1.5)
+            processes = first.processes()
+            assert len(processes) >= 3
+            first.kill()
+            assert gone(processes)
+        with RunningService(tmp_path, "--workers", "1") as second:
+            assert second.client.get(f"/v1/jobs/{done}/result").json() == plan
+            assert second.client.get(f"/v1/jobs/{running}").json()["status"] == "interrupted"
+            assert second.client.get(f"/v1/jobs/{running}/result").status_code == 409
+            assert second.client.get(f"/v1/jobs/{running}/request").json()["problem"] == slow
+            second.wait_for(waiting, "done")
+
+    def test_told_to_stop(self, tmp_path: Path, slow: dict[str, Any]) -> None:
+        """What can end in time ends; what cannot is done from the start by the next service."""
+        with RunningService(tmp_path, "--workers", "1", "--grace", "2") as first:
+            short = first.client.post("/v1/jobs", json={"kind": "optimize", "problem": LIMITED}).json()["id"]
+            body = {"kind": "optimize", "problem": slow, "gap": 0, "time_limit_s": 600}
+            first.wait_for(short, "done")
+            long = first.client.post("/v1/jobs", json=body).json()["id"]
+            first.wait_for(long, "running")
+            processes = first.processes()
+            assert first.stop() == 0
+            assert gone(processes)
+        with RunningService(tmp_path, "--workers", "1", "--grace", "1") as second:
+            assert second.client.get(f"/v1/jobs/{short}").json()["status"] == "done"
+            second.wait_for(long, "running")
+            second.client.post(f"/v1/jobs/{long}/cancel")
+
+    def test_a_request_ends_before_the_service_does(self, tmp_path: Path) -> None:
+        with RunningService(tmp_path, "--workers", "1") as running, ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(running.client.post, "/v1/optimize", json={"problem": LIMITED})
+            time.sleep(0.5)
+            assert running.stop() == 0
+            assert asked.result().json()["total_cost_per_hour"] == pytest.approx(26300.5)
+
+    def test_two_services_on_one_file(self, tmp_path: Path) -> None:
+        with RunningService(tmp_path), pytest.raises(AssertionError, match="another service uses"):
+            RunningService(tmp_path)
+
+
+def gone(processes: list[int], seconds: float = 10.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        alive = [process for process in processes if Path(f"/proc/{process}").exists() and not _is_zombie(process)]
+        if not alive:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def _is_zombie(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+class TestSafety:
+    def test_health_while_all_workers_are_stuck(self, service: RunningService, slow: dict[str, Any]) -> None:
+        body = {"problem": slow, "gap": 0, "time_limit_s": 8}
+        with ThreadPoolExecutor(8) as pool:
+            asked = [pool.submit(service.client.post, "/v1/optimize", json=body) for _ in range(2)]
+            time.sleep(1)
+            for path in ("/healthz", "/readyz", "/metrics"):
+                assert service.client.get(path, timeout=5).status_code == 200
+            metrics = service.client.get("/metrics").text
+            assert 'inferno_work_running{pool="solve"} 2.0' in metrics
+            for answer in asked:
+                found = answer.result()
+                assert found.status_code == 200
+                assert found.json()["status"] in ("partial", "feasible", "no_solution")
+
+    def test_a_client_that_goes_away(self, service: RunningService, slow: dict[str, Any]) -> None:
+        """Nobody works for who is not there any more."""
+        with pytest.raises(httpx.ReadTimeout):
+            service.client.post("/v1/optimize", json={"problem": slow, "gap": 0, "time_limit_s": 50}, timeout=2)
+        assert no_solver_left(service)
+
+    def test_full(self, tmp_path: Path, slow: dict[str, Any]) -> None:
+        """Who finds no room is told when to come again."""
+        with RunningService(tmp_path, "--workers", "1", "--most-jobs", "3", "--grace", "1") as running:
+            body = {"kind": "optimize", "problem": slow, "gap": 0, "time_limit_s": 600}
+            first = running.client.post("/v1/jobs", json=body).json()["id"]
+            running.wait_for(first, "running")
+            answers = [running.client.post("/v1/jobs", json={**body, "problem": "x"}) for _ in range(5)]
+            assert [answer.status_code for answer in answers] == [202, 202, 202, 429, 429]
+            assert int(answers[-1].headers["retry-after"]) >= 1
+            running.client.post(f"/v1/jobs/{answers[0].json()['id']}/cancel")
+            assert running.client.post("/v1/jobs", json=body).status_code == 202
+
+    def test_large_bodies(self, service: RunningService) -> None:
+        answer = service.client.post("/v1/optimize", json={"problem": "x" * 3_000_000})
+        assert answer.status_code == 413
+
+        def chunks() -> Iterator[bytes]:
+            for _ in range(300):
+                yield b"x" * 10_000
+
+        answer = service.client.post("/v1/optimize", content=chunks(), headers={"content-type": "application/json"})
+        assert answer.status_code == 413
+
+    def test_hostile_bodies(self, service: RunningService) -> None:
+        """A hundred of them: each is refused, and the memory of the service does not grow with them."""
+        service.client.post("/v1/validate", json={"problem": SMALL})
+        before = service.memory_mb()
+        bodies = list(hostile_bodies())
+        assert len(bodies) >= 100
+        for path, body in bodies:
+            headers = {"content-type": "application/json"}
+            answer = service.client.post(path, content=body, headers=headers, timeout=60)
+            assert 400 <= answer.status_code < 500, (path, body[:200], answer.text[:300])
+            assert "Traceback" not in answer.text
+        assert service.memory_mb() < before + 400
+        assert service.client.get("/healthz").status_code == 200
+
+    def test_a_slow_body(self, tmp_path: Path) -> None:
+        """A client that never ends its body holds nothing up."""
+        with RunningService(tmp_path) as running:
+            host, port = running.url.removeprefix("http://").split(":")
+            sockets = []
+            for _ in range(50):
+                sock = socket.create_connection((host, int(port)))
+                sock.sendall(b"POST /v1/optimize HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{")
+                sockets.append(sock)
+            assert running.client.get("/healthz", timeout=5).status_code == 200
+            for sock in sockets:
+                sock.close()
+
+    def test_no_trace_and_no_path_gets_out(self, service: RunningService) -> None:
+        for path in ("/v1/nothing", "/static/../app.py", "/static/%2e%2e/app.py", "/page/examples/..%2f..%2fpyproject"):
+            answer = service.client.get(path)
+            assert answer.status_code == 404
+            assert str(ROOT) not in answer.text
+
+    def test_headers(self, service: RunningService) -> None:
+        headers = service.client.get("/").headers
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "server" not in headers
+
+
+class TestWhoMayAsk:
+    def test_the_token(self, tmp_path: Path) -> None:
+        (tmp_path / "token").write_text("secret\n")
+        with RunningService(tmp_path, "--token-file", str(tmp_path / "token"), token="secret") as running:
+            with httpx.Client(base_url=running.url) as stranger:
+                for path in ("/v1/jobs", "/metrics", "/getServers", "/page/plans/x"):
+                    answer = stranger.get(path)
+                    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+                    assert stranger.get(path, headers={"authorization": "Bearer secre"}).status_code == 401
+                assert stranger.post("/v1/optimize", json={"problem": SMALL}).status_code == 401
+                for path in ("/", "/healthz", "/readyz", "/docs", "/openapi.json", "/static/page.js", "/p/abc"):
+                    assert stranger.get(path).status_code == 200
+            assert running.client.get("/v1/jobs").status_code == 200
+            assert "secret" not in running.log_path.read_text()
+
+    def test_pages_of_other_origins(self, service: RunningService) -> None:
+        evil = {"origin": "https://evil.example"}
+        assert service.client.post("/v1/validate", json={"problem": SMALL}, headers=evil).status_code == 403
+        assert "access-control-allow-origin" not in service.client.get("/v1/jobs").headers
+        own = {"origin": service.url}
+        assert service.client.post("/v1/validate", json={"problem": SMALL}, headers=own).status_code == 200
+
+    def test_an_origin_that_is_let_in(self, tmp_path: Path) -> None:
+        with RunningService(tmp_path, "--allow-origin", "https://ours.example") as running:
+            ours = {"origin": "https://ours.example"}
+            answer = running.client.post("/v1/validate", json={"problem": SMALL}, headers=ours)
+            assert answer.headers["access-control-allow-origin"] == "https://ours.example"
+            asked = {**ours, "access-control-request-method": "POST"}
+            assert running.client.options("/v1/validate", headers=asked).status_code == 200
+            answer = running.client.get("/v1/jobs", headers={"origin": "https://theirs.example"})
+            assert answer.status_code == 403
+
+
+class TestLogs:
+    def test_a_line_for_each_request(self, service: RunningService) -> None:
+        answer = service.client.post("/v1/validate", json={"problem": SMALL}, headers={"x-request-id": "mine-1"})
+        assert answer.headers["x-request-id"] == "mine-1"
+        (line,) = [line for line in service.lines() if line.get("request_id") == "mine-1"]
+        assert (line["method"], line["path"], line["status"]) == ("POST", "/v1/validate", 200)
+        evil = service.client.get("/v1/jobs", headers={"x-request-id": 'a"b c'})
+        assert re.fullmatch(r"[0-9a-f]{16}", evil.headers["x-request-id"])
+
+    def test_metrics(self, service: RunningService) -> None:
+        text = service.client.get("/metrics").text
+        assert 'inferno_http_requests_total{method="POST",path="/v1/validate",status="200"}' in text
+        assert "inferno_jobs_total" in text
+
+
+def hostile_bodies() -> Iterator[tuple[str, bytes]]:
+    """Malformed, deep, endless, huge and mean bodies, for the paths that take any."""
+    paths = ("/v1/optimize", "/v1/analyze", "/v1/jobs", "/optimizeOne")
+    anchors = "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9))
+    bomb = f"a0: &a0 [x, x, x]\n{anchors}\n"
+    merges = "a: &a {x: 1}\n" + "\n".join(f"b{i}: {{<<: [{', '.join(['*a'] * 500)}]}}" for i in range(500))
+    texts = [
+        bomb, merges, "[" * 20_000, "{" * 20_000, "- " * 20_000, "a: " * 10_000, "!!python/object/apply:os.system [id]",
+        "&a [*a]", "? " * 5000, "\x00", "\ufeff", "%YAML 9.9\n---\na", "a: 1\n---\nb: 2", "'" * 9999,
+        "servers: " + "9" * 9999,
+        "name: " + "x" * 100_000, "capacity: {" + ", ".join(f"t{i}: 1" for i in range(20_000)) + "}",
+        "servers: [" + ", ".join(["{}"] * 20_000) + "]", "include: [" + ", ".join(["a.yaml"] * 5000) + "]",
+    ]  # fmt: skip
+    for text in texts:
+        yield "/v1/optimize", json.dumps({"problem": text}).encode()
+        yield "/v1/validate", json.dumps({"problem": "include: [bad.yaml]", "files": {"bad.yaml": text}}).encode()
+    raw = [
+        b"", b"\x00", b"\xff\xfe", b"{", b"[" * 100_000, b'{"a":' * 50_000, b"9" * 100_000, b"1e999", b"-" * 100,
+        b'{"problem": ' + b"9" * 50_000 + b"}", b'{"problem": NaN}', b'{"problem": "\xff"}', b'"' * 1000, b"nul",
+        b'{"problem": {"servers": ' + b"[" * 500 + b"]" * 500 + b"}}", b'{"system": ' * 300 + b"1" + b"}" * 300,
+    ]  # fmt: skip
+    for body in raw:
+        for path in paths:
+            yield path, body
+    figures = {"alpha_ms": 1, "beta_ms": 1, "gamma_ms": 1, "delta_ms": 1, "input_tokens": 1, "output_tokens": 1,
+               "max_batch": 1}  # fmt: skip
+    for name, value in (("alpha_ms", 1e308), ("max_batch", 10**9), ("input_tokens", -1), ("output_tokens", 0),
+                        ("max_batch", 1.5), ("alpha_ms", "1"), ("max_queue", 10**12), ("beta_ms", None)):  # fmt: skip
+        yield "/v1/analyze", json.dumps({"engine": {**figures, name: value}}).encode()
+    yield "/v1/analyze", json.dumps({"engine": figures, "rates_per_s": [1.0] * 100_000}).encode()
+    yield (
+        "/v1/optimize",
+        json.dumps({"problem": problem_data(), "settings": ["servers.*.load.rate_per_s*=1e308"]}).encode(),
+    )
+    yield "/v1/optimize", json.dumps({"problem": problem_data(), "settings": {"*" * 5000: 1}}).encode()
+    yield "/v1/simulate", json.dumps({"problem": problem_data(), "requests": 10**9}).encode()
