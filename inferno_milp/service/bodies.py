@@ -29,7 +29,7 @@ def not_too_deep(value: Any) -> Any:
 
 Document = Annotated[dict[str, Any], AfterValidator(not_too_deep)]
 """A JSON object."""
-ProblemSource = Annotated[str, Field(min_length=1)] | Document
+ProblemSource = str | Document
 """A problem as its text, YAML or JSON, or as a JSON object."""
 Settings = Annotated[Document | list[str], Field(examples=[["servers.*.load.rate_per_min*=2"]])]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -37,6 +37,27 @@ RequestCount = Annotated[int, Field(ge=1000, le=1_000_000)]
 Rate = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Gap = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+
+EXAMPLE = """\
+name: example
+capacity: {H100: 8, L4: 16}
+accelerators:
+  - {name: H100, cost_per_hour: 400}
+  - {name: L4, cost_per_hour: 70}
+profiles:
+  - {model: chat-8b, accelerator: H100, alpha_ms: 6, beta_ms: 0.05, gamma_ms: 7, delta_ms: 0.02, max_batch_size: 128}
+  - {model: chat-8b, accelerator: L4, alpha_ms: 28, beta_ms: 0.3, gamma_ms: 30, delta_ms: 0.15, max_batch_size: 24}
+service_classes:
+  - {name: gold, priority: 1, targets: {chat-8b: {ttft_ms: {p95: 800}, itl_ms: 40}}}
+servers:
+  - {service_class: gold, model: chat-8b, load: {rate_per_min: 600, input_tokens: 512, output_tokens: 128}}
+"""
+"""A small problem, for the API's document."""
+
+
+def _example(**more: Any) -> dict[str, Any]:
+    return {"examples": [{"problem": EXAMPLE, **more}]}
 
 
 class Body(BaseModel):
@@ -68,9 +89,13 @@ class SolvingBody(ProblemBody):
 class ValidateBody(ProblemBody):
     """Asks what is wrong with a problem."""
 
+    model_config = ConfigDict(json_schema_extra=_example())
+
 
 class OptimizeBody(SolvingBody):
     """Asks for the plan of least cost."""
+
+    model_config = ConfigDict(json_schema_extra=_example(time_limit_s=10))
 
     solver: SolverName = "milp"
     current: Document | None = None
@@ -103,6 +128,10 @@ class EngineFigures(Body):
 class AnalyzeBody(Body):
     """Asks for the figures of one engine: of a problem's server on an accelerator, or of figures given here."""
 
+    model_config = ConfigDict(
+        json_schema_extra=_example(server="gold-chat-8b", accelerator="L4", batch_sizes=[8, 16, 24])
+    )
+
     problem: ProblemSource | None = None
     files: dict[Name, str] = Field(default_factory=dict)
     settings: Settings = Field(default_factory=list)
@@ -133,6 +162,8 @@ class AnalyzeBody(Body):
 class ExplainBody(SolvingBody):
     """Asks why a plan is as it is."""
 
+    model_config = ConfigDict(json_schema_extra=_example())
+
     servers: list[Name] | None = None
     """Servers whose alternatives are told; all by default."""
     compared: list[Name] | None = None
@@ -142,6 +173,8 @@ class ExplainBody(SolvingBody):
 class WhatifBody(SolvingBody):
     """Asks what changes with other figures."""
 
+    model_config = ConfigDict(json_schema_extra=_example(changes=["servers.*.load.rate_per_min*=2"]))
+
     changes: Annotated[Settings, Field(examples=[["capacity.H100+=8"]])]
     """The other figures, as `settings`, which hold for both plans."""
     transition: bool = False
@@ -150,6 +183,8 @@ class WhatifBody(SolvingBody):
 
 class SimulateBody(SolvingBody):
     """Asks for the simulation of a plan, request by request."""
+
+    model_config = ConfigDict(json_schema_extra=_example(requests=1000))
 
     plan: Document | None = None
     """A plan of the problem; made first if there is none."""
@@ -163,6 +198,8 @@ class SimulateBody(SolvingBody):
 class PricesBody(SolvingBody):
     """Asks what a device more or fewer, and a looser promise, are worth."""
 
+    model_config = ConfigDict(json_schema_extra=_example(of=["devices"]))
+
     relaxed: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """By how much promises are made looser."""
     of: Annotated[list[Literal["devices", "promises"]], Field(min_length=1)] = Field(default=["devices", "promises"])
@@ -171,11 +208,15 @@ class PricesBody(SolvingBody):
 class OptimizeJob(OptimizeBody):
     """A plan, as a job."""
 
+    model_config = ConfigDict(json_schema_extra=_example(kind="optimize", time_limit_s=10))
+
     kind: Literal["optimize"]
 
 
 class AnalyzeJob(AnalyzeBody):
     """An analysis, as a job."""
+
+    model_config = ConfigDict(json_schema_extra=_example(kind="analyze", server="gold-chat-8b", accelerator="L4"))
 
     kind: Literal["analyze"]
 
@@ -183,11 +224,15 @@ class AnalyzeJob(AnalyzeBody):
 class ExplainJob(ExplainBody):
     """An explanation, as a job."""
 
+    model_config = ConfigDict(json_schema_extra=_example(kind="explain"))
+
     kind: Literal["explain"]
 
 
 class WhatifJob(WhatifBody):
     """A comparison, as a job."""
+
+    model_config = ConfigDict(json_schema_extra=_example(kind="whatif", changes=["servers.*.load.rate_per_min*=2"]))
 
     kind: Literal["whatif"]
 
@@ -195,11 +240,15 @@ class WhatifJob(WhatifBody):
 class SimulateJob(SimulateBody):
     """A simulation, as a job."""
 
+    model_config = ConfigDict(json_schema_extra=_example(kind="simulate", requests=1000))
+
     kind: Literal["simulate"]
 
 
 class PricesJob(PricesBody):
     """Prices, as a job."""
+
+    model_config = ConfigDict(json_schema_extra=_example(kind="prices", of=["devices"]))
 
     kind: Literal["prices"]
 

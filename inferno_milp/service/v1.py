@@ -277,7 +277,7 @@ async def get_request(rooms: RoomsHere, record: FoundJob) -> dict[str, Any]:
 @router.get(
     "/jobs/{job}/problem.yaml",
     response_class=Response,
-    responses={**RESULT, 200: {"content": {YAML: {"schema": {"type": "string"}}}}, 429: WITH_BODY[429]},
+    responses={**RESULT, 200: {"content": {YAML: {"schema": {"type": "object"}}}}, 429: WITH_BODY[429]},
     tags=["jobs"],
 )
 async def get_problem(request: Request, rooms: RoomsHere, record: FoundJob) -> Response:

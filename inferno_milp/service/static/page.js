@@ -389,8 +389,14 @@ $("result").addEventListener("change", (event) => {
   if (event.target.id === "curve-server") listAccelerators();
 });
 addEventListener("popstate", (event) => {
-  if (event.state?.job) load(event.state.job);
-  else location.reload();
+  const job = event.state?.job || /\/p\/([\w-]+)$/.exec(location.pathname)?.[1] || "";
+  if (job === state.job) return; // a jump within the page
+  if (job) load(job);
+  else {
+    $("result").replaceChildren();
+    state.job = "";
+    state.settings = {};
+  }
 });
 
 numberLines();
