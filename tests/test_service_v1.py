@@ -126,6 +126,22 @@ class TestAnswers:
         assert found["law"] == "inferno"
         assert (found["engine"]["max_batch"], found["engine"]["input_tokens"]) == (8, 200)
 
+    def test_many_analyses_at_once(self, service: RunningService) -> None:
+        """Done together, each gets its own answer, and a wrong one its own error."""
+        engine = {"alpha_ms": 8.0, "beta_ms": 0.1, "gamma_ms": 10.0, "delta_ms": 0.02, "output_tokens": 100.0,
+                  "max_batch": 32}  # fmt: skip
+        bodies = [{"engine": {**engine, "input_tokens": 10.0 * i}, "rates_per_s": [1]} for i in range(150)]
+        bodies[70] = {"engine": engine}
+        bodies[90]["engine"]["kv_tokens"] = 5  # type: ignore[index]
+        with ThreadPoolExecutor(50) as pool:
+            answers = list(pool.map(lambda body: service.client.post("/v1/analyze", json=body), bodies))
+        assert [i for i, answer in enumerate(answers) if answer.status_code != 200] == [70, 90]
+        assert "input_tokens" in answers[70].text
+        assert "kv_tokens cannot hold" in answers[90].text
+        for i in (0, 69, 149):
+            ours = im.size(**engine, input_tokens=10.0 * i)  # type: ignore[misc]
+            assert answers[i].json()["max_rate_per_s"] == pytest.approx(float(ours.max_rate_per_s))
+
     @pytest.mark.parametrize("figure", ["ttft_ms", "itl_ms", "batch_sizes"])
     def test_plots(self, service: RunningService, figure: str) -> None:
         body = {"problem": problem_data(), "server": "gold-m", "accelerator": "B"}

@@ -270,7 +270,7 @@ def run_analyze(arguments: Namespace) -> int:
     def frame() -> pd.DataFrame:
         import pandas as pd
 
-        return pd.DataFrame(found.records())
+        return pd.DataFrame(found.rates)
 
     def draw(axes: Sequence[Axes]) -> None:
         from inferno_milp.plots import plot_engine
@@ -279,7 +279,7 @@ def run_analyze(arguments: Namespace) -> int:
 
     show(
         arguments,
-        lambda console: [analysis_table(found.analysis, console), "", found.sentence],
+        lambda console: [analysis_table(found.rates, console), "", found.sentence],
         found.to_dict,
         frame,
         draw,

@@ -6,7 +6,7 @@ from argparse import Namespace
 
 from inferno_milp.errors import OptionError
 from inferno_milp.fields import Targets
-from inferno_milp.one_engine import ENGINE, OPTIONAL, EngineAnalysis, analyze_one, engine_of
+from inferno_milp.one_engine import ENGINE, OPTIONAL, EngineAnalysis, EngineQuestion, analyze_one, engine_of
 from inferno_milp.read import read_problem
 from inferno_milp.sections import Options
 
@@ -34,7 +34,7 @@ def analyze_engine(arguments: Namespace) -> EngineAnalysis:
     if missing:
         raise OptionError(f"missing: {', '.join(missing)} (or give a PROBLEM with --server and --accelerator)")
     targets = targets.model_copy(update=_given_targets(arguments))
-    return analyze_one(engine, targets, arguments.law or law, arguments.rate_per_s)
+    return analyze_one(EngineQuestion(engine, targets, arguments.law or law, arguments.rate_per_s))
 
 
 def _given_targets(arguments: Namespace) -> dict[str, dict[str, float]]:

@@ -64,7 +64,7 @@ def plot_engine(found: EngineAnalysis, axes: Sequence[Axes]) -> None:
     """Draw both latencies of an engine against the rate, each on axes of its own."""
     curve = found.curve(CURVE_POINTS, CURVE_END)
     for latency, ax in zip(("ttft_ms", "itl_ms"), axes, strict=True):
-        plot_analysis(curve, latency, targets=found.targets, max_rate_per_s=found.max_rate_per_s, ax=ax)  # type: ignore[arg-type]
+        plot_analysis(curve, latency, targets=found.question.targets, max_rate_per_s=found.max_rate_per_s, ax=ax)  # type: ignore[arg-type]
 
 
 def plot_batch_rates(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +10,6 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from inferno_milp.candidates import Candidates
-from inferno_milp.queueing import Analysis
 from inferno_milp.reasons import Rejection
 from inferno_milp.report.grid import Grid, fitted, make_grid
 
@@ -44,20 +43,29 @@ def rejections_table(rejections: Iterable[Rejection], console: Console) -> Rende
     return fitted(make_grid(("server", "accelerator", "why not"), (), rows), console)
 
 
-def analysis_table(analysis: Analysis, console: Console) -> RenderableType:
-    """Lay out the analysis of one engine at several rates."""
-    figures = [
-        analysis.rate_per_s, analysis.rate_per_s * 60, analysis.ttft_ms, analysis.ttft_percentile(95), analysis.itl_ms,
-        analysis.wait_ms, analysis.throughput_per_s, analysis.running,
-    ]  # fmt: skip
-    shares = [analysis.utilization, analysis.p_wait, analysis.blocking]
-    cells = [[_figure(x) for x in np.atleast_1d(column)] for column in figures]
-    cells += [[_percent(x) for x in np.atleast_1d(column)] for column in shares]
+def analysis_table(rates: Iterable[Mapping[str, float]], console: Console) -> RenderableType:
+    """Lay out the analysis of one engine, a rate a line."""
+    figures = (
+        "rate_per_s",
+        "rate_per_min",
+        "ttft_ms",
+        "ttft_p95_ms",
+        "itl_ms",
+        "wait_ms",
+        "throughput_per_s",
+        "running",
+    )
+    shares = ("utilization", "p_wait", "blocking")
+    told = [{**rate, "rate_per_min": rate["rate_per_s"] * 60} for rate in rates]
+    cells = [
+        (*(_figure(rate[name]) for name in (*figures, "running")), *(_percent(rate[name]) for name in shares))
+        for rate in told
+    ]
     numbers = (
         "rate/s", "rate/min", "TTFT ms", "p95", "ITL ms", "wait ms", "out/s", "running", "util.", "P(wait)", "blocked"
     )  # fmt: skip
     droppable = ("out/s", "P(wait)", "wait ms", "running", "rate/min", "blocked")
-    return fitted(make_grid((), numbers, zip(*cells, strict=True), droppable), console)
+    return fitted(make_grid((), numbers, cells, droppable), console)
 
 
 def simulation_table(simulation: PlanSimulation, console: Console) -> RenderableType:

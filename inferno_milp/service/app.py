@@ -21,6 +21,7 @@ from fastapi_swagger import patch_fastapi
 from inferno_milp._version import __version__
 from inferno_milp.errors import OptionError
 from inferno_milp.service import page, v1
+from inferno_milp.service.analyst import Analyst
 from inferno_milp.service.config import ServiceConfig
 from inferno_milp.service.failures import FAILURES
 from inferno_milp.service.guard import Bounded, Guarded, Told
@@ -67,7 +68,7 @@ def make_app(config: ServiceConfig | None = None) -> FastAPI:
             metrics.watch(pool.name, "waiting", lambda pool=pool: pool.waiting)  # type: ignore[misc]
         metrics.watch("jobs", "running", lambda: job_pool.running)
         metrics.watch("jobs", "waiting", lambda: jobs.waiting)
-        app.state.rooms = Rooms(config, store, metrics, jobs, quick, solve)
+        app.state.rooms = Rooms(config, store, metrics, jobs, quick, solve, Analyst(quick))
         await jobs.open()
         try:
             yield

@@ -8,7 +8,15 @@ from typing import Any
 from inferno_milp.differences import diff, with_current
 from inferno_milp.errors import OptionError
 from inferno_milp.fields import Targets
-from inferno_milp.one_engine import ENGINE, EngineAnalysis, analyze_one, engine_of, size_batches
+from inferno_milp.one_engine import (
+    ENGINE,
+    EngineAnalysis,
+    EngineQuestion,
+    analyze_many,
+    analyze_one,
+    engine_of,
+    size_batches,
+)
 from inferno_milp.plan import Plan
 from inferno_milp.planner import optimize
 from inferno_milp.prices import EACH_S, find_prices
@@ -17,7 +25,7 @@ from inferno_milp.problem_file import problem_text
 from inferno_milp.read import read_problem_data, read_problem_text
 from inferno_milp.read.settings import with_settings
 from inferno_milp.sections import Options
-from inferno_milp.service.answers import CSV, SVG, YAML, Answer, Task, dumped
+from inferno_milp.service.answers import CSV, SVG, YAML, Answer, Task, dumped, refusal
 from inferno_milp.service.bodies import (
     AnalyzeBody,
     ExplainBody,
@@ -101,8 +109,8 @@ def do_optimize(task: Task, sender: ProgressSender) -> Answer:
     return Answer(200, dumped(plan.to_dict()), summary=plan_summary(plan))
 
 
-def engine_analysis(body: AnalyzeBody) -> EngineAnalysis:
-    """Find out which engine is meant, size it and analyse it."""
+def question_of(body: AnalyzeBody) -> EngineQuestion:
+    """Find out which engine is meant, and what is asked of it."""
     given = body.engine.model_dump(exclude_none=True)
     law = body.law
     if body.problem is not None:
@@ -116,25 +124,42 @@ def engine_analysis(body: AnalyzeBody) -> EngineAnalysis:
         missing = [name for name in ENGINE if name not in engine]
         if missing:
             raise OptionError(f"engine: missing: {', '.join(missing)} (or give a problem, a server and an accelerator)")
-    return analyze_one(engine, body.targets or targets, law or Options().law, body.rates_per_s)
+    return EngineQuestion(engine, body.targets or targets, law or Options().law, body.rates_per_s)
 
 
 def do_analyze(task: Task, sender: ProgressSender) -> Answer:
     """Analyse one engine."""
-    body: AnalyzeBody = task.body
-    found = engine_analysis(body)
-    document = {**found.to_dict(), "sentence": found.sentence, "batch_sizes": batch_rates(found, body.batch_sizes)}
+    question = question_of(task.body)
+    return _analysed(analyze_one(question), batch_rates(question, task.body.batch_sizes))
+
+
+def _analysed(found: EngineAnalysis, batches: list[dict[str, Any]]) -> Answer:
+    document = {**found.to_dict(), "sentence": found.sentence, "batch_sizes": batches}
     return Answer(200, dumped(document), summary={"sentence": found.sentence})
 
 
-def batch_rates(found: EngineAnalysis, sizes: list[int]) -> list[dict[str, Any]]:
+def do_analyze_many(task: Task, sender: ProgressSender) -> Answer:
+    """Answer many requests of `is_light` at once; `answers` of the summary has one for each."""
+    questions: dict[int, EngineQuestion] = {}
+    answers: dict[int, Answer] = {}
+    for i, body in enumerate(task.body):
+        try:
+            questions[i] = question_of(body)
+        except OptionError as error:
+            answers[i] = refusal(str(error))
+    for i, found in zip(questions, analyze_many(list(questions.values())), strict=True):
+        answers[i] = refusal(str(found)) if isinstance(found, OptionError) else _analysed(found, [])
+    return Answer(200, b"", summary={"answers": [answers[i] for i in range(len(task.body))]})
+
+
+def batch_rates(question: EngineQuestion, sizes: list[int]) -> list[dict[str, Any]]:
     """Find the highest rate of an engine with each of some max batch sizes."""
-    return size_batches(found.engine, found.targets, found.law, sizes) if sizes else []
+    return size_batches(question, sizes) if sizes else []
 
 
 def do_plot(task: Task, sender: ProgressSender) -> Answer:
     """Draw one engine."""
-    return Answer(200, drawn(engine_analysis(task.body), task.extra, task.body.batch_sizes), SVG)
+    return Answer(200, drawn(analyze_one(question_of(task.body)), task.extra, task.body.batch_sizes), SVG)
 
 
 def drawn(found: EngineAnalysis, figure: str, sizes: list[int]) -> bytes:
@@ -143,11 +168,11 @@ def drawn(found: EngineAnalysis, figure: str, sizes: list[int]) -> bytes:
 
     picture, ax = new_figure(*FIGURE_SIZE)
     if figure == "batch_sizes":
-        largest = int(found.engine["max_batch"])
-        plot_batch_rates(batch_rates(found, sizes or spaced(largest)), batch_size=largest, ax=ax)
+        largest = int(found.question.engine["max_batch"])
+        plot_batch_rates(batch_rates(found.question, sizes or spaced(largest)), batch_size=largest, ax=ax)
     else:
         rate, curve = found.max_rate_per_s, found.curve(CURVE_POINTS, CURVE_END)
-        plot_analysis(curve, figure, targets=found.targets, max_rate_per_s=rate, ax=ax)  # type: ignore[arg-type]
+        plot_analysis(curve, figure, targets=found.question.targets, max_rate_per_s=rate, ax=ax)  # type: ignore[arg-type]
     return figure_bytes(picture, "svg")
 
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from inferno_milp.differences import diff
+from inferno_milp.one_engine import analyze_one
 from inferno_milp.plan import Plan
 from inferno_milp.problem import Problem
 from inferno_milp.reasons import latency_name
 from inferno_milp.service.answers import HTML, Answer, Task
-from inferno_milp.service.planning import batch_rates, drawn, engine_analysis, problem_of, spaced
+from inferno_milp.service.planning import batch_rates, drawn, problem_of, question_of, spaced
 from inferno_milp.service.progress import ProgressSender
 
 TEMPLATES = "inferno_milp.service"
@@ -110,11 +111,11 @@ def do_prices_page(task: Task, sender: ProgressSender) -> Answer:
 
 def do_curves_page(task: Task, sender: ProgressSender) -> Answer:
     """Show the curves of an engine."""
-    found = engine_analysis(task.body)
-    sizes = task.body.batch_sizes or spaced(int(found.engine["max_batch"]))
+    found = analyze_one(question_of(task.body))
+    sizes = task.body.batch_sizes or spaced(int(found.question.engine["max_batch"]))
     figures = [
         {"words": words, "data": base64.b64encode(drawn(found, name, sizes)).decode("ascii")}
         for name, words in FIGURE_WORDS.items()
     ]
-    analysis = {**found.to_dict(), "sentence": found.sentence, "batch_sizes": batch_rates(found, sizes)}
+    analysis = {**found.to_dict(), "sentence": found.sentence, "batch_sizes": batch_rates(found.question, sizes)}
     return _page("curves", analysis=analysis, figures=figures)

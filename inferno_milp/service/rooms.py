@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from inferno_milp.service.analyst import Analyst
 from inferno_milp.service.config import ServiceConfig
 from inferno_milp.service.jobs import Jobs
 from inferno_milp.service.metrics import Metrics
@@ -23,6 +24,7 @@ class Rooms:
     jobs: Jobs
     quick: WorkerPool
     solve: WorkerPool
+    analyst: Analyst
 
 
 def find_rooms(request: Request) -> Rooms:

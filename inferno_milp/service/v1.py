@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -14,6 +14,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
 from inferno_milp.service import documents as doc
+from inferno_milp.service.analyst import is_light
 from inferno_milp.service.answers import JSON, SVG, YAML, Answer, Task
 from inferno_milp.service.bodies import (
     AnalyzeBody,
@@ -61,7 +62,12 @@ async def answered(request: Request, task: Task, pool_name: Literal["quick", "so
     if asked_s is not None and asked_s > limit_s:
         raise HTTPException(422, f"time_limit_s: at most {limit_s:g} s here; ask as a job (/v1/jobs) for more")
     pool = rooms.quick if pool_name == "quick" else rooms.solve
-    working = asyncio.create_task(pool.do(task, time_limit_s=(asked_s or limit_s) + OVERTIME_S))
+    return await awaited(request, pool.do(task, time_limit_s=(asked_s or limit_s) + OVERTIME_S))
+
+
+async def awaited(request: Request, work: Coroutine[Any, Any, Answer]) -> Response:
+    """Wait for an answer, as long as there is a client to give it to."""
+    working = asyncio.create_task(work)
     gone = asyncio.create_task(_gone(request))
     try:
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -106,7 +112,10 @@ async def optimize(request: Request, rooms: RoomsHere, body: OptimizeBody) -> Re
 @router.post("/analyze", **_answers(doc.AnalysisDocument), tags=["planning"])
 async def analyze(request: Request, rooms: RoomsHere, body: AnalyzeBody) -> Response:
     """Analyse one engine: latencies at several rates, the highest rate that keeps the targets, other batch sizes."""
-    return await answered(request, Task("analyze", body, rooms.config.time_limit_s), "quick")
+    limit_s = rooms.config.time_limit_s
+    if is_light(body):
+        return await awaited(request, rooms.analyst.do(body, time_limit_s=limit_s + OVERTIME_S))
+    return await answered(request, Task("analyze", body, limit_s), "quick")
 
 
 @router.post(

@@ -16,6 +16,7 @@ WORK: dict[str, Callable[[Task, ProgressSender], Answer]] = {
     "validate": planning.do_validate,
     "optimize": planning.do_optimize,
     "analyze": planning.do_analyze,
+    "analyze_many": planning.do_analyze_many,
     "plot": planning.do_plot,
     "explain": planning.do_explain,
     "whatif": planning.do_whatif,
