@@ -23,6 +23,7 @@ OPTIONAL = (
     "cv2_arrival", "token_budget", "kv_tokens", "max_blocking",
 )  # fmt: skip
 STEPS = 10
+CURVE_POINTS, CURVE_END = 61, 1.1
 TTFT_PERCENTS, ITL_PERCENTS = (50, 95, 99), (95, 99)
 COLUMNS = (
     "rate_per_s", "ttft_ms", "itl_ms", "wait_ms", "throughput_per_s", "running", "utilization", "blocking", "p_wait",
@@ -93,11 +94,11 @@ class EngineAnalysis:
         limit = f"with {promised}" if self.verdict == "met" else full
         return f"highest rate: {rate:.6g} requests/s ({rate * 60:.6g} per minute), {limit}"
 
-    def curve(self, points: int, end: float) -> Analysis:
-        """Analyse it at evenly spaced rates, from 0 to `end` times the highest rate or the highest one asked for."""
+    def curve(self) -> Analysis:
+        """Analyse it at evenly spaced rates, from 0 to a little beyond the highest one, or the highest asked for."""
         top = max(self.max_rate_per_s or 0.0, *(record["rate_per_s"] for record in self.rates))
         parameters = cast(EngineParameters, self.question.engine)
-        return analyze(self.question.law, **parameters, rate_per_s=top * np.linspace(0, end, points))
+        return analyze(self.question.law, **parameters, rate_per_s=top * np.linspace(0, CURVE_END, CURVE_POINTS))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of `analyze`."""

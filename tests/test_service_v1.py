@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import sqlite3
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -440,6 +441,33 @@ class TestRestarts:
             time.sleep(0.5)
             assert running.stop() == 0
             assert asked.result().json()["total_cost_per_hour"] == pytest.approx(26300.5)
+
+    def test_stops_at_once_though_jobs_are_followed(self, tmp_path: Path, slow: dict[str, Any]) -> None:
+        with RunningService(tmp_path, "--workers", "1", "--grace", "30") as running, ThreadPoolExecutor(1) as pool:
+            body = {"kind": "optimize", "problem": slow, "gap": 0, "time_limit_s": 4}
+            job = running.client.post("/v1/jobs", json=body).json()["id"]
+            running.wait_for(job, "running")
+            followed = pool.submit(running.client.get, f"/v1/jobs/{job}/events")
+            time.sleep(1)
+            start = time.monotonic()
+            assert running.stop() == 0
+            assert followed.result().text.startswith("event: status")
+            assert time.monotonic() - start < 25
+        with RunningService(tmp_path, "--workers", "1") as second:
+            assert second.client.get(f"/v1/jobs/{job}").json()["status"] == "done"
+
+    def test_what_this_version_cannot_do(self, tmp_path: Path) -> None:
+        """A job that another version was asked for fails, and holds nothing up."""
+        with RunningService(tmp_path, "--workers", "1") as first:
+            assert first.stop() == 0
+        with sqlite3.connect(tmp_path / "jobs.sqlite3") as database:
+            row = ("old", "dance", "queued", 1.0, "else", 1.0, '{"kind": "dance"}', "{}")
+            columns = "id, kind, status, created_at, owner, seen_at, request, summary"
+            database.execute(f"INSERT INTO jobs ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        with RunningService(tmp_path, "--workers", "1") as second:
+            assert "this version" in second.wait_for("old", "failed")["summary"]["message"]
+            job = second.client.post("/v1/jobs", json={"kind": "optimize", "problem": SMALL}).json()["id"]
+            second.wait_for(job, "done")
 
     def test_two_services_on_one_file(self, tmp_path: Path) -> None:
         with RunningService(tmp_path), pytest.raises(AssertionError, match="another service uses"):

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 BEYOND = 3.0
 """Multiple of the loosest target that a curve is drawn to."""
-CURVE_POINTS, CURVE_END = 61, 1.1
-"""Rates of a curve, from 0 to a little beyond the highest one."""
 WORDS = {"ttft_ms": "time to first token, ms", "itl_ms": "inter-token latency, ms"}
 
 
@@ -62,7 +60,7 @@ def plot_analysis(
 
 def plot_engine(found: EngineAnalysis, axes: Sequence[Axes]) -> None:
     """Draw both latencies of an engine against the rate, each on axes of its own."""
-    curve = found.curve(CURVE_POINTS, CURVE_END)
+    curve = found.curve()
     for latency, ax in zip(("ttft_ms", "itl_ms"), axes, strict=True):
         plot_analysis(curve, latency, targets=found.question.targets, max_rate_per_s=found.max_rate_per_s, ax=ax)  # type: ignore[arg-type]
 

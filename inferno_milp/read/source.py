@@ -192,12 +192,13 @@ def _load_json(text: str, label: str) -> tuple[Any, list[Fault]]:
         return None, []
     try:
         data = json.loads(text, object_pairs_hook=unique, parse_int=_parse_int)
-        _check_size(data)
+        reason = too_much(data)
     except json.JSONDecodeError as error:
         raise InputError([Fault(f"not JSON: {error.msg}", file=label, line=error.lineno)]) from None
-    except (_TooMuchError, RecursionError) as error:
-        reason = str(error) if isinstance(error, _TooMuchError) else f"nested more than {MAX_DEPTH} levels deep"
-        raise InputError([Fault(reason, file=label)]) from None
+    except RecursionError:
+        reason = f"nested more than {MAX_DEPTH} levels deep"
+    if reason:
+        raise InputError([Fault(reason, file=label)])
     if not twice:
         return data, []
     try:
@@ -210,13 +211,13 @@ def _parse_int(digits: str) -> int | float:
     return int(digits) if len(digits) <= MAX_DIGITS else float(digits)
 
 
-def _check_size(data: Any) -> None:
-    """Bound depth and number of values without recursion."""
+def too_much(data: Any) -> str:
+    """Say what there is too much of in a document, depth or values, found without recursion; empty if it is neither."""
     level, values = [data], 0
     for _ in range(MAX_DEPTH + 1):
         values += len(level)
         if values > MAX_VALUES:
-            raise _TooMuchError(f"more than {MAX_VALUES} values")
+            return f"more than {MAX_VALUES} values"
         level = [
             child
             for item in level
@@ -224,8 +225,8 @@ def _check_size(data: Any) -> None:
             for child in (item.values() if isinstance(item, dict) else item)
         ]
         if not level:
-            return
-    raise _TooMuchError(f"nested more than {MAX_DEPTH} levels deep")
+            return ""
+    return f"nested more than {MAX_DEPTH} levels deep"
 
 
 def _load_yaml(text: str, label: str) -> tuple[Any, list[Fault]]:

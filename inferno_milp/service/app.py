@@ -132,7 +132,8 @@ def run_service(config: ServiceConfig) -> None:
             backlog=4096,
             timeout_graceful_shutdown=max(int(config.grace_s), 1),
             h11_max_incomplete_event_size=65536,
-        )
+        ),
+        app,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # to which uvicorn goes back when it has ended: to stop is no failure
@@ -143,11 +144,22 @@ def run_service(config: ServiceConfig) -> None:
 
 
 class _Server(uvicorn.Server):
+    """Says where it listens, and lets jobs know first when it is told to stop: who follows one would hold it up."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI):
+        super().__init__(config)
+        self._app = app
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen, and say where."""
         await super().startup(sockets)
         places = [place.getsockname()[:2] for server in getattr(self, "servers", []) for place in server.sockets]
         log.info("listening", addresses=[f"{host}:{port}" for host, port in places], version=__version__)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop."""
+        self._app.state.rooms.jobs.stop()
+        await super().shutdown(sockets)
 
 
 def _allow_many_connections() -> None:

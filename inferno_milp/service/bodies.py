@@ -8,26 +8,18 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 
 from inferno_milp.fields import BatchSize, NonNegative, PositiveCount, Targets, Variability
 from inferno_milp.plan import DEFAULT_GAP, SolverName
-from inferno_milp.read.source import MAX_DEPTH
+from inferno_milp.read.source import too_much
 from inferno_milp.sections import Law
 
 
-def not_too_deep(value: Any) -> Any:
-    """Return a JSON value, if it is not nested so deep that reading it takes all of the stack."""
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        level = [
-            child
-            for item in level
-            if isinstance(item, (dict, list))
-            for child in (item.values() if isinstance(item, dict) else item)
-        ]
-        if not level:
-            return value
-    raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
+def not_too_much(value: Any) -> Any:
+    """Return a JSON value, if it is not so deep or large that reading it would take too much."""
+    if reason := too_much(value):
+        raise ValueError(reason)
+    return value
 
 
-Document = Annotated[dict[str, Any], AfterValidator(not_too_deep)]
+Document = Annotated[dict[str, Any], AfterValidator(not_too_much)]
 """A JSON object."""
 ProblemSource = str | Document
 """A problem as its text, YAML or JSON, or as a JSON object."""

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 BEAT_S = 2.0
 """How often this service says that it is alive, and looks for jobs that others left or cancelled."""
 CLEAN_S = 3600.0
+KEEP_S = 5.0
+"""How long a service that stops tries to keep what came of its last jobs."""
 WATCH_S = 0.2
 """How often a watched job is looked at; one of another service, five times as seldom."""
 OVERTIME_S = 30.0
@@ -45,6 +47,7 @@ class Jobs:
         self._running: dict[str, asyncio.Task[Answer]] = {}
         self._waiting: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
+        self._beating: asyncio.Task[None] | None = None
         self.closing = False
 
     @property
@@ -56,21 +59,29 @@ class Jobs:
         """Take over what was left, and begin."""
         await self._adopt()
         self._tasks = [asyncio.create_task(self._work()) for _ in range(self._pool.workers)]
-        self._tasks.append(asyncio.create_task(self._beat()))
+        self._beating = asyncio.create_task(self._beat())
+
+    def stop(self) -> None:
+        """Take on nothing more, and end what is told of jobs; who follows one will ask again."""
+        self.closing = True
 
     async def close(self, grace_s: float) -> None:
-        """Take on nothing more; give what runs some time to end, and let the rest wait for the next service."""
-        self.closing = True
+        """Give what runs some time to end, and let the rest wait for the next service."""
+        self.stop()
         if self._running:
             await asyncio.wait(self._running.values(), timeout=grace_s)
-        left = list(self._running.items())
-        for job, work in left:
-            with suppress(SQLAlchemyError):
-                await run_in_threadpool(self._store.requeue, job)
-            work.cancel()
+        for job, work in list(self._running.items()):
+            if not work.done():
+                with suppress(SQLAlchemyError):
+                    await run_in_threadpool(self._store.requeue, job)
+                work.cancel()
+        for _ in self._tasks:
+            self._queue.put_nowait("")  # wakes who waits for a job
+        await asyncio.wait(self._tasks, timeout=KEEP_S)  # what came of the last jobs is still being kept
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, *(work for _, work in left), return_exceptions=True)
+        if self._beating is not None:
+            self._beating.cancel()
 
     async def add(self, body: Any) -> JobRecord:
         """Take a job on.
@@ -102,7 +113,7 @@ class Jobs:
     async def events(self, job: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         """Tell of a job until it has ended: `status`, `progress`, and `end` at last."""
         told_status, told_progress = "", Progress()
-        while True:
+        while not self.closing:
             record = await run_in_threadpool(self._store.get, job)
             if record is None:
                 return
@@ -140,13 +151,20 @@ class Jobs:
             except SQLAlchemyError as error:
                 logger.error("job %s: the store failed: %s", job, getattr(error, "orig", None) or type(error).__name__)
                 await asyncio.sleep(BEAT_S)
+                self._line_up(job)
 
     async def _do(self, job: str) -> None:
         if not await run_in_threadpool(self._store.start, job):
             self._waiting.discard(job)
             return
         request = await run_in_threadpool(self._store.request_of, job)
-        body = _JOB.validate_json(request or "")
+        try:
+            body = _JOB.validate_json(request or "")
+        except ValidationError:  # asked of another version of this program
+            self._waiting.discard(job)
+            answer = refusal("this version cannot do what was asked")
+            await self._kept(job, "failed", (answer.status, answer.body.decode()), answer.summary)
+            return
         limit_s = self._config.job_time_limit_s
         hard_s = (getattr(body, "time_limit_s", None) or limit_s) if body.kind == "optimize" else limit_s
         self._progress.watch(job)
@@ -209,5 +227,7 @@ class Jobs:
                     since_clean_s = 0.0
             except SQLAlchemyError as error:
                 logger.error("the store does not answer: %s", getattr(error, "orig", None) or type(error).__name__)
+            except Exception:
+                logger.exception("looking after the jobs failed")
             await asyncio.sleep(BEAT_S)
             since_clean_s += BEAT_S

@@ -47,8 +47,6 @@ COMPARE_SHARE = 0.7
 FIGURES = ("ttft_ms", "itl_ms", "batch_sizes")
 """What `/v1/analyze/plot` draws."""
 FIGURE_SIZE = (5.2, 3.4)
-CURVE_POINTS, CURVE_END = 61, 1.1
-"""Rates of a curve, from 0 to a little beyond the highest one."""
 
 
 def problem_of(body: ProblemBody | AnalyzeBody) -> Problem:
@@ -171,7 +169,7 @@ def drawn(found: EngineAnalysis, figure: str, sizes: list[int]) -> bytes:
         largest = int(found.question.engine["max_batch"])
         plot_batch_rates(batch_rates(found.question, sizes or spaced(largest)), batch_size=largest, ax=ax)
     else:
-        rate, curve = found.max_rate_per_s, found.curve(CURVE_POINTS, CURVE_END)
+        rate, curve = found.max_rate_per_s, found.curve()
         plot_analysis(curve, figure, targets=found.question.targets, max_rate_per_s=rate, ax=ax)  # type: ignore[arg-type]
     return figure_bytes(picture, "svg")
 

@@ -34,7 +34,7 @@ from inferno_milp.read.system_models import (
     SystemServiceClassData,
     SystemTypeCount,
 )
-from inferno_milp.service.bodies import not_too_deep
+from inferno_milp.service.bodies import not_too_much
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ DEFAULT_CLASS = "Free"
 
 
 def _spelled(value: Any) -> Any:
-    data, faults = respelled(not_too_deep(value))
+    data, faults = respelled(not_too_much(value))
     if faults:
         raise ValueError("; ".join(str(fault) for fault in faults))
     return data

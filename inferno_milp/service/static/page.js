@@ -148,7 +148,11 @@ async function follow(job, signal) {
   let text = "";
   for (;;) {
     const { value, done } = await reader.read();
-    if (done) return (await ask(`/v1/jobs/${job}`, { signal })).json();
+    if (done) { // the service stopped, or the line was cut: what does the job say now?
+      await new Promise((resolve) => { setTimeout(resolve, 1000); });
+      const now = await (await ask(`/v1/jobs/${job}`, { signal })).json();
+      return ["queued", "running"].includes(now.status) ? follow(job, signal) : now;
+    }
     text += value;
     const parts = text.split("\n\n");
     text = parts.pop();
