@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
@@ -19,6 +20,7 @@ import yaml
 from running_service import RunningService
 
 import inferno_milp as im
+from benchmarks import service as service_benchmark
 from conftest import ROOT, make_problem, problem_data
 from inferno_milp.service import documents
 
@@ -573,6 +575,21 @@ class TestSafety:
         assert "default-src 'none'" in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
         assert "server" not in headers
+
+
+class TestLoad:
+    """All at once, and none lost; how fast is for `python -m benchmarks.service`."""
+
+    @pytest.mark.parametrize(
+        ("path", "body", "count"),
+        [
+            ("/v1/analyze", {"engine": service_benchmark.ENGINE, "targets": {"ttft_ms": 1000}}, 2000),
+            ("/v1/optimize", {"problem": LIMITED}, 50),
+        ],
+    )
+    def test_none_is_lost(self, service: RunningService, path: str, body: dict[str, Any], count: int) -> None:
+        _, _, statuses = asyncio.run(service_benchmark.at_once(service.url, path, [body] * count))
+        assert statuses == {"200": count}
 
 
 class TestWhoMayAsk:

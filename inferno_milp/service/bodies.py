@@ -49,7 +49,8 @@ servers:
 
 
 def _example(**more: Any) -> dict[str, Any]:
-    return {"examples": [{"problem": EXAMPLE, **more}]}
+    example = {"problem": EXAMPLE, **more}
+    return {"examples": [example], "example": example}  # the singular is what the API's page shows
 
 
 class Body(BaseModel):
