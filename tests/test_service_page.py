@@ -22,6 +22,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; .ci/run installs it")
 LIMITED = ROOT / "instances" / "limited.yaml"
 WAIT_MS = 60_000
+expect.set_options(timeout=20_000)
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,7 @@ def page(context: BrowserContext, service: RunningService) -> Iterator[Page]:
     opened.on(
         "request", lambda request: request.url.startswith((service.url, "data:", "blob:")) or failed.append(request.url)
     )
+    opened.on("dialog", lambda dialog: dialog.accept())
     opened.goto("/")
     yield opened
     assert not failed
@@ -82,11 +84,19 @@ class TestPlanning:
         row = page.locator("#devices tbody tr", has_text="MI300X")
         expect(row).to_contain_text("100%")
         assert re.search(r"/p/[\w-]{20,}$", page.url)
-        assert page.title() == "Plan of limited: 26,300.5 per hour"
+        assert page.title() == "Plan of limited: 26,300.5 cents per hour"
 
     def test_all_examples_are_there(self, page: Page) -> None:
         names = page.locator("#example option").evaluate_all("options => options.map(o => o.value)")
-        assert set(names) - {""} == {path.stem for path in (ROOT / "instances").glob("*.yaml")}
+        assert set(names) - {""} == {
+            "smallest", *(path.stem for path in (ROOT / "instances").glob("*.yaml"))
+        }  # fmt: skip
+
+    def test_every_example_is_a_problem(self, page: Page) -> None:
+        for name in page.locator("#example option").evaluate_all("options => options.map(o => o.value)")[1:]:
+            page.select_option("#example", name)
+            page.click("#check")
+            expect(page.locator("#status")).to_contain_text("no fault: ")
 
     def test_other_figures(self, page: Page) -> None:
         page.select_option("#example", "limited")
@@ -94,7 +104,7 @@ class TestPlanning:
         plan(page)
         page.get_by_label("devices of MI300X").fill("150")
         expect(page.locator("#changed")).to_have_text("1 figure changed.")
-        page.get_by_role("button", name="Undo").click()
+        page.get_by_role("button", name="Reset").click()
         expect(page.locator("#changed")).to_have_text("Nothing is changed yet.")
         page.get_by_label("devices of MI300X").fill("145")
         page.get_by_role("button", name="Plan again").click()
@@ -102,10 +112,13 @@ class TestPlanning:
         page.get_by_label("All traffic ×").fill("2")
         page.get_by_role("button", name="Plan again").click()
         expect(page.locator("#difference")).to_contain_text("No longer served in full:")
+        expect(page.locator("#difference")).not_to_contain_text("less")
+        expect(page.locator("#differs")).to_contain_text("capacity.MI300X=145")
+        expect(page.locator("#differs")).to_contain_text("servers.Free-mixtral_8_7b.load.rate_per_min=960")
         settings = ["servers.*.load.rate_per_min*=2", "capacity.MI300X=145"]
         ours = im.optimize(im.with_settings(im.read_problem(LIMITED), settings))
         expect(page.locator("#cost")).to_have_text(f"{ours.total_cost_per_hour:,.2f}".rstrip("0").rstrip("."))
-        page.get_by_role("button", name="Write these figures into the text").click()
+        page.get_by_role("button", name="Write them into the text").click()
         expect(page.locator("#problem")).to_have_value(re.compile("MI300X: 145"))
         taken = im.read_problem_text(page.input_value("#problem"))
         assert taken.servers[0].load is not None
@@ -126,6 +139,32 @@ class TestPlanning:
         )
         cost = im.optimize(changed).total_cost_per_hour
         expect(page.locator("#cost")).to_have_text(f"{cost:g}")
+
+    def test_what_failed_or_was_cancelled_is_not_in_force(self, page: Page) -> None:
+        """A figure that was refused, an emptied field, and a text that was edited change nothing of the plan shown."""
+        plan(page, text_of(problem_data()))
+        cost = page.inner_text("#cost")
+        page.get_by_text("Promises", exact=True).click()
+        page.get_by_label("TTFT of").fill("0")
+        page.get_by_role("button", name="Plan again").click()
+        expect(page.get_by_label("TTFT of")).to_be_focused()
+        page.get_by_label("TTFT of").fill("2000")
+        page.get_by_label("devices of B").fill("")
+        page.get_by_role("button", name="Plan again").click()
+        expect(page.get_by_label("devices of B")).to_be_focused()
+        page.get_by_role("button", name="Reset").click()
+        page.get_by_label("servers").or_(page.get_by_label("rate of gold-m")).first.fill("1e13")
+        page.get_by_role("button", name="Plan again").click()
+        expect(page.get_by_label("rate of gold-m")).to_have_attribute("aria-invalid", "true")
+        page.get_by_role("button", name="Reset").click()
+        page.fill("#problem", text_of(problem_data(capacity={"B": 20})))
+        expect(page.locator("#stale")).to_be_visible()
+        page.get_by_role("button", name="Why is it so?").click()
+        expect(page.locator("#why-here details")).to_have_count(1)
+        expect(page.locator("#why-here summary")).to_contain_text("gold-m: A, 10 cents/h")
+        page.get_by_role("button", name="Plan again").click()
+        expect(page.locator("#difference")).to_contain_text("The cost stays at")
+        expect(page.locator("#cost")).to_have_text(cost)
 
     def test_back_to_the_plan_before(self, page: Page) -> None:
         plan(page, text_of(problem_data()))
@@ -238,7 +277,7 @@ class TestFiles:
         expect(other.locator("#cost")).to_have_text(page.inner_text("#cost"))
         expect(other.locator("#problem")).to_have_value(text_of(problem_data()))
         other.goto(f"{service.url}/p/nothing")
-        expect(other.locator("#status")).to_have_text("no such job")
+        expect(other.locator("#status")).to_contain_text("the link is wrong")
         other.close()
 
 
@@ -267,6 +306,8 @@ class TestUnderstanding:
         )
         page.get_by_role("button", name="What is a device worth?").click()
         expect(page.locator("#prices-here")).to_contain_text("one more saves")
+        page.get_by_role("button", name="Check by simulation").click()
+        expect(page.locator("#simulate-here")).to_contain_text("simulated requests", timeout=WAIT_MS)
 
 
 class TestEverybodysWaysIn:
@@ -276,6 +317,7 @@ class TestEverybodysWaysIn:
         """Axe finds nothing, and nothing scrolls sideways: with faults, and with all parts of a plan open."""
         page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme, base_url=service.url)
         page.set_default_timeout(WAIT_MS)
+        page.on("dialog", lambda dialog: dialog.accept())
         page.goto("/")
         page.fill("#problem", "servers: 3")
         page.click("#plan")

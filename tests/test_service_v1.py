@@ -80,6 +80,13 @@ class TestAnswers:
         found = service.client.post("/v1/optimize", json={"problem": problem_data(), "solver": "greedy"}).json()
         assert same_plan(found, im.optimize(make_problem(), solver="greedy"))
 
+    def test_without_the_content_type_of_json(self, service: RunningService) -> None:
+        headers = {"content-type": "application/x-www-form-urlencoded"}  # as `curl -d` has it
+        answer = service.client.post("/v1/validate", content=json.dumps({"problem": SMALL}), headers=headers)
+        assert answer.status_code == 200
+        more = {"problem": SMALL, "time_limit_s": 3, "solver": "greedy"}
+        assert service.client.post("/v1/validate", json=more).status_code == 200
+
     def test_settings_in_both_forms(self, service: RunningService) -> None:
         costs = []
         for settings in (["servers.*.load.rate_per_s*=2"], {"servers.*.load.rate_per_s *=": 2}):
@@ -626,6 +633,11 @@ class TestWhoMayAsk:
 
 
 class TestLogs:
+    def test_asked_with_head(self, service: RunningService) -> None:
+        for path in ("/healthz", "/", "/v1/jobs"):
+            answer = service.client.head(path)
+            assert (answer.status_code, answer.content) == (200, b"")
+
     def test_a_line_for_each_request(self, service: RunningService) -> None:
         answer = service.client.post("/v1/validate", json={"problem": SMALL}, headers={"x-request-id": "mine-1"})
         assert answer.headers["x-request-id"] == "mine-1"

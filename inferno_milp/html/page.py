@@ -141,6 +141,8 @@ def report_html(
 def proof_of(plan: Plan) -> str:
     """Say what is proven of a plan; of one that is proven within a gap, no more than that."""
     words = PROOF[plan.status].removesuffix(".")
+    if plan.status == "optimal" and plan.objective != plan.total_cost_per_hour:
+        words = words.replace("costs less", "has a lower objective")
     if plan.status == "optimal" and plan.gap is not None and plan.gap > TINY_GAP:
         words += f" by more than {100 * plan.gap:.2g} %"
     return f"{words}."

@@ -27,6 +27,7 @@ def plot_analysis(
     *,
     targets: Targets | None = None,
     max_rate_per_s: float | None = None,
+    rate_per_s: float | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw a latency of one engine against its arrival rate: the mean and the 95th percentile.
@@ -36,6 +37,7 @@ def plot_analysis(
     analysis : at several rates, of shape (rates,).
     targets : drawn as lines.
     max_rate_per_s : the highest rate that keeps them, drawn as a line as well.
+    rate_per_s : a rate that is marked, such as that of today.
     """
     ax = own_axes(ax)
     order = np.argsort(analysis.rate_per_s)
@@ -49,10 +51,15 @@ def plot_analysis(
         ax.axhline(limit, color=RED, linewidth=1, label=f"target, {statistic}")
     if max_rate_per_s is not None and np.isfinite(max_rate_per_s):
         ax.axvline(max_rate_per_s, color=GREY, linewidth=1, linestyle=":", label="highest rate")
+    if rate_per_s is not None:
+        ax.plot([rate_per_s], [np.interp(rate_per_s, rates, mean)], "o", color=BLUE, label="in the plan")
     ax.set(xlabel="arrival rate, requests/s", ylabel=WORDS[latency])
     ax.set_ylim(bottom=0)
-    if limits and p95.max(initial=0.0) > BEYOND * (most := max(limit for *_, limit in limits)):
-        ax.set_ylim(top=BEYOND * most)  # beyond full load there is nothing to see but the wall
+    if limits:
+        # Beyond full load there is nothing to see but the wall; but where no rate keeps the target, see by how much.
+        most = max(BEYOND * max(limit for *_, limit in limits), BEYOND * float(mean.min(initial=0.0)))
+        if p95.max(initial=0.0) > most:
+            ax.set_ylim(top=most)
     tidy(ax, grid="both")
     legend(ax)
     return ax
@@ -78,8 +85,10 @@ def plot_batch_rates(
     ax = own_axes(ax)
     known = [(batch["batch_size"], batch["max_rate_per_s"]) for batch in batches if batch["max_rate_per_s"] is not None]
     ax.plot([n for n, _ in known], [rate for _, rate in known], color=BLUE, marker="o", markersize=3)
+    if known and not any(rate for _, rate in known):
+        ax.text(0.5, 0.5, "no max batch size keeps the targets", transform=ax.transAxes, ha="center", color=RED)
     if batch_size is not None:
-        ax.axvline(batch_size, color=GREY, linewidth=1, linestyle=":", label="in use")
+        ax.axvline(batch_size, color=GREY, linewidth=1, linestyle=":", label="here")
     ax.set(xlabel="max batch size", ylabel="highest rate of a replica, requests/s")
     ax.set_ylim(bottom=0)
     tidy(ax, grid="both")

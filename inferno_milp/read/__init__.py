@@ -12,7 +12,7 @@ from inferno_milp.problem import Problem
 from inferno_milp.read.document import Loader, read_document
 from inferno_milp.read.source import Source, UnreadableError, load_source, opened_files, parse_source
 from inferno_milp.read.system_data import is_system_data, read_system_file, read_system_folder
-from inferno_milp.shipped import MODELS, shipped
+from inferno_milp.shipped import INSTANCES, MODELS, shipped
 
 __all__ = ["opened_files", "read_problem", "read_problem_data", "read_problem_text"]
 
@@ -46,14 +46,14 @@ def read_problem(path: str | PathLike[str]) -> Problem:
 
 
 def read_problem_text(text: str, *, name: str = "problem.yaml", files: Mapping[str, str] | None = None) -> Problem:
-    """Read a problem from a text, and nothing from the disk but the catalogue that comes with this program.
+    """Read a problem from a text, and nothing from the disk but what comes with this program.
 
     Parameters
     ----------
     text : YAML, or JSON where `name` ends with `.json`, as `read_problem` takes it from a file.
     name : of the text, for its faults.
-    files : texts that it may include, by name. A name that is none of these may be one of the catalogue's files, by
-        its last part: `models/sample.yaml`.
+    files : texts that it may include, by name. A name that is none of these may be one of the files that come with this
+        program, its catalogue and its examples, by its last part: `models/sample.yaml`.
 
     Raises
     ------
@@ -85,8 +85,9 @@ def _from_texts(files: Mapping[str, str]) -> Loader:
         text = files.get(label, by_last_part.get(path.name))
         if text is not None:
             return parse_source(text, path, label)
-        if path.name in {file.name for file in shipped(MODELS)}:
-            return load_source(next(file for file in shipped(MODELS) if file.name == path.name), label)
+        known = {file.name: file for folder in (INSTANCES, MODELS) for file in shipped(folder)}
+        if path.name in known:
+            return load_source(known[path.name], label)
         raise UnreadableError([Fault("no such file was given, and none is in the catalogue", file=label)])
 
     return load

@@ -16,7 +16,6 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi_swagger import patch_fastapi
 
 from inferno_milp._version import __version__
 from inferno_milp.errors import OptionError
@@ -24,7 +23,7 @@ from inferno_milp.service import page, v1
 from inferno_milp.service.analyst import Analyst
 from inferno_milp.service.config import ServiceConfig
 from inferno_milp.service.failures import FAILURES
-from inferno_milp.service.guard import Bounded, Guarded, Told
+from inferno_milp.service.guard import Bounded, Guarded, Headed, Told
 from inferno_milp.service.jobs import Jobs
 from inferno_milp.service.metrics import Metrics
 from inferno_milp.service.pool import WorkerPool
@@ -93,7 +92,6 @@ def make_app(config: ServiceConfig | None = None) -> FastAPI:
     app.include_router(v1.health)
     app.include_router(Seed(stateful=config.stateful).router)
     page.add_page(app)
-    patch_fastapi(app, docs_url="/docs", redirect_from_root_to_docs=False, title="inferno_milp: API")
     for kind, failed in FAILURES.items():
         app.add_exception_handler(kind, failed)
     app.add_middleware(Bounded, config=config)
@@ -105,6 +103,7 @@ def make_app(config: ServiceConfig | None = None) -> FastAPI:
             allow_headers=["authorization", "content-type"],
             expose_headers=["location", "retry-after", "x-request-id"],
         )
+    app.add_middleware(Headed)
     app.add_middleware(Guarded, config=config)
     app.add_middleware(Told, metrics=metrics)
     return app

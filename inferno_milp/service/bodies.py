@@ -80,9 +80,9 @@ class SolvingBody(ProblemBody):
 
 
 class ValidateBody(ProblemBody):
-    """Asks what is wrong with a problem."""
+    """Asks what is wrong with a problem; whatever else a body for another path has is left alone."""
 
-    model_config = ConfigDict(json_schema_extra=_example())
+    model_config = ConfigDict(extra="ignore", json_schema_extra=_example())
 
 
 class OptimizeBody(SolvingBody):

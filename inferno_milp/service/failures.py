@@ -38,7 +38,12 @@ async def not_as_wanted(request: Request, error: Exception) -> Response:
 def _fault(found: dict[str, Any]) -> dict[str, Any]:
     place = found["loc"][1:] if found["loc"][:1] in (("body",), ("query",), ("path",)) else found["loc"]
     path, message = path_text(place), str(found["msg"]).removeprefix("Value error, ")
-    return {"problem": message, "remedy": "", "path": path, "file": "", "line": None, "text": f"{path}: {message}"}
+    if found["type"] == "extra_forbidden":
+        message = "unknown key"
+    elif found["type"] == "missing":
+        message = "is missing"
+    text = f"{path}: {message}" if path else message
+    return {"problem": message, "remedy": "", "path": path, "file": "", "line": None, "text": text}
 
 
 async def refused(request: Request, error: Exception) -> Response:

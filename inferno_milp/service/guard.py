@@ -94,6 +94,24 @@ class Told:
                 log.info("request", method=scope["method"], path=scope["path"], status=status, took_s=round(took_s, 4))
 
 
+class Headed:
+    """Answers HEAD as GET, without the body: whoever checks on a service may ask so."""
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def without_body(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        await self._app({**scope, "method": "GET"}, receive, without_body)
+
+
 class Guarded:
     """Lets in who may ask: no page of another origin unless it is named, and only with the token if there is one."""
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import yaml
 from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.staticfiles import StaticFiles
 
 from inferno_milp.html.templates import load_template
 from inferno_milp.service.answers import Task
-from inferno_milp.service.bodies import AnalyzeBody, ValidateBody
+from inferno_milp.service.bodies import EXAMPLE, AnalyzeBody, ValidateBody
 from inferno_milp.service.rooms import Rooms
 from inferno_milp.service.v1 import FoundJob, JobId, RoomsHere, answered, request_of, result_of
 from inferno_milp.shipped import INSTANCES, shipped
@@ -24,38 +25,54 @@ router = APIRouter(include_in_schema=False)
 
 
 def add_page(app: FastAPI) -> None:
-    """Add the page, its parts and its files."""
+    """Add the page, its parts and its files, and the API's own page."""
     app.include_router(router)
     app.mount("/static", StaticFiles(directory=str(files("inferno_milp.service").joinpath("static"))), "static")
+    app.mount("/swagger", StaticFiles(directory=str(files("fastapi_swagger").joinpath("resources"))), "swagger")
 
 
 @cache
 def _examples() -> dict[str, dict[str, str]]:
     """Examples that come with the program: their text, and the first sentence of their description."""
-    found = {}
-    for path in shipped(INSTANCES):
-        text = path.read_text(encoding="utf-8")
-        words = str((yaml.safe_load(text) or {}).get("description", "")).strip().split("\n")[0].split(". ")[0]
-        found[path.stem] = {"name": path.stem, "words": words.rstrip("."), "text": text}
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in shipped(INSTANCES)}
+    first = ["small", "limited"]
+    names = [*first, *sorted(texts.keys() - {*first})]
+    found = {"smallest": {"name": "smallest", "words": "One server, two types of GPU", "text": EXAMPLE}}
+    for name in names:
+        description = str((yaml.safe_load(texts[name]) or {}).get("description", ""))
+        words = " ".join(description.split()).split(". ")[0].split(" (")[0].replace("`", "").rstrip(".")
+        found[name] = {"name": name, "words": words, "text": texts[name]}
     return found
 
 
-def _shell(request: Request, job: str) -> HTMLResponse:
-    root = request.scope.get("root_path", "").rstrip("/")
+def _shell(job: str) -> HTMLResponse:
     template = load_template("inferno_milp.service", "templates/page.html")
-    return HTMLResponse(template.render(root=root, job=job, examples=list(_examples().values())))
+    return HTMLResponse(template.render(job=job, examples=list(_examples().values())))
 
 
 @router.get("/")
-async def show_page(request: Request) -> HTMLResponse:
+async def show_page() -> HTMLResponse:
     """Show the page."""
-    return _shell(request, "")
+    return _shell("")
+
+
+@router.get("/docs")
+async def show_api() -> HTMLResponse:
+    """Show the API's document; all that the page needs comes from here, by paths that hold behind any proxy."""
+    return get_swagger_ui_html(
+        openapi_url="/openapi.json",
+        title="inferno_milp: API",
+        swagger_js_url="/swagger/swagger-ui-bundle.js",
+        swagger_css_url="/swagger/swagger-ui.css",
+        swagger_favicon_url="/static/icon.svg",
+        swagger_ui_parameters={"tryItOutEnabled": True, "filter": True, "defaultModelsExpandDepth": 0},
+    )
 
 
 @router.get("/p/{job}")
-async def show_plan(request: Request, job: JobId) -> HTMLResponse:
+async def show_plan(job: JobId) -> HTMLResponse:
     """Show the page with a plan that was made before."""
-    return _shell(request, job)
+    return _shell(job)
 
 
 @router.get("/page/examples/{name}")
@@ -86,7 +103,7 @@ async def get_plan_part(request: Request, rooms: RoomsHere, record: FoundJob, be
         "job": record.id,
         "plan": plan,
         "before": await _document(rooms, earlier, "optimize") if earlier is not None else None,
-        "root": request.scope.get("root_path", "").rstrip("/"),
+        "settings": asked.get("settings", []),
     }
     return await answered(request, Task("plan_page", body, 0, extra=extra), "quick")
 
@@ -105,7 +122,14 @@ async def get_prices_part(request: Request, rooms: RoomsHere, record: FoundJob) 
     return await answered(request, Task("prices_page", None, 0, extra=extra), "quick")
 
 
+@router.get("/page/simulations/{job}")
+async def get_simulation_part(request: Request, rooms: RoomsHere, record: FoundJob) -> Response:
+    """Return the part with a simulation."""
+    extra = await _document(rooms, record, "simulate")
+    return await answered(request, Task("simulation_page", None, 0, extra=extra), "quick")
+
+
 @router.post("/page/curves")
-async def get_curves_part(request: Request, body: AnalyzeBody) -> Response:
-    """Return the part with the curves of an engine."""
-    return await answered(request, Task("curves_page", body, 0), "quick")
+async def get_curves_part(request: Request, body: AnalyzeBody, rate: float | None = None) -> Response:
+    """Return the part with the curves of an engine, on which a rate may be marked, requests/s."""
+    return await answered(request, Task("curves_page", body, 0, extra=rate), "quick")

@@ -83,7 +83,7 @@ def do_validate(task: Task, sender: ProgressSender) -> Answer:
         "name": problem.name,
         "servers": len(problem.servers),
         "models": len({server.model for server in problem.servers}),
-        "service_classes": len(problem.service_classes),
+        "service_classes": len({server.service_class for server in problem.servers}),
         "accelerators": len(problem.accelerators),
         "profiles": len(problem.profiles),
         "capacity": problem.devices_available,
@@ -160,8 +160,8 @@ def do_plot(task: Task, sender: ProgressSender) -> Answer:
     return Answer(200, drawn(analyze_one(question_of(task.body)), task.extra, task.body.batch_sizes), SVG)
 
 
-def drawn(found: EngineAnalysis, figure: str, sizes: list[int]) -> bytes:
-    """Draw one of `FIGURES`, as SVG; without `sizes` the batch sizes are some up to the engine's own."""
+def drawn(found: EngineAnalysis, figure: str, sizes: list[int], rate_per_s: float | None = None) -> bytes:
+    """Draw one of `FIGURES`, as SVG; without `sizes` the batch sizes are some up to the engine's own. A rate is marked."""
     from inferno_milp.plots import figure_bytes, new_figure, plot_analysis, plot_batch_rates
 
     picture, ax = new_figure(*FIGURE_SIZE)
@@ -169,8 +169,14 @@ def drawn(found: EngineAnalysis, figure: str, sizes: list[int]) -> bytes:
         largest = int(found.question.engine["max_batch"])
         plot_batch_rates(batch_rates(found.question, sizes or spaced(largest)), batch_size=largest, ax=ax)
     else:
-        rate, curve = found.max_rate_per_s, found.curve()
-        plot_analysis(curve, figure, targets=found.question.targets, max_rate_per_s=rate, ax=ax)  # type: ignore[arg-type]
+        plot_analysis(
+            found.curve(),
+            figure,  # type: ignore[arg-type]
+            targets=found.question.targets,
+            max_rate_per_s=found.max_rate_per_s,
+            rate_per_s=rate_per_s,
+            ax=ax,
+        )
     return figure_bytes(picture, "svg")
 
 

@@ -10,6 +10,7 @@ from inferno_milp.differences import diff
 from inferno_milp.one_engine import analyze_one
 from inferno_milp.plan import Plan
 from inferno_milp.problem import Problem
+from inferno_milp.read.settings import read_settings
 from inferno_milp.reasons import latency_name
 from inferno_milp.service.answers import HTML, Answer, Task
 from inferno_milp.service.planning import batch_rates, drawn, problem_of, question_of, spaced
@@ -31,7 +32,7 @@ def _page(name: str, **values: Any) -> Answer:
 
 
 def do_plan_page(task: Task, sender: ProgressSender) -> Answer:
-    """Show a plan, with other figures to try; `extra` has the job, the plan, and the plan before, if there is one."""
+    """Show a plan, with other figures to try; `extra` has the job, its settings, its plan, and one before."""
     from inferno_milp.html.page import proof_of
 
     problem = problem_of(task.body)
@@ -42,7 +43,7 @@ def do_plan_page(task: Task, sender: ProgressSender) -> Answer:
     costs = [None if p is None else p.total_cost_per_hour for p in (plan, before)]
     return _page(
         "plan",
-        root=task.extra["root"],
+        settings=[str(setting) for setting in read_settings(task.extra["settings"])],
         job=task.extra["job"],
         problem=problem,
         plan=plan,
@@ -53,6 +54,13 @@ def do_plan_page(task: Task, sender: ProgressSender) -> Answer:
         gained=[] if before is None else sorted(set(before.unserved) - set(plan.unserved)),
         changes=() if before is None else diff(before, plan),
         capacity=problem.capacity or {},
+        totals={
+            "replicas": sum(a.replicas for server in plan.servers for a in server.allocations),
+            "devices": sum(use.used for use in plan.capacity),
+            "rate_per_s": sum(server.served_rate_per_s for server in plan.servers),
+        },
+        early_p95=any((a.ttft_p95_ms or 0) < (a.ttft_ms or 0) for server in plan.servers for a in server.allocations),
+        promise_name=lambda use: latency_name(use.latency, use.statistic),
         servers=list(_loads(problem)),
         promises=list(_promises(problem)),
         engines=list(_engines(problem, plan)),
@@ -85,13 +93,14 @@ def _promises(problem: Problem) -> Iterator[dict[str, Any]]:
 
 
 def _engines(problem: Problem, plan: Plan) -> Iterator[dict[str, Any]]:
-    """Servers with a load, and the accelerators that have a profile of their model: those of the plan first."""
-    chosen = {server.name: [a.accelerator for a in server.allocations] for server in plan.servers}
+    """Servers with a load, and the accelerators that have a profile of their model: those of the plan first, by rate."""
+    chosen = {server.name: {a.accelerator: a.rate_per_s for a in server.allocations} for server in plan.servers}
     for server in problem.servers:
         if server.load is not None:
             able = [profile.accelerator for profile in problem.profiles if profile.model == server.model]
-            names = list(dict.fromkeys([*chosen.get(server.name, ()), *able]))
-            yield {"name": server.name, "accelerators": names}
+            rates = chosen.get(server.name, {})
+            names = list(dict.fromkeys([*rates, *able]))
+            yield {"name": server.name, "accelerators": names, "rates": rates}
 
 
 def _plain(value: float | None) -> str:
@@ -106,15 +115,24 @@ def do_why_page(task: Task, sender: ProgressSender) -> Answer:
 
 def do_prices_page(task: Task, sender: ProgressSender) -> Answer:
     """Show prices, which `extra` are."""
-    return _page("prices", prices=task.extra)
+    return _page("prices", prices=task.extra, promise_words=_promise_words)
+
+
+def _promise_words(price: dict[str, Any]) -> str:
+    return "tokens/s" if price["statistic"] is None else latency_name(price["target"], price["statistic"])
+
+
+def do_simulation_page(task: Task, sender: ProgressSender) -> Answer:
+    """Show a simulation, which `extra` is."""
+    return _page("simulation", simulation=task.extra)
 
 
 def do_curves_page(task: Task, sender: ProgressSender) -> Answer:
-    """Show the curves of an engine."""
+    """Show the curves of an engine; `extra` is a rate that is marked, requests/s, or None."""
     found = analyze_one(question_of(task.body))
     sizes = task.body.batch_sizes or spaced(int(found.question.engine["max_batch"]))
     figures = [
-        {"words": words, "data": base64.b64encode(drawn(found, name, sizes)).decode("ascii")}
+        {"words": words, "data": base64.b64encode(drawn(found, name, sizes, task.extra)).decode("ascii")}
         for name, words in FIGURE_WORDS.items()
     ]
     analysis = {**found.to_dict(), "sentence": found.sentence, "batch_sizes": batch_rates(found.question, sizes)}

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, HTTPException, Path, Request, Response
-from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
@@ -37,7 +36,7 @@ from inferno_milp.service.failures import SEEDS
 from inferno_milp.service.pool import TimeUpError
 from inferno_milp.service.rooms import find_rooms
 from inferno_milp.service.seed_state import AllocationSolution, AnyCase, SystemData, SystemState, with_targets
-from inferno_milp.service.v1 import ALWAYS, ERROR, OVERTIME_S, WITH_BODY, Errors
+from inferno_milp.service.v1 import ALWAYS, ERROR, OVERTIME_S, WITH_BODY, Errors, JsonRoute
 
 logger = logging.getLogger(__name__)
 
@@ -46,20 +45,6 @@ BAD: Errors = {**{status: words for status, words in WITH_BODY.items() if status
 UNKNOWN: Errors = {**ALWAYS, 404: {**ERROR, "description": "No such name"}, 400: ERROR}
 PLANNED: Errors = {**BAD, 404: {**ERROR, "description": "An error of the optimization"}}
 Endpoint = Callable[..., Awaitable[Any]]
-
-
-class _Route(APIRoute):
-    """Takes every body for JSON, whatever its content type says (`curl -d` calls it a form), as the seed does."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def handle_as_json(request: Request) -> Response:
-            headers = [header for header in request.scope["headers"] if header[0] != b"content-type"]
-            scope = {**request.scope, "headers": [*headers, (b"content-type", JSON.encode())]}
-            return await handle(Request(scope, request.receive))
-
-        return handle_as_json
 
 
 class Seed:
@@ -72,7 +57,7 @@ class Seed:
 
     def __init__(self, *, stateful: bool):
         self.state = SystemState()
-        self.router = APIRouter(tags=[SEEDS], route_class=_Route)
+        self.router = APIRouter(tags=[SEEDS], route_class=JsonRoute)
         self._add_reading()
         self._post("/optimizeOne", AllocationSolution, self.optimize_one, PLANNED)
         if stateful:

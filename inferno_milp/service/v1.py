@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 import structlog
 from fastapi import APIRouter, Body, Depends, HTTPException, Path, Query, Request, Response
+from fastapi.routing import APIRoute
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
@@ -49,7 +50,26 @@ OVERTIME_S = 15.0
 """What a request may take beyond its time limit, for reading, analysing and checking, before it is ended."""
 OF_JOB: Errors = {**ALWAYS, 404: {**ERROR, "description": "No such job"}, 422: ERROR}
 
-router = APIRouter(prefix="/v1")
+
+class JsonRoute(APIRoute):
+    """Takes every body for JSON, whatever its content type says: `curl -d` calls it a form, and the seed does not ask.
+
+    That pages of other origins could send such bodies without asking is prevented by `guard.Guarded`.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what handles a request."""
+        handle = super().get_route_handler()
+
+        async def handle_as_json(request: Request) -> Response:
+            headers = [header for header in request.scope["headers"] if header[0] != b"content-type"]
+            scope = {**request.scope, "headers": [*headers, (b"content-type", JSON.encode())]}
+            return await handle(Request(scope, request.receive))
+
+        return handle_as_json
+
+
+router = APIRouter(prefix="/v1", route_class=JsonRoute)
 health = APIRouter()
 RoomsHere = Annotated[Rooms, Depends(find_rooms)]
 

@@ -28,6 +28,7 @@ WORK: dict[str, Callable[[Task, ProgressSender], Answer]] = {
     "plan_page": render.do_plan_page,
     "why_page": render.do_why_page,
     "prices_page": render.do_prices_page,
+    "simulation_page": render.do_simulation_page,
     "curves_page": render.do_curves_page,
 }
 """What can be done, by kind."""

@@ -2,8 +2,8 @@
 // that the service renders (/page) in their places.
 
 const $ = (id) => document.getElementById(id);
-const root = document.body.dataset.root;
-const state = { files: {}, settings: {}, job: "", stop: null };
+// The text's files; what the plan that is shown was asked; its job; what is being done.
+const state = { files: {}, shown: null, job: "", stop: null, edited: false };
 let token = sessionStorage.getItem("inferno-token") || "";
 
 class Refused extends Error {
@@ -20,7 +20,7 @@ async function ask(path, { method = "GET", body, signal } = {}) {
   if (body !== undefined) headers["content-type"] = "application/json";
   let response;
   try {
-    response = await fetch(root + path, { method, headers, signal, body: body && JSON.stringify(body) });
+    response = await fetch(path, { method, headers, signal, body: body && JSON.stringify(body) });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refused(0, { message: "the service does not answer" });
@@ -35,7 +35,7 @@ async function ask(path, { method = "GET", body, signal } = {}) {
 }
 
 function tell(text, isBad = false) {
-  $("status").textContent = text;
+  $("status").textContent = text; // in the bar at the foot of the window, wherever one is on the page
   $("status").className = isBad ? "bad" : "";
 }
 
@@ -65,6 +65,7 @@ function showFaults(message, errors) {
   $("faults").replaceChildren();
   const own = (fault) => fault.line && (!fault.file || !(fault.file in state.files));
   numberLines(new Set(errors.filter(own).map((fault) => fault.line)));
+  $("faults").classList.remove("stale");
   if (!message) return;
   const head = document.createElement("p");
   head.className = "bad";
@@ -92,11 +93,30 @@ function showProblem(text, files = {}) {
   $("problem").value = text;
   $("problem").scrollTop = 0;
   state.files = files;
-  state.settings = {};
-  state.job = "";
+  state.edited = false;
+  markStale();
   $("also").textContent = Object.keys(files).length ? `with ${Object.keys(files).join(", ")}` : "";
   showFaults("", []);
   tell("");
+}
+
+// The plan that is shown may be of another text than the one above it.
+function markStale() {
+  const isStale = state.shown !== null
+    && (state.shown.problem !== $("problem").value || JSON.stringify(state.shown.files) !== JSON.stringify(state.files));
+  $("result").classList.toggle("stale-plan", isStale);
+  let notice = $("stale");
+  if (isStale && !notice) {
+    notice = document.createElement("p");
+    notice.id = "stale";
+    notice.className = "notice";
+    notice.textContent = "This plan is of an earlier text. Press Plan for one of the text above.";
+    $("result").prepend(notice);
+  } else if (!isStale) notice?.remove();
+}
+
+function mayReplace() {
+  return !state.edited || confirm("Replace the text, with what you changed in it?");
 }
 
 // llm-inferno's system may come as six files.
@@ -127,19 +147,19 @@ async function open(files) {
 
 // Work.
 
-function asked() {
-  return { problem: $("problem").value, files: state.files, settings: state.settings };
+function written() {
+  return { problem: $("problem").value, files: state.files };
 }
 
 function busy(isBusy) {
-  for (const id of ["plan", "check", "why", "prices"]) if ($(id)) $(id).disabled = isBusy;
+  document.querySelectorAll("#plan, #check, #result button").forEach((button) => { button.disabled = isBusy; });
   $("cancel").hidden = !isBusy;
   $("result").setAttribute("aria-busy", String(isBusy));
 }
 
 const WORDS = {
   candidates: "analysing what each server could run on", build: "building the program", solve: "solving",
-  check: "checking the plan", explain: "explaining", price: "planning anew for each price",
+  check: "checking the plan", explain: "explaining", price: "planning anew for each price", simulate: "simulating",
 };
 
 async function follow(job, signal) {
@@ -171,13 +191,15 @@ async function follow(job, signal) {
 
 // Does something as a job; returns its id if it is done.
 async function work(body) {
+  if (state.stop) return null;
+  const before = document.activeElement;
   const stop = new AbortController();
   state.stop = stop;
   busy(true);
   let job;
   try {
     tell("checking…");
-    await ask("/v1/validate", { method: "POST", body: asked(), signal: stop.signal });
+    await ask("/v1/validate", { method: "POST", body, signal: stop.signal });
     showFaults("", []);
     job = (await (await ask("/v1/jobs", { method: "POST", body, signal: stop.signal })).json()).id;
     const end = await follow(job, stop.signal);
@@ -196,16 +218,38 @@ async function work(body) {
   } finally {
     state.stop = null;
     busy(false);
+    if (document.activeElement === document.body) before?.focus();
   }
   return null;
 }
 
 function fail(error) {
-  tell(error.status === 401 ? "a token is needed" : error.message || String(error), true);
-  if (error.errors?.length) {
-    showFaults(error.message, error.errors);
-    $("faults").focus();
+  if (error.status === 401) {
+    tell(token ? "this token is not accepted" : "a token is needed", true);
+    return;
   }
+  if (!error.errors?.length) {
+    tell(error.message || String(error), true);
+    return;
+  }
+  tell("");
+  showFaults(error.message, error.errors);
+  const field = error.errors.map((fault) => fieldOf(fault.path)).find(Boolean);
+  if (field) {
+    tell(error.errors[0].problem, true);
+    point(field);
+  } else $("faults").focus();
+}
+
+// A figure of the plan that a fault is of: its path has names where the fault's has them too.
+function fieldOf(path) {
+  return [...document.querySelectorAll("input[data-path]")].find((input) => path && input.dataset.path === path);
+}
+
+function point(field) {
+  field.setAttribute("aria-invalid", "true");
+  field.closest("details")?.setAttribute("open", "");
+  field.focus();
 }
 
 async function put(path, place, options) {
@@ -213,35 +257,39 @@ async function put(path, place, options) {
   place.innerHTML = await response.text(); // rendered by the service, which escapes all names
 }
 
-async function plan(before = "") {
-  const limit = Number($("limit").value);
-  const job = await work({ kind: "optimize", ...asked(), ...(limit > 0 ? { time_limit_s: limit } : {}) });
+async function plan(wanted = { ...written(), settings: {} }, before = "") {
+  const limit = $("limit");
+  if (!limit.reportValidity()) return;
+  const job = await work({ kind: "optimize", ...wanted, ...(limit.value ? { time_limit_s: Number(limit.value) } : {}) });
   if (!job) return;
   try {
-    await showPlan(job, before);
-    history.pushState({ job }, "", `${root}/p/${job}`);
+    await showPlan(job, wanted, before);
+    history.pushState({ job }, "", `/p/${job}${before ? `?before=${before}` : ""}`);
   } catch (error) {
     fail(error);
   }
 }
 
-async function showPlan(job, before = "") {
+async function showPlan(job, wanted, before = "") {
   await put(`/page/plans/${job}${before ? `?before=${before}` : ""}`, $("result"));
   state.job = job;
+  state.shown = wanted;
+  markStale();
   $("plan-heading").focus();
-  document.title = `${$("plan-heading").textContent}: ${$("cost").textContent} per hour`;
+  document.title = `${$("plan-heading").textContent}: ${$("cost").textContent} ${$("cost").dataset.unit}`;
   listAccelerators();
 }
 
-async function load(job) {
+async function load(job, before = "") {
   try {
     const request = await (await ask(`/v1/jobs/${job}/request`)).json();
     const { problem } = request;
-    showProblem(typeof problem === "string" ? problem : JSON.stringify(problem, null, 2), request.files || {});
-    state.settings = request.settings || {};
-    await showPlan(job);
+    const text = typeof problem === "string" ? problem : JSON.stringify(problem, null, 2);
+    showProblem(text, request.files || {});
+    await showPlan(job, { ...written(), settings: request.settings || {} }, before);
   } catch (error) {
-    fail(error);
+    if (error.status === 404) tell("this plan is not kept any more, or the link is wrong", true);
+    else fail(error);
   }
 }
 
@@ -260,7 +308,14 @@ function markChanges() {
 }
 
 function planAgain() {
-  const given = Array.isArray(state.settings) ? [...state.settings] : { ...state.settings };
+  const wrong = [...document.querySelectorAll("#all-rates, input[data-path]")].find((input) => !input.checkValidity());
+  if (wrong) {
+    point(wrong);
+    wrong.reportValidity();
+    return null;
+  }
+  const { settings, ...others } = state.shown;
+  const given = Array.isArray(settings) ? [...settings] : { ...settings };
   const set = (path, value) => {
     if (Array.isArray(given)) given.push(`${path}=${value}`);
     else given[path] = value;
@@ -269,21 +324,29 @@ function planAgain() {
   const rates = [...document.querySelectorAll("input[data-path]")].filter((input) => /\.load\.rate_per_/.test(input.dataset.path));
   for (const input of changedFields()) set(input.dataset.path, Number(input.value));
   if (factor !== 1) for (const input of rates) set(input.dataset.path, Number(input.value) * factor);
-  state.settings = given;
-  return plan(state.job);
+  return plan({ ...others, settings: given }, state.job);
 }
 
 async function adopt() {
   const text = await (await ask(`/v1/jobs/${state.job}/problem.yaml`)).text();
-  const { job } = state;
-  showProblem(text);
-  state.job = job;
   $("problem").focus();
-  tell("the text now has the figures of this plan");
+  $("problem").select();
+  // As if it were typed, so that Ctrl+Z takes it back.
+  if (!document.execCommand("insertText", false, text)) $("problem").value = text;
+  state.files = {};
+  state.edited = false;
+  state.shown = { ...written(), settings: {} };
+  $("also").textContent = "";
+  $("differs")?.remove();
+  $("problem").setSelectionRange(0, 0);
+  $("problem").scrollTop = 0;
+  numberLines();
+  markStale();
+  tell("the text now has the figures of this plan; Ctrl+Z in it takes that back");
 }
 
 async function save(path, name) {
-  const blob = await (await ask(path.slice(root.length))).blob();
+  const blob = await (await ask(path)).blob();
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
   link.download = name;
@@ -292,7 +355,7 @@ async function save(path, name) {
 }
 
 async function share() {
-  const link = `${location.origin}${root}/p/${state.job}`;
+  const link = `${location.origin}/p/${state.job}`;
   try {
     await navigator.clipboard.writeText(link);
     tell("the link is in the clipboard");
@@ -311,13 +374,14 @@ function listAccelerators() {
 
 async function draw() {
   tell("drawing…");
-  const body = { ...asked(), server: $("curve-server").value, accelerator: $("curve-accelerator").value };
-  await put("/page/curves", $("drawn"), { method: "POST", body });
+  const body = { ...state.shown, server: $("curve-server").value, accelerator: $("curve-accelerator").value };
+  const rate = JSON.parse($("curve-server").selectedOptions[0].dataset.rates)[body.accelerator];
+  await put(`/page/curves${rate ? `?rate=${rate}` : ""}`, $("drawn"), { method: "POST", body });
   tell("");
 }
 
 async function show(kind, path, place) {
-  const job = await work({ kind, ...asked() });
+  const job = await work({ kind, ...state.shown });
   if (!job) return;
   await put(`${path}/${job}`, place);
   place.focus();
@@ -333,7 +397,14 @@ const guarded = (action) => async (event) => {
   }
 };
 
-$("problem").addEventListener("input", () => numberLines());
+$("problem").addEventListener("input", () => {
+  const marked = [...document.querySelectorAll("#lines b")].map((line) => parseInt(line.textContent.slice(1), 10));
+  numberLines(new Set(marked));
+  state.edited = true;
+  $("faults").classList.add("stale");
+  if (!state.stop) tell("");
+  markStale();
+});
 $("problem").addEventListener("scroll", () => { $("lines").scrollTop = $("problem").scrollTop; });
 $("problem").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !state.stop) fresh();
@@ -342,23 +413,23 @@ $("problem").addEventListener("dragover", (event) => event.preventDefault());
 $("problem").addEventListener("drop", guarded(async (event) => {
   if (!event.dataTransfer.files.length) return;
   event.preventDefault();
-  await open(event.dataTransfer.files);
+  if (mayReplace()) await open(event.dataTransfer.files);
 }));
 $("example").addEventListener("change", guarded(async (event) => {
   const name = event.target.value;
-  if (name) showProblem(await (await ask(`/page/examples/${encodeURIComponent(name)}`)).text());
+  event.target.value = "";
+  if (name && mayReplace()) showProblem(await (await ask(`/page/examples/${encodeURIComponent(name)}`)).text());
 }));
 $("upload").addEventListener("change", guarded(async (event) => {
-  await open(event.target.files);
+  if (mayReplace()) await open(event.target.files);
   event.target.value = "";
 }));
 function fresh() {
-  state.settings = {};
   return plan();
 }
 $("plan").addEventListener("click", fresh);
 $("check").addEventListener("click", guarded(async () => {
-  const found = await (await ask("/v1/validate", { method: "POST", body: asked() })).json();
+  const found = await (await ask("/v1/validate", { method: "POST", body: written() })).json();
   showFaults("", []);
   tell(`no fault: ${found.servers} servers of ${found.models} models in ${found.service_classes} service classes, ${found.accelerators} accelerators`);
 }));
@@ -369,7 +440,8 @@ $("token-form").addEventListener("submit", (event) => {
   sessionStorage.setItem("inferno-token", token);
   $("token-form").hidden = true;
   tell("");
-  if (document.body.dataset.job && !state.job) load(document.body.dataset.job);
+  if (document.body.dataset.job && !state.job) loadFromPath();
+  else $("problem").focus();
 });
 $("result").addEventListener("click", guarded(async (event) => {
   const button = event.target.closest("button");
@@ -377,6 +449,8 @@ $("result").addEventListener("click", guarded(async (event) => {
   if (button.dataset.save) await save(button.dataset.save, button.dataset.name);
   else if (button.id === "share") await share();
   else if (button.id === "adopt") await adopt();
+  else if (button.id === "drop") await plan({ ...state.shown, settings: {} }, state.job);
+  else if (button.id === "simulate") await show("simulate", "/page/simulations", $("simulate-here"));
   else if (button.id === "why") await show("explain", "/page/why", $("why-here"));
   else if (button.id === "prices") await show("prices", "/page/prices", $("prices-here"));
 }));
@@ -387,21 +461,37 @@ $("result").addEventListener("submit", guarded(async (event) => {
 }));
 $("result").addEventListener("reset", () => setTimeout(markChanges));
 $("result").addEventListener("input", (event) => {
-  if (event.target.matches("input[data-path], #all-rates")) markChanges();
+  if (event.target.matches("input[data-path], #all-rates")) {
+    event.target.removeAttribute("aria-invalid");
+    markChanges();
+  }
+  if (event.target.id === "filter") {
+    const part = event.target.value.toLowerCase();
+    let name = "";
+    for (const row of document.querySelectorAll("#allocations tbody tr")) {
+      name = row.cells[0].textContent.trim() || name;
+      row.hidden = !`${name} ${row.cells[1].textContent}`.toLowerCase().includes(part);
+    }
+  }
 });
 $("result").addEventListener("change", (event) => {
   if (event.target.id === "curve-server") listAccelerators();
 });
-addEventListener("popstate", (event) => {
-  const job = event.state?.job || /\/p\/([\w-]+)$/.exec(location.pathname)?.[1] || "";
+function loadFromPath() {
+  const job = /\/p\/([\w-]+)$/.exec(location.pathname)?.[1] || "";
+  return load(job, new URLSearchParams(location.search).get("before") || "");
+}
+
+addEventListener("popstate", () => {
+  const job = /\/p\/([\w-]+)$/.exec(location.pathname)?.[1] || "";
   if (job === state.job) return; // a jump within the page
-  if (job) load(job);
+  if (job) loadFromPath();
   else {
     $("result").replaceChildren();
     state.job = "";
-    state.settings = {};
+    state.shown = null;
   }
 });
 
 numberLines();
-if (document.body.dataset.job) load(document.body.dataset.job);
+if (document.body.dataset.job) loadFromPath();
