@@ -161,7 +161,7 @@ def do_plot(task: Task, sender: ProgressSender) -> Answer:
 
 
 def drawn(found: EngineAnalysis, figure: str, sizes: list[int], rate_per_s: float | None = None) -> bytes:
-    """Draw one of `FIGURES`, as SVG; without `sizes` the batch sizes are some up to the engine's own. A rate is marked."""
+    """Draw one of `FIGURES`, as SVG; without `sizes` the batch sizes are some up to its own; a rate is marked."""
     from inferno_milp.plots import figure_bytes, new_figure, plot_analysis, plot_batch_rates
 
     picture, ax = new_figure(*FIGURE_SIZE)
