@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,26 @@ def test_a_session_over_every_path(service: RunningService, sample: dict[str, An
     again = post("/optimize", {"unlimited": False, "milpSolver": True})["allocations"]
     assert all(allocation["accelerator"] != "AIU2" for allocation in again.values())
     assert asked == STATEFUL
+
+
+def test_changed_while_it_is_planned_for(service: RunningService, sample: dict[str, Any]) -> None:
+    for path, part in (("setAccelerators", "acceleratorData"), ("setModels", "modelData"), ("setServers", "serverData"),
+                       ("setServiceClasses", "serviceClassData"), ("setCapacities", "capacityData")):  # fmt: skip
+        service.client.post(f"/{path}", json=sample[part])
+    first = sample["serverData"]["servers"][0]
+    many = [{**first, "name": f"x{i}", "model": "none"} for i in range(3000)]
+    service.client.post("/setServers", json={"servers": many})
+
+    def change(i: int) -> int:
+        service.client.post("/addServer", json={**first, "name": f"y{i}"})
+        service.client.get(f"/addModel/z{i}")
+        return service.client.get(f"/removeServer/y{i}").status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        changes = [pool.submit(change, i) for i in range(150)]
+        plans = [service.client.post("/optimize", json={"unlimited": True}).status_code for _ in range(8)]
+    assert {found.result() for found in changes} == {200}
+    assert set(plans) == {200}
 
 
 @pytest.mark.parametrize(

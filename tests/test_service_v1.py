@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import signal
 import socket
 import sqlite3
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,7 +24,7 @@ from running_service import RunningService
 
 import inferno_milp as im
 from benchmarks import service as service_benchmark
-from conftest import ROOT, make_problem, problem_data
+from conftest import ROOT, as_system_data, make_problem, problem_data
 from inferno_milp.service import documents
 
 SMALL = (ROOT / "instances" / "small.yaml").read_text(encoding="utf-8")
@@ -41,7 +44,7 @@ def slow_problem(servers: int = 200, types: int = 20, tightness: float = 0.39) -
     prices = [round(random.uniform(1, 2), 3) for _ in range(types)]
     takes = [[random.randint(20, 100) for _ in range(types)] for _ in range(servers)]
     speeds = {"alpha_ms": 10.0, "beta_ms": 0.1, "gamma_ms": 10.0, "delta_ms": 0.01, "max_batch_size": 8}
-    load = {"rate_per_s": 0.1, "input_tokens": 10.0, "output_tokens": 10.0}
+    load = {"rate_per_min": 6.0, "input_tokens": 10.0, "output_tokens": 10.0}
     return {
         "name": "slow",
         "capacity": {f"A{j}": int(tightness * sum(row[j] for row in takes) / types) for j in range(types)},
@@ -101,8 +104,6 @@ class TestAnswers:
         assert service.client.post("/v1/optimize", json=body).json()["changes"] == []
 
     def test_system_data(self, service: RunningService, instances: Path) -> None:
-        from conftest import as_system_data
-
         system = {"system": as_system_data(im.read_problem(instances / "limited.yaml"))}
         for problem in (system, json.dumps(system)):
             found = service.client.post("/v1/optimize", json={"problem": problem}).json()
@@ -276,6 +277,17 @@ class TestJobs:
         assert answer.status_code == 202, answer.text
         assert answer.headers["location"] == f"/v1/jobs/{answer.json()['id']}"
         return str(answer.json()["id"])
+
+    def test_followed_until_it_is_deleted(self, service: RunningService, slow: dict[str, Any]) -> None:
+        job = self.add(service, problem=slow, gap=0, time_limit_s=600)
+        service.wait_for(job, "running")
+        with ThreadPoolExecutor(1) as pool:
+            followed = pool.submit(service.client.get, f"/v1/jobs/{job}/events")
+            time.sleep(0.5)
+            service.client.post(f"/v1/jobs/{job}/cancel")
+            service.client.delete(f"/v1/jobs/{job}")
+            assert "event: end" in followed.result().text
+        assert no_solver_left(service)
 
     def test_followed_to_its_end(self, service: RunningService) -> None:
         job = self.add(service, problem=LIMITED)
@@ -533,6 +545,70 @@ class TestSafety:
             running.client.post(f"/v1/jobs/{answers[0].json()['id']}/cancel")
             assert running.client.post("/v1/jobs", json=body).status_code == 202
 
+    def test_workers_that_die(self, tmp_path: Path, slow: dict[str, Any]) -> None:
+        """Busy or idle: what they did fails in words, and there are new ones."""
+        with RunningService(tmp_path, "--workers", "1", "--grace", "1") as running:
+            bodies = {"optimize": {"problem": SMALL}, "validate": {"problem": SMALL}}
+            for path, body in bodies.items():
+                assert running.client.post(f"/v1/{path}", json=body).status_code == 200
+            job = running.client.post("/v1/jobs", json={"kind": "optimize", "problem": SMALL}).json()["id"]
+            running.wait_for(job, "done")
+            for process in running.processes()[1:]:
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            time.sleep(1)
+            for path, body in bodies.items():
+                assert running.client.post(f"/v1/{path}", json=body).status_code == 200
+            job = running.client.post("/v1/jobs", json={"kind": "optimize", "problem": SMALL}).json()["id"]
+            running.wait_for(job, "done")
+            body = {"kind": "optimize", "problem": slow, "gap": 0, "time_limit_s": 600}
+            job = running.client.post("/v1/jobs", json=body).json()["id"]
+            running.wait_for(job, "running")
+            time.sleep(1)
+            for process in running.processes()[1:]:
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            assert "died" in running.wait_for(job, "failed")["summary"]["message"]
+            assert running.client.get(f"/v1/jobs/{job}/result").status_code == 500
+            job = running.client.post("/v1/jobs", json={"kind": "optimize", "problem": SMALL}).json()["id"]
+            running.wait_for(job, "done")
+
+    def test_no_room_but_for_what_is_done_now(self, tmp_path: Path) -> None:
+        with RunningService(tmp_path, "--workers", "1", "--most-waiting", "0", "--most-jobs", "3") as running:
+            assert running.client.post("/v1/optimize", json={"problem": SMALL}).status_code == 200
+            body = {"kind": "prices", "problem": LIMITED}
+            with ThreadPoolExecutor(30) as pool:
+                answers = list(pool.map(lambda _: running.client.post("/v1/jobs", json=body).status_code, range(30)))
+            assert 3 <= answers.count(202) <= 5  # those that wait, and those that a worker has taken meanwhile
+            assert answers.count(429) == 30 - answers.count(202)
+
+    def test_a_store_that_is_locked(self, tmp_path: Path) -> None:
+        """Whoever asks for jobs waits a moment and is told; nothing else is held up."""
+        with RunningService(tmp_path, "--workers", "1", "--grace", "1") as running, ThreadPoolExecutor(60) as pool:
+            running.client.post("/v1/optimize", json={"problem": SMALL})
+            with sqlite3.connect(tmp_path / "jobs.sqlite3", isolation_level=None) as database:
+                database.execute("BEGIN IMMEDIATE")
+                body = {"kind": "optimize", "problem": SMALL}
+                asked = [pool.submit(running.client.post, "/v1/jobs", json=body, timeout=90) for _ in range(30)]
+                time.sleep(1)
+                for path in ("/healthz", "/static/page.css", "/getServers"):
+                    assert running.client.get(path, timeout=4).status_code == 200
+                assert running.client.post("/v1/optimize", json={"problem": SMALL}, timeout=20).status_code == 200
+                assert running.client.post("/optimizeOne", json={"system": {}}, timeout=4).status_code == 200
+                assert {answer.result().status_code for answer in asked} == {503}
+                database.execute("ROLLBACK")
+            assert running.client.post("/v1/jobs", json=body).status_code == 202
+
+    def test_a_client_of_llm_inferno_that_goes_away(self, tmp_path: Path, slow: dict[str, Any]) -> None:
+        system = as_system_data(im.read_problem_data(slow))
+        body = {"system": {**system, "optimizerData": {"optimizer": {"milpSolver": True}}}}
+        with RunningService(tmp_path, "--workers", "1", "--grace", "1") as running:
+            running.client.post("/v1/optimize", json={"problem": SMALL})
+            with pytest.raises(httpx.ReadTimeout):
+                running.client.post("/optimizeOne", json=body, timeout=3)
+            time.sleep(1)
+            assert 'inferno_work_running{pool="solve"} 0.0' in running.client.get("/metrics").text
+
     def test_large_bodies(self, service: RunningService) -> None:
         answer = service.client.post("/v1/optimize", json={"problem": "x" * 3_000_000})
         assert answer.status_code == 413
@@ -555,6 +631,7 @@ class TestSafety:
             answer = service.client.post(path, content=body, headers=headers, timeout=60)
             assert 400 <= answer.status_code < 500, (path, body[:200], answer.text[:300])
             assert "Traceback" not in answer.text
+            assert len(answer.content) < 200_000
         assert service.memory_mb() < before + 400
         assert service.client.get("/healthz").status_code == 200
 
@@ -618,8 +695,17 @@ class TestWhoMayAsk:
         evil = {"origin": "https://evil.example"}
         assert service.client.post("/v1/validate", json={"problem": SMALL}, headers=evil).status_code == 403
         assert "access-control-allow-origin" not in service.client.get("/v1/jobs").headers
+        for strange in ("http://[", "null", "", "https://", "x" * 5000):
+            answer = service.client.post("/v1/validate", json={"problem": SMALL}, headers={"origin": strange})
+            assert answer.status_code == 403, strange
         own = {"origin": service.url}
         assert service.client.post("/v1/validate", json={"problem": SMALL}, headers=own).status_code == 200
+
+    def test_a_page_that_gives_its_own_name_our_address(self, service: RunningService) -> None:
+        """DNS rebinding: the page's origin and the host it asks are the same, and neither is ours."""
+        headers = {"host": "evil.example", "origin": "http://evil.example"}
+        assert service.client.get("/v1/jobs", headers=headers).status_code == 403
+        assert service.client.get("/v1/jobs", headers={"host": "localhost:1234"}).status_code == 200
 
     def test_an_origin_that_is_let_in(self, tmp_path: Path) -> None:
         with RunningService(tmp_path, "--allow-origin", "https://ours.example") as running:
@@ -630,6 +716,7 @@ class TestWhoMayAsk:
             assert running.client.options("/v1/validate", headers=asked).status_code == 200
             answer = running.client.get("/v1/jobs", headers={"origin": "https://theirs.example"})
             assert answer.status_code == 403
+            assert running.client.get("/v1/jobs", headers={"host": "ours.example"}).status_code == 200
 
 
 class TestLogs:
@@ -647,7 +734,10 @@ class TestLogs:
         assert re.fullmatch(r"[0-9a-f]{16}", evil.headers["x-request-id"])
 
     def test_metrics(self, service: RunningService) -> None:
+        for method in ("ABCDE", "ABCDF"):
+            assert service.client.request(method, "/v1/validate").status_code == 405
         text = service.client.get("/metrics").text
+        assert "ABCD" not in text
         assert 'inferno_http_requests_total{method="POST",path="/v1/validate",status="200"}' in text
         assert "inferno_jobs_total" in text
 
@@ -676,6 +766,11 @@ def hostile_bodies() -> Iterator[tuple[str, bytes]]:
     for body in raw:
         for path in paths:
             yield path, body
+    yield "/v1/jobs", b'{"kind": "optimize", "problem": {"name": "\\ud800"}}'
+    yield "/v1/validate", b'{"problem": {"\\ud800": {"\\udfff": 1}}}'
+    yield "/v1/validate", b'{"problem": "a", "settings": {"\\ud800": 1}}'
+    yield "/v1/validate", b'{"problem": {"a": [' + b"[]," * 600_000 + b"1]}}"
+    yield "/optimizeOne", b'{"system": {"serverData": {"servers": [' + b'{"NAME":"a","name":"b"},' * 50_000 + b"1]}}}"
     figures = {"alpha_ms": 1, "beta_ms": 1, "gamma_ms": 1, "delta_ms": 1, "input_tokens": 1, "output_tokens": 1,
                "max_batch": 1}  # fmt: skip
     for name, value in (("alpha_ms", 1e308), ("max_batch", 10**9), ("input_tokens", -1), ("output_tokens", 0),

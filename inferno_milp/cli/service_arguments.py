@@ -105,7 +105,7 @@ def run_serve(arguments: Namespace) -> int:
         most_waiting=arguments.most_waiting,
         keep_days=arguments.keep_days,
         body_mb=arguments.body_limit,
-        bodies_mb=max(256.0, 2 * arguments.body_limit),
+        bodies_mb=max(64.0, 2 * arguments.body_limit),
         worker_memory_gb=arguments.worker_memory,
         grace_s=arguments.grace,
         token=_token(arguments.token_file),

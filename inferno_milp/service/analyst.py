@@ -52,8 +52,7 @@ class Analyst:
             answers = (await self._pool.do(task, time_limit_s=time_limit_s)).summary["answers"]
         except Exception as error:
             if len(batch) > 1:  # one of them may have taken the others with it
-                for one in batch:
-                    await self._do([one], time_limit_s)
+                await asyncio.gather(*(self._do([one], time_limit_s) for one in batch))
             elif not batch[0][1].done():
                 batch[0][1].set_exception(error)
         else:

@@ -38,6 +38,9 @@ Which GPU type, how many replicas and what batch size for every language model, 
 `/v1/…` is the API of inferno_milp; what may take long is asked for as a job. The other paths are llm-inferno's own.
 """
 
+MOST_CONNECTIONS = 10_000
+"""Connections at once; more are answered 503."""
+
 log = structlog.get_logger("inferno_milp.service")
 
 
@@ -72,7 +75,7 @@ def make_app(config: ServiceConfig | None = None) -> FastAPI:
         try:
             yield
         finally:
-            await jobs.close(config.grace_s)
+            await jobs.close()
             for pool in (quick, solve, job_pool):
                 await asyncio.to_thread(pool.close)
             progress.close()
@@ -86,6 +89,7 @@ def make_app(config: ServiceConfig | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
+        redirect_slashes=False,
         generate_unique_id_function=lambda route: f"{(route.tags or ['page'])[0]}-{route.name}",
     )
     app.include_router(v1.router)
@@ -131,6 +135,7 @@ def run_service(config: ServiceConfig) -> None:
             backlog=4096,
             timeout_graceful_shutdown=max(int(config.grace_s), 1),
             h11_max_incomplete_event_size=65536,
+            limit_concurrency=MOST_CONNECTIONS,
         ),
         app,
     )
@@ -140,6 +145,8 @@ def run_service(config: ServiceConfig) -> None:
         server.run()
     except SystemExit:
         raise OptionError(f"cannot listen on {config.host}:{config.port}: is another service there?") from None
+    if not server.started:
+        raise OptionError("the service could not start: its log says why")
 
 
 class _Server(uvicorn.Server):

@@ -16,7 +16,20 @@ def not_too_much(value: Any) -> Any:
     """Return a JSON value, if it is not so deep or large that reading it would take too much."""
     if reason := too_much(value):
         raise ValueError(reason)
+    if not _is_unicode(value):
+        raise ValueError("a text in it is not Unicode")
     return value
+
+
+def _is_unicode(value: Any) -> bool:
+    """Whether no text holds half of a surrogate pair, which JSON can write and nothing can store."""
+    if isinstance(value, dict):
+        return all(_is_unicode(key) and _is_unicode(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(map(_is_unicode, value))
+    if not isinstance(value, str) or value.isascii():
+        return True
+    return not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 Document = Annotated[dict[str, Any], AfterValidator(not_too_much)]
@@ -74,7 +87,8 @@ class SolvingBody(ProblemBody):
     """A problem, and how long and how exactly it may be solved."""
 
     time_limit_s: Seconds | None = None
-    """Time limit of the solver, s; by default, and at most, that of the service."""
+    """Time limit of the solver for each plan, s; by default, and at most, that of the service. Where several plans are
+    made, each gets a part of that at most."""
     gap: Gap = DEFAULT_GAP
     """Relative gap between cost and bound at which a plan counts as optimal."""
 
@@ -247,4 +261,3 @@ class PricesJob(PricesBody):
 
 
 Job = Annotated[OptimizeJob | AnalyzeJob | ExplainJob | WhatifJob | SimulateJob | PricesJob, Discriminator("kind")]
-KINDS = ("optimize", "analyze", "explain", "whatif", "simulate", "prices")

@@ -43,7 +43,7 @@ class ServiceConfig:
     job_time_limit_s: float = 3600.0
     keep_days: float = 90.0
     body_mb: float = 8.0
-    bodies_mb: float = 256.0
+    bodies_mb: float = 64.0
     body_time_s: float = 30.0
     worker_memory_gb: float = 4.0
     grace_s: float = 20.0

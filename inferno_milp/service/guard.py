@@ -9,7 +9,6 @@ import secrets
 import time
 from collections.abc import MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -36,6 +35,10 @@ DOCS_POLICY = NOTHING_FROM_ELSEWHERE.replace("script-src 'self'", "script-src 's
 """Of `/docs`, whose page has a script of its own in it."""
 UNTOLD = ("/healthz", "/readyz", "/metrics")
 """Paths that are asked so often that their success is not worth a line."""
+METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS", "PUT", "PATCH")
+LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
+MOST_VALUES = 500_000
+"""Values of a body, by its commas and brackets: reading more takes the whole service's time and memory."""
 ID = re.compile(r"[\w.-]{1,64}")
 
 log = structlog.get_logger("inferno_milp.service")
@@ -87,11 +90,15 @@ class Told:
         finally:
             took_s = time.perf_counter() - start
             path = getattr(scope.get("route"), "path", "unknown")
-            method = scope["method"] if path != "unknown" else "any"
+            method = scope["method"] if scope["method"] in METHODS else "other"
             self._metrics.requests.labels(method, path, status).inc()
             self._metrics.seconds.labels(method, path).observe(took_s)
             if status >= 400 or scope["path"] not in UNTOLD:
                 log.info("request", method=scope["method"], path=scope["path"], status=status, took_s=round(took_s, 4))
+
+
+def _without_port(host: str) -> str:
+    return host if host.endswith("]") or (host.count(":") > 1 and "]" not in host) else host.rpartition(":")[0] or host
 
 
 class Headed:
@@ -119,6 +126,11 @@ class Guarded:
         self._app = app
         self._token = None if config.token is None else config.token.encode()
         self._origins = {origin.rstrip("/") for origin in config.origins}
+        # A page may give its own name this machine's address. Where nothing but the address keeps others out, that must
+        # not let it in: then the service answers to no name but this machine's and those of the origins let in.
+        is_local = _without_port(config.host) in LOCAL and config.token is None
+        named = {_without_port(origin.partition("://")[2]) for origin in self._origins}
+        self._hosts = LOCAL | named if is_local else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
@@ -128,12 +140,15 @@ class Guarded:
     def _refusal(self, scope: MutableMapping[str, Any]) -> Response | None:
         headers = Headers(scope=scope)
         origin = headers.get("origin")
-        if origin is not None and origin not in self._origins and urlsplit(origin).netloc != headers.get("host", ""):
+        host = headers.get("host", "")
+        if origin is not None and origin not in self._origins and origin.partition("://")[2] != host:
             return failure(403, "pages of other origins may not call this service: see --allow-origin")
+        if self._hosts is not None and _without_port(host) not in self._hosts:
+            return failure(403, "this service has another name: see --allow-origin")
         if self._token is None or OPEN.fullmatch(scope["path"]):
             return None
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.casefold() == "bearer" and hmac.compare_digest(given.strip().encode(), self._token):
+        if scheme.casefold() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), self._token):
             return None
         return failure(401, "a bearer token is needed", {"www-authenticate": "Bearer"})
 
@@ -178,7 +193,11 @@ class Bounded:
                 chunks.append(chunk)
                 if not message.get("more_body", False):
                     break
-            await self._app(scope, _replayed(b"".join(chunks), receive), send)
+            body = b"".join(chunks)
+            if sum(map(body.count, (b",", b"[", b"{"))) > MOST_VALUES:
+                await failure(413, f"the body holds more than {MOST_VALUES:,} values")(scope, receive, send)
+                return
+            await self._app(scope, _replayed(body, receive), send)
         finally:
             self._held -= held
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import asdict
@@ -12,7 +13,6 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
-from starlette.concurrency import run_in_threadpool
 
 from inferno_milp.service.answers import Answer, BrokenError, Task, refusal
 from inferno_milp.service.bodies import Job
@@ -49,6 +49,7 @@ class Jobs:
         self._tasks: list[asyncio.Task[None]] = []
         self._beating: asyncio.Task[None] | None = None
         self.closing = False
+        self._end_s = 0.0
 
     @property
     def waiting(self) -> int:
@@ -62,26 +63,25 @@ class Jobs:
         self._beating = asyncio.create_task(self._beat())
 
     def stop(self) -> None:
-        """Take on nothing more, and end what is told of jobs; who follows one will ask again."""
-        self.closing = True
+        """Take on nothing more, and end what is told of jobs (who follows one will ask again); grace begins."""
+        if not self.closing:
+            self.closing = True
+            self._end_s = time.monotonic() + self._config.grace_s
+            for _ in self._tasks:
+                self._queue.put_nowait("")  # wakes who waits for a job
 
-    async def close(self, grace_s: float) -> None:
-        """Give what runs some time to end, and let the rest wait for the next service."""
+    async def close(self) -> None:
+        """Let what runs end within the grace, and the rest wait for the next service."""
         self.stop()
-        if self._running:
-            await asyncio.wait(self._running.values(), timeout=grace_s)
+        await asyncio.wait(self._tasks, timeout=max(self._end_s - time.monotonic(), 0.0))
         for job, work in list(self._running.items()):
             if not work.done():
                 with suppress(SQLAlchemyError):
-                    await run_in_threadpool(self._store.requeue, job)
+                    await self._store.do(self._store.requeue, job)
                 work.cancel()
-        for _ in self._tasks:
-            self._queue.put_nowait("")  # wakes who waits for a job
         await asyncio.wait(self._tasks, timeout=KEEP_S)  # what came of the last jobs is still being kept
-        for task in self._tasks:
+        for task in (*self._tasks, *filter(None, [self._beating])):
             task.cancel()
-        if self._beating is not None:
-            self._beating.cancel()
 
     async def add(self, body: Any) -> JobRecord:
         """Take a job on.
@@ -94,17 +94,25 @@ class Jobs:
         if self.closing or self.waiting >= self._config.most_jobs:
             raise FullError(self._pool.retry_after_s)
         job = secrets.token_urlsafe(16)
-        await run_in_threadpool(self._store.add, job, body.kind, body.model_dump_json(exclude_unset=True))
+        self._waiting.add(job)  # its place in the queue, which others may ask for meanwhile
+        try:
+            await self._store.do(self._store.add, job, body.kind, body.model_dump_json(exclude_unset=True))
+        except BaseException:
+            self._waiting.discard(job)
+            raise
         self._line_up(job)
-        record = await run_in_threadpool(self._store.get, job)
+        record = await self._store.do(self._store.get, job)
         assert record is not None
         return record
 
     async def cancel(self, job: str) -> JobRecord | None:
         """Cancel a job, wherever it runs; one that has ended stays as it is."""
-        await run_in_threadpool(self._store.finish, job, "cancelled", None, {})
+        is_ours = await self._store.do(self._store.finish, job, "cancelled", None, {})
         self._end(job)
-        return await run_in_threadpool(self._store.get, job)
+        record = await self._store.do(self._store.get, job)
+        if is_ours and record is not None:
+            self._metrics.jobs.labels(record.kind, "cancelled").inc()
+        return record
 
     def progress_of(self, job: str) -> Progress:
         """Return how far a job has come, as far as this service knows."""
@@ -114,8 +122,9 @@ class Jobs:
         """Tell of a job until it has ended: `status`, `progress`, and `end` at last."""
         told_status, told_progress = "", Progress()
         while not self.closing:
-            record = await run_in_threadpool(self._store.get, job)
+            record = await self._store.do(self._store.get, job)
             if record is None:
+                yield "end", {"id": job, "status": "deleted"}
                 return
             if record.status != told_status and record.status in UNFINISHED:
                 yield "status", {"status": record.status}
@@ -152,18 +161,25 @@ class Jobs:
                 logger.error("job %s: the store failed: %s", job, getattr(error, "orig", None) or type(error).__name__)
                 await asyncio.sleep(BEAT_S)
                 self._line_up(job)
+            except Exception:
+                logger.exception("job %s failed", job)
+                await self._kept(job, "unknown", "failed", refusal("internal error", status=500))
+            finally:
+                self._waiting.discard(job)
 
     async def _do(self, job: str) -> None:
-        if not await run_in_threadpool(self._store.start, job):
-            self._waiting.discard(job)
+        if not await self._store.do(self._store.start, job):
             return
-        request = await run_in_threadpool(self._store.request_of, job)
+        if self.closing:
+            await self._store.do(self._store.requeue, job)
+            return
+        request = await self._store.do(self._store.request_of, job)
+        if request is None:  # cancelled and deleted meanwhile
+            return
         try:
-            body = _JOB.validate_json(request or "")
+            body = _JOB.validate_json(request)
         except ValidationError:  # asked of another version of this program
-            self._waiting.discard(job)
-            answer = refusal("this version cannot do what was asked")
-            await self._kept(job, "failed", (answer.status, answer.body.decode()), answer.summary)
+            await self._kept(job, "unknown", "failed", refusal("this version cannot do what was asked"))
             return
         limit_s = self._config.job_time_limit_s
         hard_s = (getattr(body, "time_limit_s", None) or limit_s) if body.kind == "optimize" else limit_s
@@ -190,15 +206,15 @@ class Jobs:
         finally:
             self._running.pop(job, None)
             self._progress.forget(job)
-        self._metrics.jobs.labels(body.kind, status).inc()
-        result = (answer.status, answer.body.decode())
-        await self._kept(job, status, result, answer.summary)
+        await self._kept(job, body.kind, status, answer)
 
-    async def _kept(self, job: str, status: JobStatus, result: tuple[int, str], summary: dict[str, Any]) -> None:
+    async def _kept(self, job: str, kind: str, status: JobStatus, answer: Answer) -> None:
         """Keep what came of a job; while the store fails, try again: it was work."""
+        result = (answer.status, answer.body.decode())
         while True:
             try:
-                await run_in_threadpool(self._store.finish, job, status, result, summary)
+                if await self._store.do(self._store.finish, job, status, result, answer.summary):
+                    self._metrics.jobs.labels(kind, status).inc()
             except SQLAlchemyError as error:
                 reason = getattr(error, "orig", None) or type(error).__name__
                 logger.error("job %s: its result cannot be kept yet: %s", job, reason)
@@ -207,9 +223,11 @@ class Jobs:
                 return
 
     async def _adopt(self) -> None:
-        adopted, interrupted = await run_in_threadpool(self._store.adopt)
+        adopted, interrupted = await self._store.do(self._store.adopt)
         for job in adopted:
             self._line_up(job)
+        if interrupted:
+            self._metrics.jobs.labels("unknown", "interrupted").inc(len(interrupted))
         if adopted or interrupted:
             logger.warning("%d jobs were left waiting, %d were interrupted", len(adopted), len(interrupted))
 
@@ -217,13 +235,13 @@ class Jobs:
         since_clean_s = CLEAN_S
         while True:
             try:
-                await run_in_threadpool(self._store.beat)
+                await self._store.do(self._store.beat)
                 await self._adopt()
                 known = [*self._running, *self._waiting]
-                for job in await run_in_threadpool(self._store.cancelled, known):
+                for job in await self._store.do(self._store.ended, known):
                     self._end(job)
                 if self._config.keep_days and since_clean_s >= CLEAN_S:
-                    await run_in_threadpool(self._store.delete_older, self._config.keep_days)
+                    await self._store.do(self._store.delete_older, self._config.keep_days)
                     since_clean_s = 0.0
             except SQLAlchemyError as error:
                 logger.error("the store does not answer: %s", getattr(error, "orig", None) or type(error).__name__)

@@ -10,7 +10,6 @@ from typing import Any
 import yaml
 from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.staticfiles import StaticFiles
 
@@ -98,7 +97,7 @@ async def get_plan_part(request: Request, rooms: RoomsHere, record: FoundJob, be
     plan = await _document(rooms, record, "optimize")
     asked = await request_of(rooms, record)
     body = ValidateBody(**{name: asked[name] for name in ("problem", "files", "settings") if name in asked})
-    earlier = await run_in_threadpool(rooms.store.get, before) if before else None
+    earlier = await rooms.store.do(rooms.store.get, before) if before else None
     extra = {
         "job": record.id,
         "plan": plan,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 from inferno_milp.differences import diff, with_current
 from inferno_milp.errors import OptionError
@@ -44,8 +44,10 @@ from inferno_milp.why import explain
 
 COMPARE_SHARE = 0.7
 """Of the time of an explanation, what the plans that it compares may take."""
-FIGURES = ("ttft_ms", "itl_ms", "batch_sizes")
+Figure = Literal["ttft_ms", "itl_ms", "batch_sizes"]
 """What `/v1/analyze/plot` draws."""
+SHARE = 0.5
+"""Of the time of what makes two plans, or a plan and more, that each may take at most."""
 FIGURE_SIZE = (5.2, 3.4)
 
 
@@ -62,6 +64,10 @@ def problem_of(body: ProblemBody | AnalyzeBody) -> Problem:
 
 def _changed(problem: Problem, settings: Settings) -> Problem:
     return with_settings(problem, settings) if settings else problem
+
+
+def _at_most(asked_s: float | None, most_s: float) -> float:
+    return most_s if asked_s is None else min(asked_s, most_s)
 
 
 def plan_summary(plan: Plan) -> dict[str, Any]:
@@ -161,7 +167,7 @@ def do_plot(task: Task, sender: ProgressSender) -> Answer:
 
 
 def drawn(found: EngineAnalysis, figure: str, sizes: list[int], rate_per_s: float | None = None) -> bytes:
-    """Draw one of `FIGURES`, as SVG; without `sizes` the batch sizes are some up to its own; a rate is marked."""
+    """Draw a `Figure`, as SVG; without `sizes` the batch sizes are some up to its own; a rate is marked."""
     from inferno_milp.plots import figure_bytes, new_figure, plot_analysis, plot_batch_rates
 
     picture, ax = new_figure(*FIGURE_SIZE)
@@ -191,13 +197,12 @@ def spaced(largest: int, most: int = 24) -> list[int]:
 def do_explain(task: Task, sender: ProgressSender) -> Answer:
     """Explain."""
     body: ExplainBody = task.body
-    limit_s = body.time_limit_s or task.time_limit_s
     why = explain(
         problem_of(body),
         servers=body.servers,
         compared=body.compared,
         gap=body.gap,
-        time_limit_s=min(limit_s, 0.25 * task.time_limit_s),
+        time_limit_s=_at_most(body.time_limit_s, 0.25 * task.time_limit_s),
         compare_time_s=COMPARE_SHARE * task.time_limit_s,
         on_done=sender.counted("explain"),
     )
@@ -213,7 +218,7 @@ def do_whatif(task: Task, sender: ProgressSender) -> Answer:
         raise OptionError("plans in two currencies cannot be compared: leave the currency as it is")
     options: dict[str, Any] = {
         "gap": body.gap,
-        "time_limit_s": body.time_limit_s or task.time_limit_s / 2,
+        "time_limit_s": _at_most(body.time_limit_s, SHARE * task.time_limit_s),
         "on_stage": sender.stage,
     }
     before = optimize(problem, **options)
@@ -233,7 +238,7 @@ def do_simulate(task: Task, sender: ProgressSender) -> Answer:
     if body.plan is not None:
         plan = Plan.from_dict(body.plan)
     else:
-        limit_s = body.time_limit_s or task.time_limit_s / 2
+        limit_s = _at_most(body.time_limit_s, SHARE * task.time_limit_s)
         plan = optimize(problem, gap=body.gap, time_limit_s=limit_s, on_stage=sender.stage)
     found = simulate_plan(
         problem,
@@ -249,7 +254,7 @@ def do_simulate(task: Task, sender: ProgressSender) -> Answer:
 def do_prices(task: Task, sender: ProgressSender) -> Answer:
     """Price."""
     body: PricesBody = task.body
-    limit_s = body.time_limit_s or min(EACH_S, 0.25 * task.time_limit_s)
+    limit_s = _at_most(body.time_limit_s or EACH_S, 0.25 * task.time_limit_s)
     prices = find_prices(
         problem_of(body),
         gap=body.gap,

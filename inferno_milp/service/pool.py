@@ -6,8 +6,10 @@ import asyncio
 import logging
 import math
 import multiprocessing
+import os
 import signal
 from concurrent.futures import TimeoutError as PoolTimeoutError
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 
 from pebble import ProcessExpired, ProcessPool
@@ -54,12 +56,16 @@ class WorkerPool:
         self.name, self.workers, self.most_waiting = name, workers, most_waiting
         self.inside = 0
         self._mean_s = 0.1
-        self._address = address
-        self._pool = ProcessPool(
-            max_workers=workers,
+        self._closed = False
+        self._address, self._memory_gb = address, memory_gb
+        self._pool = self._make()
+
+    def _make(self) -> ProcessPool:
+        return ProcessPool(
+            max_workers=self.workers,
             context=multiprocessing.get_context("spawn"),
             initializer=prepare_worker,
-            initargs=[memory_gb],
+            initargs=[os.getpid(), self._memory_gb],
         )
 
     @property
@@ -83,21 +89,38 @@ class WorkerPool:
         ------
         FullError, TimeUpError, CrashError
         """
-        if self.waiting >= self.most_waiting:
+        if self.inside >= self.workers + self.most_waiting:
             raise FullError(self.retry_after_s)
         self.inside += 1
         try:
-            future = self._pool.schedule(perform, args=[task, self._address], timeout=time_limit_s)
-            answer: Answer = await asyncio.wrap_future(future)
+            answer = await self._done(task, time_limit_s)
         except PoolTimeoutError:
             raise TimeUpError from None
-        except ProcessExpired as error:
-            logger.error("a worker died over %s: exit code %s", task.kind, error.exitcode)
+        except (ProcessExpired, BrokenProcessPool) as error:
+            logger.error("a worker died over %s: %s", task.kind, getattr(error, "exitcode", error))
             raise CrashError from None
         finally:
             self.inside -= 1
         self._mean_s += WEIGHT * (answer.took_s - self._mean_s)
         return answer
+
+    async def _done(self, task: Task, time_limit_s: float) -> Answer:
+        """Let a worker do it; where workers died while they had nothing to do, which ends a pool, make a new one."""
+        for is_last in (False, True):
+            pool = self._pool
+            try:
+                future = pool.schedule(perform, args=[task, self._address], timeout=time_limit_s)
+                answer: Answer = await asyncio.wrap_future(future)
+            except (BrokenProcessPool, RuntimeError) as error:
+                if is_last or self._closed:
+                    raise BrokenProcessPool(str(error)) from None
+                if pool is self._pool:
+                    logger.error("the workers of pool %s are gone (%s): there are new ones", self.name, error)
+                    self._pool = self._make()
+                    pool.stop()  # type: ignore[no-untyped-call]
+            else:
+                return answer
+        raise AssertionError("unreachable")
 
     @property
     def retry_after_s(self) -> int:
@@ -106,14 +129,15 @@ class WorkerPool:
 
     def close(self) -> None:
         """End all workers at once."""
+        self._closed = True
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join(timeout=5)
 
 
-def prepare_worker(memory_gb: float) -> None:
+def prepare_worker(parent: int, memory_gb: float) -> None:
     """Make a process a worker: its memory bounded, its end tied to its parent's, deaf to the terminal's Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
+    end_with_parent(parent)
     with suppress(ImportError, ValueError, OSError):
         import resource
 

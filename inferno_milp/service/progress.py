@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 Progress = dict[str, Any]
+LONGEST_FOLDER = 70
 
 
 class ProgressReceiver(asyncio.DatagramProtocol):
     """Listens at `address`; `last` holds the last message of each key that is watched."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="inferno-")
+        # The address of a socket may have no more than a hundred characters.
+        short = tempfile.gettempdir() if len(tempfile.gettempdir()) < LONGEST_FOLDER else "/tmp"
+        self._folder = tempfile.TemporaryDirectory(prefix="inferno-", dir=short)
         self.address = str(Path(self._folder.name) / "progress")
         self.last: dict[str, Progress] = {}
         self._transport: asyncio.DatagramTransport | None = None

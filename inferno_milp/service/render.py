@@ -93,7 +93,7 @@ def _promises(problem: Problem) -> Iterator[dict[str, Any]]:
 
 
 def _engines(problem: Problem, plan: Plan) -> Iterator[dict[str, Any]]:
-    """Servers with a load, and the accelerators with a profile of their model: those of the plan first, with its rates."""
+    """Servers with a load, and the accelerators with a profile of their model: the plan's first, with their rates."""
     chosen = {server.name: {a.accelerator: a.rate_per_s for a in server.allocations} for server in plan.servers}
     for server in problem.servers:
         if server.load is not None:

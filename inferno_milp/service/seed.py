@@ -35,13 +35,20 @@ from inferno_milp.service.answers import JSON, Task, dumped
 from inferno_milp.service.failures import SEEDS
 from inferno_milp.service.pool import TimeUpError
 from inferno_milp.service.rooms import find_rooms
-from inferno_milp.service.seed_state import AllocationSolution, AnyCase, SystemData, SystemState, with_targets
-from inferno_milp.service.v1 import ALWAYS, ERROR, OVERTIME_S, WITH_BODY, Errors, JsonRoute
+from inferno_milp.service.seed_state import (
+    MOST_TOLD,
+    AllocationSolution,
+    AnyCase,
+    SystemData,
+    SystemState,
+    with_targets,
+)
+from inferno_milp.service.v1 import ALWAYS, CLIENT_GONE, ERROR, OVERTIME_S, WITH_BODY, Errors, JsonRoute, unless_gone
 
 logger = logging.getLogger(__name__)
 
 NameInPath = Annotated[str, Path(max_length=200)]
-BAD: Errors = {**{status: words for status, words in WITH_BODY.items() if status not in (422, 504)}}
+BAD: Errors = {status: words for status, words in WITH_BODY.items() if status not in (422, 504)}
 UNKNOWN: Errors = {**ALWAYS, 404: {**ERROR, "description": "No such name"}, 400: ERROR}
 PLANNED: Errors = {**BAD, 404: {**ERROR, "description": "An error of the optimization"}}
 Endpoint = Callable[..., Awaitable[Any]]
@@ -289,14 +296,19 @@ class Seed:
         if not flags.milpsolver and flags.heterogeneous:
             flags = flags.model_copy(update={"heterogeneous": False})  # greedy knows no mixes, here as in the seed
         try:
-            task = await run_in_threadpool(_task, state, flags, rooms.config.time_limit_s)
+            # A copy, since the thread reads it while other requests change the system.
+            task = await run_in_threadpool(_task, state.copy(), flags, rooms.config.time_limit_s)
             if task is None:
                 return AllocationSolution(allocations={}), {}
-            answer = await rooms.solve.do(task, time_limit_s=rooms.config.time_limit_s + OVERTIME_S)
+            work = rooms.solve.do(task, time_limit_s=rooms.config.time_limit_s + OVERTIME_S)
+            answer = await unless_gone(request, work)
         except InputError as error:
-            raise HTTPException(404, f"optimization error: {'; '.join(map(str, error.faults))}") from None
+            told = "; ".join(map(str, error.faults[:MOST_TOLD]))
+            raise HTTPException(404, f"optimization error: {told}") from None
         except TimeUpError:
             raise HTTPException(404, "optimization error: no plan within the time limit") from None
+        if answer is None:
+            raise HTTPException(CLIENT_GONE, "the client has gone away")
         if answer.status != 200:
             raise HTTPException(404, f"optimization error: {answer.summary.get('message', 'no plan')}")
         headers = {}
@@ -338,10 +350,10 @@ def _plain(value: Any) -> Any:
 
 
 def _task(state: SystemState, flags: SystemOptimizer, time_limit_s: float) -> Task | None:
-    if state.is_empty:
-        return None
-    solver = "milp" if flags.milpsolver else "greedy"
-    return Task("seed", state.problem(flags), time_limit_s, extra=solver)
+    problem = state.problem(flags)
+    return (
+        None if problem is None else Task("seed", problem, time_limit_s, "", "milp" if flags.milpsolver else "greedy")
+    )
 
 
 def _found(known: dict[str, Any], name: str, kind: str) -> Any:

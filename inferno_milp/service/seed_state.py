@@ -39,12 +39,15 @@ from inferno_milp.service.bodies import not_too_much
 logger = logging.getLogger(__name__)
 
 DEFAULT_CLASS = "Free"
+MOST_TOLD = 20
+"""Faults told in one message."""
 
 
 def _spelled(value: Any) -> Any:
     data, faults = respelled(not_too_much(value))
     if faults:
-        raise ValueError("; ".join(str(fault) for fault in faults))
+        more = f"; and {len(faults) - MOST_TOLD} more" if len(faults) > MOST_TOLD else ""
+        raise ValueError("; ".join(str(fault) for fault in faults[:MOST_TOLD]) + more)
     return data
 
 
@@ -96,6 +99,14 @@ class SystemState:
         state.add_capacities(spec.capacityData.count)
         return state
 
+    def copy(self) -> SystemState:
+        """Return a state that does not change with this one."""
+        copied = SystemState()
+        copied.accelerators, copied.capacities = dict(self.accelerators), dict(self.capacities)
+        copied.models = {name: dict(profiles) for name, profiles in self.models.items()}
+        copied.classes, copied.servers = dict(self.classes), dict(self.servers)
+        return copied
+
     def add_accelerators(self, accelerators: Iterable[SystemAccelerator]) -> None:
         """Add accelerators."""
         self.accelerators |= {accelerator.name: accelerator for accelerator in accelerators}
@@ -122,8 +133,8 @@ class SystemState:
         """Add servers."""
         self.servers |= {server.name: server for server in servers}
 
-    def problem(self, optimizer: SystemOptimizer) -> Problem:
-        """Return what is to be planned, less all that refers to what is not there.
+    def problem(self, optimizer: SystemOptimizer) -> Problem | None:
+        """Return what is to be planned, less all that refers to what is not there; None if nothing is left.
 
         Raises
         ------
@@ -134,10 +145,12 @@ class SystemState:
             profile
             for by_accelerator in self.models.values()
             for profile in by_accelerator.values()
-            if profile.acc in self.accelerators and _is_measured(profile)
+            if profile.acc in self.accelerators and _has_speeds(profile)
         ]
         able = {profile.name for profile in profiles}
         servers = [self._server(server) for server in self.servers.values() if self._can_be_planned(server, able)]
+        if not servers:
+            return None
         types = {accelerator.type for accelerator in self.accelerators.values()}
         counts = [{"type": name, "count": count} for name, count in self.capacities.items() if name in types]
         if ignored := sorted(self.capacities.keys() - types):
@@ -151,16 +164,6 @@ class SystemState:
             "capacityData": {"count": counts},
         }
         return read_system_file(Source("", Path("system.json"), {"system": system}, ""))
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is no server at all that could be planned for."""
-        able = {
-            model
-            for model, by_accelerator in self.models.items()
-            if any(profile.acc in self.accelerators and _is_measured(profile) for profile in by_accelerator.values())
-        }
-        return not any(self._can_be_planned(server, able) for server in self.servers.values())
 
     def _can_be_planned(self, server: SystemServer, able: set[str]) -> bool:
         service_class = self.classes.get(server.service_class or DEFAULT_CLASS)
@@ -209,7 +212,7 @@ def with_targets(service_class: SystemServiceClass, targets: Iterable[SystemMode
     return service_class.model_copy(update={"modeltargets": tuple(by_model.values())})
 
 
-def _is_measured(profile: SystemProfile) -> bool:
+def _has_speeds(profile: SystemProfile) -> bool:
     """Whether a profile has speeds: the seed's own clients write 0 for those that are not known yet."""
     speeds = (profile.decodeparms, profile.prefillparms, profile.perfparms)
     return any(value > 0 for part in speeds if part is not None for value in dict(part).values())

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, TypeVar
 
+import anyio
+import anyio.to_thread
 import sqlalchemy as sql
 from sqlalchemy.pool import StaticPool
 
 from inferno_milp.errors import OptionError
 
+T = TypeVar("T")
 JobStatus = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
 UNFINISHED = ("queued", "running")
+BUSY_S = 5.0
+"""How long a locked SQLite file is waited for."""
+THREADS = 8
 ALIVE_S = 30.0
 """A service that has not been heard of for so long is taken for dead."""
 
@@ -69,11 +76,12 @@ class Store:
     def __init__(self, url: str, owner: str):
         self.owner = owner
         self._lock: IO[str] | None = None
+        self._limiter: anyio.CapacityLimiter | None = None
         options: dict[str, Any] = {"pool_pre_ping": True}
         try:
             parsed = sql.make_url(url)
             if parsed.get_backend_name() == "sqlite":
-                options = {"connect_args": {"timeout": 30, "check_same_thread": False}}
+                options = {"connect_args": {"timeout": BUSY_S, "check_same_thread": False}}
                 if parsed.database in (None, "", ":memory:"):
                     options["poolclass"] = StaticPool
                 else:
@@ -87,6 +95,12 @@ class Store:
             _METADATA.create_all(self._engine)
         except sql.exc.SQLAlchemyError as error:
             raise OptionError(f"--database cannot be used: {getattr(error, 'orig', None) or error}") from None
+
+    async def do(self, method: Callable[..., T], *arguments: Any, **named: Any) -> T:
+        """Call a method in a thread; in few of them, so that a database that hangs holds up nothing else."""
+        if self._limiter is None:
+            self._limiter = anyio.CapacityLimiter(THREADS)
+        return await anyio.to_thread.run_sync(partial(method, *arguments, **named), limiter=self._limiter)
 
     def close(self) -> None:
         """Let go of the database."""
@@ -184,17 +198,12 @@ class Store:
             adopted = self._taken_over(connection, theirs, "queued", owner=self.owner, seen_at=now)
         return adopted, interrupted
 
-    def cancelled(self, jobs: Sequence[str]) -> list[str]:
-        """Return those of some jobs that are cancelled, here or by another service."""
-        query = sql.select(_JOBS.c.id).where(_JOBS.c.id.in_(jobs), _JOBS.c.status == "cancelled")
+    def ended(self, jobs: Sequence[str]) -> list[str]:
+        """Return those of some jobs that have ended or are gone, by whoever's hand."""
+        query = sql.select(_JOBS.c.id).where(_JOBS.c.id.in_(jobs), _JOBS.c.status.in_(UNFINISHED))
         with self._engine.connect() as connection:
-            return list(connection.execute(query).scalars())
-
-    def counts(self) -> dict[str, int]:
-        """Return how many jobs there are of each status."""
-        query = sql.select(_JOBS.c.status, sql.func.count()).group_by(_JOBS.c.status)
-        with self._engine.connect() as connection:
-            return {row[0]: row[1] for row in connection.execute(query)}
+            left = set(connection.execute(query).scalars())
+        return [job for job in jobs if job not in left]
 
     @staticmethod
     def _taken_over(

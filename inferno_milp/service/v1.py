@@ -12,7 +12,6 @@ import structlog
 from fastapi import APIRouter, Body, Depends, HTTPException, Path, Query, Request, Response
 from fastapi.routing import APIRoute
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from starlette.concurrency import run_in_threadpool
 
 from inferno_milp.service import documents as doc
 from inferno_milp.service.analyst import is_light
@@ -27,12 +26,14 @@ from inferno_milp.service.bodies import (
     ValidateBody,
     WhatifBody,
 )
+from inferno_milp.service.planning import Figure
 from inferno_milp.service.rooms import Rooms, find_rooms
 from inferno_milp.service.store import JobRecord, JobStatus
 
 Errors = dict[int | str, dict[str, Any]]
 ERROR: dict[str, Any] = {"model": doc.ErrorDocument}
 ALWAYS: Errors = {
+    500: {**ERROR, "description": "A defect of the service, or its worker died over this"},
     401: {**ERROR, "description": "A bearer token is needed"},
     403: {**ERROR, "description": "A page of another origin"},
     503: {**ERROR, "description": "The store of jobs does not answer"},
@@ -48,6 +49,8 @@ WITH_BODY: Errors = {
 }
 OVERTIME_S = 15.0
 """What a request may take beyond its time limit, for reading, analysing and checking, before it is ended."""
+CLIENT_GONE = 499
+"""Status of an answer that nobody reads."""
 OF_JOB: Errors = {**ALWAYS, 404: {**ERROR, "description": "No such job"}, 422: ERROR}
 
 
@@ -82,18 +85,24 @@ async def answered(request: Request, task: Task, pool_name: Literal["quick", "so
     if asked_s is not None and asked_s > limit_s:
         raise HTTPException(422, f"time_limit_s: at most {limit_s:g} s here; ask as a job (/v1/jobs) for more")
     pool = rooms.quick if pool_name == "quick" else rooms.solve
-    return await awaited(request, pool.do(task, time_limit_s=(asked_s or limit_s) + OVERTIME_S))
+    # What makes several plans has a limit for each, and the service's for all.
+    hard_s = asked_s if asked_s is not None and task.kind == "optimize" else limit_s
+    return await awaited(request, pool.do(task, time_limit_s=hard_s + OVERTIME_S))
 
 
 async def awaited(request: Request, work: Coroutine[Any, Any, Answer]) -> Response:
-    """Wait for an answer, as long as there is a client to give it to."""
+    """Wait for an answer, as long as there is a client to give it to, and return it as a response."""
+    answer = await unless_gone(request, work)
+    return Response(status_code=CLIENT_GONE) if answer is None else as_response(answer)
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer | None:
+    """Wait for an answer; None, and the work is ended, when the client goes away."""
     working = asyncio.create_task(work)
     gone = asyncio.create_task(_gone(request))
     try:
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            return Response(status_code=499)  # nobody reads it
-        return as_response(working.result())
+        return working.result() if working.done() else None
     finally:
         gone.cancel()
         working.cancel()
@@ -148,7 +157,7 @@ async def plot_analysis(
     request: Request,
     rooms: RoomsHere,
     body: AnalyzeBody,
-    figure: Literal["ttft_ms", "itl_ms", "batch_sizes"] = "ttft_ms",
+    figure: Figure = "ttft_ms",
 ) -> Response:
     """Draw a latency of one engine against its rate, or its highest rate against the max batch size."""
     return await answered(request, Task("plot", body, rooms.config.time_limit_s, extra=figure), "quick")
@@ -183,7 +192,7 @@ JobId = Annotated[str, Path(max_length=64, pattern=r"^[\w-]+$")]
 
 async def find_job(rooms: RoomsHere, job: JobId) -> JobRecord:
     """Return a job, or 404."""
-    record = await run_in_threadpool(rooms.store.get, job)
+    record = await rooms.store.do(rooms.store.get, job)
     if record is None:
         raise HTTPException(404, "no such job")
     return record
@@ -222,7 +231,7 @@ async def list_jobs(
     before: Annotated[float | None, Query(description="created before, seconds since 1970", ge=0, le=1e12)] = None,
 ) -> list[doc.JobDocument]:
     """List jobs, the latest first."""
-    records = await run_in_threadpool(rooms.store.jobs, limit=limit, status=status, before=before)
+    records = await rooms.store.do(rooms.store.jobs, limit=limit, status=status, before=before)
     return [job_document(rooms, record) for record in records]
 
 
@@ -256,7 +265,7 @@ async def cancel_job(rooms: RoomsHere, record: FoundJob) -> doc.JobDocument:
 )
 async def delete_job(rooms: RoomsHere, record: FoundJob) -> Response:
     """Forget a job that has ended, and what came of it."""
-    if not await run_in_threadpool(rooms.store.delete, record.id):
+    if not await rooms.store.do(rooms.store.delete, record.id):
         raise HTTPException(409, "the job has not ended: cancel it first")
     return Response(status_code=204)
 
@@ -264,9 +273,12 @@ async def delete_job(rooms: RoomsHere, record: FoundJob) -> Response:
 RESULT: Errors = {**OF_JOB, 409: {**ERROR, "description": "There is no result: the job has not ended, or was ended"}}
 
 
+MADE: Errors = {**RESULT, 429: WITH_BODY[429], 504: WITH_BODY[504]}
+
+
 async def result_of(rooms: Rooms, record: JobRecord) -> tuple[int, str]:
     """Return a job's result, or 409."""
-    result = await run_in_threadpool(rooms.store.result_of, record.id)
+    result = await rooms.store.do(rooms.store.result_of, record.id)
     if result is None:
         raise HTTPException(409, f"there is no result: the job is {record.status}")
     return result
@@ -292,7 +304,7 @@ async def get_result(rooms: RoomsHere, record: FoundJob) -> Response:
 
 async def request_of(rooms: Rooms, record: JobRecord) -> dict[str, Any]:
     """Return what a job was asked."""
-    text = await run_in_threadpool(rooms.store.request_of, record.id)
+    text = await rooms.store.do(rooms.store.request_of, record.id)
     found: dict[str, Any] = json.loads(text or "{}")
     return found
 
@@ -306,7 +318,7 @@ async def get_request(rooms: RoomsHere, record: FoundJob) -> dict[str, Any]:
 @router.get(
     "/jobs/{job}/problem.yaml",
     response_class=Response,
-    responses={**RESULT, 200: {"content": {YAML: {"schema": {"type": "object"}}}}, 429: WITH_BODY[429]},
+    responses={**MADE, 200: {"content": {YAML: {"schema": {"type": "object"}}}}},
     tags=["jobs"],
 )
 async def get_problem(request: Request, rooms: RoomsHere, record: FoundJob) -> Response:
@@ -321,7 +333,7 @@ async def get_problem(request: Request, rooms: RoomsHere, record: FoundJob) -> R
 @router.get(
     "/jobs/{job}/plan.csv",
     response_class=Response,
-    responses={**RESULT, 200: {"content": {"text/csv": {"schema": {"type": "string"}}}}, 429: WITH_BODY[429]},
+    responses={**MADE, 200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
     tags=["jobs"],
 )
 async def get_plan_table(request: Request, rooms: RoomsHere, record: FoundJob) -> Response:
@@ -351,7 +363,7 @@ async def is_ready(rooms: RoomsHere) -> doc.HealthDocument:
     """Tell whether the service takes on work: it is not about to stop, and its store answers."""
     if rooms.jobs.closing:
         raise HTTPException(503, "the service is about to stop")
-    await run_in_threadpool(rooms.store.ping)
+    await rooms.store.do(rooms.store.ping)
     return doc.HealthDocument(status="ok")
 
 
