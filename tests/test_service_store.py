@@ -111,6 +111,7 @@ def test_what_another_service_left(url: str, monkeypatch: pytest.MonkeyPatch) ->
         first.close()
         second = Store(url, "second")
         assert second.adopt() == (["waiting"], ["running"])
+        first = second
     assert second.adopt() == ([], [])
     assert second.ended(["waiting", "running"]) == ["running"]
     assert {job.id: (job.status, job.owner) for job in second.jobs()} == {
@@ -118,6 +119,8 @@ def test_what_another_service_left(url: str, monkeypatch: pytest.MonkeyPatch) ->
         "waiting": ("queued", "second"),
         "done": ("done", "first"),
     }
+    assert not second.finish("running", "cancelled", None, {})
+    assert first.finish("running", "done", (200, "{}"), {})  # it was there all the time, but could not say so
     assert second.finish("waiting", "cancelled", None, {})
     assert second.ended(["waiting", "done", "gone"]) == ["waiting", "done", "gone"]
     second.close()

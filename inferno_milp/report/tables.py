@@ -57,10 +57,7 @@ def analysis_table(rates: Iterable[Mapping[str, float]], console: Console) -> Re
     )
     shares = ("utilization", "p_wait", "blocking")
     told = [{**rate, "rate_per_min": rate["rate_per_s"] * 60} for rate in rates]
-    cells = [
-        (*(_figure(rate[name]) for name in (*figures, "running")), *(_percent(rate[name]) for name in shares))
-        for rate in told
-    ]
+    cells = [(*(_figure(rate[name]) for name in figures), *(_percent(rate[name]) for name in shares)) for rate in told]
     numbers = (
         "rate/s", "rate/min", "TTFT ms", "p95", "ITL ms", "wait ms", "out/s", "running", "util.", "P(wait)", "blocked"
     )  # fmt: skip

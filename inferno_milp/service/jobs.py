@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -155,17 +155,19 @@ class Jobs:
             job = await self._queue.get()
             if self.closing:
                 return
+            is_left = False
             try:
                 await self._do(job)
             except SQLAlchemyError as error:
                 logger.error("job %s: the store failed: %s", job, getattr(error, "orig", None) or type(error).__name__)
-                await asyncio.sleep(BEAT_S)
-                self._line_up(job)
+                is_left = True
             except Exception:
                 logger.exception("job %s failed", job)
                 await self._kept(job, "unknown", "failed", refusal("internal error", status=500))
-            finally:
-                self._waiting.discard(job)
+            self._waiting.discard(job)
+            if is_left:
+                await self._stubbornly(self._store.requeue, job)
+                self._line_up(job)
 
     async def _do(self, job: str) -> None:
         if not await self._store.do(self._store.start, job):
@@ -209,18 +211,20 @@ class Jobs:
         await self._kept(job, body.kind, status, answer)
 
     async def _kept(self, job: str, kind: str, status: JobStatus, answer: Answer) -> None:
-        """Keep what came of a job; while the store fails, try again: it was work."""
+        """Keep what came of a job."""
         result = (answer.status, answer.body.decode())
+        if await self._stubbornly(self._store.finish, job, status, result, answer.summary):
+            self._metrics.jobs.labels(kind, status).inc()
+
+    async def _stubbornly(self, method: Callable[..., bool], job: str, *arguments: Any) -> bool:
+        """Call a method of the store for a job, again and again while the store fails: work would be lost."""
         while True:
             try:
-                if await self._store.do(self._store.finish, job, status, result, answer.summary):
-                    self._metrics.jobs.labels(kind, status).inc()
+                return await self._store.do(method, job, *arguments)
             except SQLAlchemyError as error:
                 reason = getattr(error, "orig", None) or type(error).__name__
-                logger.error("job %s: its result cannot be kept yet: %s", job, reason)
+                logger.error("job %s: the store does not take it yet: %s", job, reason)
                 await asyncio.sleep(BEAT_S)
-            else:
-                return
 
     async def _adopt(self) -> None:
         adopted, interrupted = await self._store.do(self._store.adopt)

@@ -153,11 +153,15 @@ class Store:
         return self._set(job, ("queued",), status="running", started_at=time.time(), seen_at=time.time())
 
     def finish(self, job: str, status: JobStatus, result: tuple[int, str] | None, summary: dict[str, Any]) -> bool:
-        """Say what came of a job; False if it had ended before."""
+        """Say what came of a job; False if it had ended before.
+
+        A result is taken also for one that another service took for interrupted, which could not reach the store.
+        """
         values: dict[str, Any] = {"status": status, "ended_at": time.time(), "summary": summary}
-        if result is not None:
-            values |= {"result_status": result[0], "result": result[1]}
-        return self._set(job, UNFINISHED, **values)
+        if result is None:
+            return self._set(job, UNFINISHED, **values)
+        values |= {"result_status": result[0], "result": result[1]}
+        return self._set(job, (*UNFINISHED, "interrupted"), **values)
 
     def requeue(self, job: str) -> bool:
         """Let a job wait again: it could not be finished, and will be done from the start."""
