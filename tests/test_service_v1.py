@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 import yaml
 from running_service import RunningService
 
@@ -647,6 +648,42 @@ class TestSafety:
             assert running.client.get("/healthz", timeout=5).status_code == 200
             for sock in sockets:
                 sock.close()
+
+    def test_half_a_request(self) -> None:
+        """A connection that never ends its first request is closed, one that has asked is not."""
+        from inferno_milp.service import connections
+
+        async def main() -> tuple[bytes, bytes]:
+            async def app(scope: Any, receive: Any, send: Any) -> None:
+                if scope["type"] == "http":
+                    await send({"type": "http.response.start", "status": 204, "headers": []})
+                    await send({"type": "http.response.body", "body": b""})
+
+            config = uvicorn.Config(app, port=0, log_config=None, http=connections.TimedProtocol, lifespan="off")
+            server = uvicorn.Server(config)
+            running = asyncio.create_task(server.serve())
+            while not server.started:
+                await asyncio.sleep(0.01)
+            port = server.servers[0].sockets[0].getsockname()[1]
+            half, half_writer = await asyncio.open_connection("127.0.0.1", port)
+            half_writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nx-")
+            whole, whole_writer = await asyncio.open_connection("127.0.0.1", port)
+            whole_writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            first = await asyncio.wait_for(half.read(), 10)
+            whole_writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            second = await asyncio.wait_for(whole.read(), 10)
+            for writer in (half_writer, whole_writer):
+                writer.close()
+                await writer.wait_closed()
+            server.should_exit = True
+            await running
+            return first, second
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(connections, "FIRST_REQUEST_S", 0.3)
+            first, second = asyncio.run(main())
+        assert first == b""
+        assert second.count(b"HTTP/1.1 204") == 2
 
     def test_no_trace_and_no_path_gets_out(self, service: RunningService) -> None:
         for path in ("/v1/nothing", "/static/../app.py", "/static/%2e%2e/app.py", "/page/examples/..%2f..%2fpyproject"):
