@@ -165,6 +165,9 @@ class TestPlanning:
         page.get_by_role("button", name="Plan again").click()
         expect(page.locator("#difference")).to_contain_text("The cost stays at")
         expect(page.locator("#cost")).to_have_text(cost)
+        page.fill("#problem", text_of(problem_data(capacity={"A": -1})))
+        page.click("#plan")
+        expect(page.locator("#faults")).to_be_focused()  # and not the figure of that name in the plan of another text
 
     def test_back_to_the_plan_before(self, page: Page) -> None:
         plan(page, text_of(problem_data()))

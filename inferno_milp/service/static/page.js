@@ -214,7 +214,7 @@ async function work(body) {
     if (error.name === "AbortError") {
       if (job) await ask(`/v1/jobs/${job}/cancel`, { method: "POST" }).catch(() => null);
       tell("cancelled");
-    } else fail(error);
+    } else fail(error, state.shown !== null && body.problem === state.shown.problem);
   } finally {
     state.stop = null;
     busy(false);
@@ -223,7 +223,8 @@ async function work(body) {
   return null;
 }
 
-function fail(error) {
+// `ofShown`: it was asked of the plan that is shown, so that a fault may be of one of its figures.
+function fail(error, ofShown = false) {
   if (error.status === 401) {
     tell(token ? "this token is not accepted" : "a token is needed", true);
     return;
@@ -234,7 +235,7 @@ function fail(error) {
   }
   tell("");
   showFaults(error.message, error.errors);
-  const field = error.errors.map((fault) => fieldOf(fault.path)).find(Boolean);
+  const field = ofShown ? error.errors.map((fault) => fieldOf(fault.path)).find(Boolean) : null;
   if (field) {
     tell(error.errors[0].problem, true);
     point(field);
