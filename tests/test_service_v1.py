@@ -755,6 +755,18 @@ class TestWhoMayAsk:
             assert answer.status_code == 403
             assert running.client.get("/v1/jobs", headers={"host": "ours.example"}).status_code == 200
 
+    def test_an_origin_that_is_let_in_with_the_token(self, tmp_path: Path) -> None:
+        """A browser asks first, without the token, and its page may read that a token is needed."""
+        environment = {"INFERNO_TOKEN": "secret"}
+        with RunningService(tmp_path, "--allow-origin", "https://ours.example", environment=environment) as running:
+            ours = {"origin": "https://ours.example"}
+            asked = {**ours, "access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+            assert running.client.options("/v1/validate", headers=asked).status_code == 200
+            answer = running.client.get("/v1/jobs", headers=ours)
+            assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (401, ours["origin"])
+            token = {**ours, "authorization": "Bearer secret"}
+            assert running.client.get("/v1/jobs", headers=token).status_code == 200
+
 
 class TestLogs:
     def test_asked_with_head(self, service: RunningService) -> None:

@@ -99,7 +99,10 @@ def make_app(config: ServiceConfig | None = None) -> FastAPI:
     page.add_page(app)
     for kind, failed in FAILURES.items():
         app.add_exception_handler(kind, failed)
+    # The last one added is the first that a request passes.
     app.add_middleware(Bounded, config=config)
+    app.add_middleware(Headed)
+    app.add_middleware(Guarded, config=config)
     if config.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -108,8 +111,6 @@ def make_app(config: ServiceConfig | None = None) -> FastAPI:
             allow_headers=["authorization", "content-type"],
             expose_headers=["location", "retry-after", "x-request-id"],
         )
-    app.add_middleware(Headed)
-    app.add_middleware(Guarded, config=config)
     app.add_middleware(Told, metrics=metrics)
     return app
 
