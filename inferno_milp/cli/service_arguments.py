@@ -12,6 +12,10 @@ from inferno_milp.cli.values import positive, whole
 from inferno_milp.errors import OptionError
 
 SUBCOMMANDS = ("serve",)
+NEEDED = (
+    "fastapi", "fastapi_swagger", "jinja2", "matplotlib", "pebble", "prometheus_client", "sqlalchemy", "structlog",
+    "uvicorn",
+)  # fmt: skip
 
 
 def add_service(subparsers: Subparsers) -> None:
@@ -89,7 +93,7 @@ def add_service(subparsers: Subparsers) -> None:
 
 def run_serve(arguments: Namespace) -> int:
     """Serve until told to stop."""
-    missing = list(missing_extra("service", "fastapi", "uvicorn", "sqlalchemy", "pebble", "structlog", "jinja2"))
+    missing = list(missing_extra("service", *NEEDED))
     if missing:
         raise OptionError("; ".join(missing))
     from inferno_milp.service import ServiceConfig, run_service
