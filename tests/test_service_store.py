@@ -92,10 +92,9 @@ def test_the_life_of_a_job(url: str) -> None:
     store.close()
 
 
+@pytest.mark.parametrize("url", ["sqlite", "postgres"], indirect=True)
 def test_what_another_service_left(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its waiting jobs are ours, its running ones are interrupted; but only when it is gone."""
-    if url == "sqlite://":
-        pytest.skip("nobody else sees what is in memory")
     first = Store(url, "first")
     for job in ("running", "waiting", "done"):
         first.add(job, "optimize", "{}")
