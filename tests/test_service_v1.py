@@ -460,7 +460,8 @@ class TestRestarts:
     def test_a_request_ends_before_the_service_does(self, tmp_path: Path) -> None:
         with RunningService(tmp_path, "--workers", "1") as running, ThreadPoolExecutor(1) as pool:
             asked = pool.submit(running.client.post, "/v1/optimize", json={"problem": LIMITED})
-            time.sleep(0.5)
+            while 'inferno_work_running{pool="solve"} 1.0' not in running.client.get("/metrics").text:
+                time.sleep(0.02)
             assert running.stop() == 0
             assert asked.result().json()["total_cost_per_hour"] == pytest.approx(26300.5)
 
@@ -623,7 +624,10 @@ class TestSafety:
 
     def test_hostile_bodies(self, service: RunningService) -> None:
         """A hundred of them: each is refused, and the memory of the service does not grow with them."""
-        service.client.post("/v1/validate", json={"problem": SMALL})
+        for path in ("validate", "optimize", "simulate", "jobs"):  # so that all workers have started
+            kind = {"kind": "optimize"} if path == "jobs" else {}
+            service.client.post(f"/v1/{path}", json={**kind, "problem": SMALL})
+        time.sleep(3)
         before = service.memory_mb()
         bodies = list(hostile_bodies())
         assert len(bodies) >= 100
