@@ -7,6 +7,7 @@ random factor within [α, 2 − α), prompts and outputs of a server times anoth
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ class Transition:
 
     Attributes
     ----------
-    problem : after the change, its servers running what was planned before.
+    problem : after the change; of a transition, its servers running what was planned before.
     before, after : the plans.
     changes : servers that run something else after than before.
     """
@@ -134,11 +135,40 @@ def find_transition(
     """
     if [s.name for s in problem.servers] != [s.name for s in changed.servers]:
         raise OptionError("the servers before and after are not the same")
+    return find_difference(problem, changed, before=before, from_before=True, gap=gap, time_limit_s=time_limit_s)
+
+
+def find_difference(
+    problem: Problem,
+    changed: Problem,
+    *,
+    before: Plan | None = None,
+    from_before: bool = False,
+    gap: float = DEFAULT_GAP,
+    time_limit_s: float | None = None,
+    on_stage: Callable[[str], None] | None = None,
+) -> Transition:
+    """Plan a problem as it is, and with other figures.
+
+    Parameters
+    ----------
+    before : the plan of `problem`, if there is one already.
+    from_before : whether it is what runs when the other plan is made.
+    gap, time_limit_s, on_stage : of each plan, as in `optimize`.
+
+    Raises
+    ------
+    OptionError
+        If the two are in different currencies.
+    """
+    if changed.currency != problem.currency:
+        raise OptionError("plans in two currencies cannot be compared: leave the currency as it is")
     if before is None:
-        before = optimize(problem, gap=gap, time_limit_s=time_limit_s)
-    current = with_current(changed, before)
-    after = optimize(current, gap=gap, time_limit_s=time_limit_s)
-    return Transition(current, before, after, diff(before, after))
+        before = optimize(problem, gap=gap, time_limit_s=time_limit_s, on_stage=on_stage)
+    if from_before:
+        changed = with_current(changed, before)
+    after = optimize(changed, gap=gap, time_limit_s=time_limit_s, on_stage=on_stage)
+    return Transition(changed, before, after, diff(before, after))
 
 
 @dataclass(frozen=True, slots=True)

@@ -241,8 +241,7 @@ def _duals(table: Candidates, items: Sequence[Purchase]) -> list[float | None]:
 def _promises(problem: Problem, relaxed: float) -> Iterator[tuple[TargetPrice, tuple[Setting, ...]]]:
     """Every promise that a server relies on, each with the settings that make it looser."""
     nothing = Worth(None, is_exact=False, served=(), unserved=(), is_known=False)
-    for class_name, model in dict.fromkeys((server.service_class, server.model) for server in problem.servers):
-        targets = next(c for c in problem.service_classes if c.name == class_name).targets[model]
+    for class_name, model, targets in problem.promises():
         path = f"service_classes.{class_name}.targets.{model}"
         for latency, statistic, limit in targets.limits_ms():
             looser = limit * (1 + relaxed)

@@ -71,6 +71,11 @@ class Problem(Sections):
         service_class = next(c for c in self.service_classes if c.name == server.service_class)
         return service_class.targets[server.model]
 
+    def promises(self) -> Iterator[tuple[str, str, Targets]]:
+        """Go through the promises that servers rely on, each once: service class, model, targets."""
+        for server in {(server.service_class, server.model): server for server in self.servers}.values():
+            yield server.service_class, server.model, self.targets_of(server)
+
     def required_rate_per_s(self, server: Server) -> float:
         """Return the rate a server's replicas must carry: the offered one, or what its tokens per second ask for."""
         if server.load is None:

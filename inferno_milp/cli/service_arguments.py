@@ -28,19 +28,19 @@ def add_service(subparsers: Subparsers) -> None:
     )
     environment = os.environ
     parser.add_argument(
-        "--host", default=environment.get("INFERNO_HOST") or "localhost", help="default: INFERNO_HOST, or localhost"
+        "--host", default=environment.get("INFERNO_HOST") or None, help="default: INFERNO_HOST, or localhost"
     )
     parser.add_argument(
         "--port",
         type=whole(0, 65535),
-        default=environment.get("INFERNO_PORT") or "8080",
+        default=environment.get("INFERNO_PORT") or None,
         help="default: INFERNO_PORT, or 8080; 0 takes any that is free",
     )
     parser.add_argument("--stateful", action="store_true", help="llm-inferno's stateful paths as well")
     parser.add_argument(
         "--database",
         metavar="URL",
-        default=environment.get("INFERNO_DATABASE") or "sqlite:///inferno-milp.sqlite3",
+        default=environment.get("INFERNO_DATABASE") or None,
         help="where jobs and plans are kept: sqlite:///FILE, postgresql+psycopg://… (default: INFERNO_DATABASE, or a "
         "file inferno-milp.sqlite3 here)",
     )
@@ -48,38 +48,28 @@ def add_service(subparsers: Subparsers) -> None:
         "--workers",
         type=whole(1, 1024),
         metavar="N",
-        help="processes that solve, and as many for jobs (default: cores)",
+        help="processes that solve, as many for jobs, and for quick work (default: the cores, at most 4)",
     )
     parser.add_argument(
-        "--time-limit", type=positive, default=60.0, metavar="S", help="longest time limit of a request (default: 60)"
+        "--time-limit", type=positive, metavar="S", help="longest time limit of a request (default: 60)"
     )
-    parser.add_argument(
-        "--job-time-limit", type=positive, default=3600.0, metavar="S", help="the same of a job (default: 3600)"
-    )
-    parser.add_argument(
-        "--most-jobs", type=whole(1, 10**6), default=1000, metavar="N", help="jobs that may wait (default: 1000)"
-    )
+    parser.add_argument("--job-time-limit", type=positive, metavar="S", help="the same of a job (default: 3600)")
+    parser.add_argument("--most-jobs", type=whole(1, 10**6), metavar="N", help="jobs that may wait (default: 1000)")
     parser.add_argument(
         "--most-waiting",
         type=whole(0, 10**6),
-        default=200,
         metavar="N",
         help="requests to solve that may wait for a worker; more are answered 429 (default: 200)",
     )
-    parser.add_argument("--body-limit", type=positive, default=8.0, metavar="MB", help="largest body (default: 8)")
-    parser.add_argument(
-        "--worker-memory", type=positive, default=4.0, metavar="GB", help="address space of a worker (default: 4)"
-    )
+    parser.add_argument("--body-limit", type=positive, metavar="MB", help="largest body (default: 8)")
+    parser.add_argument("--worker-memory", type=positive, metavar="GB", help="address space of a worker (default: 4)")
     parser.add_argument(
         "--keep-days",
         type=whole(0, 100_000),
-        default=90,
         metavar="D",
         help="of finished jobs; 0: all (default: 90)",
     )
-    parser.add_argument(
-        "--grace", type=positive, default=20.0, metavar="S", help="for what runs when told to stop (default: 20)"
-    )
+    parser.add_argument("--grace", type=positive, metavar="S", help="for what runs when told to stop (default: 20)")
     parser.add_argument("--token-file", type=Path, metavar="FILE", help="file that holds the bearer token")
     parser.add_argument(
         "--allow-origin",
@@ -98,23 +88,25 @@ def run_serve(arguments: Namespace) -> int:
         raise OptionError("; ".join(missing))
     from inferno_milp.service import ServiceConfig, run_service
 
+    given = {
+        "host": arguments.host,
+        "port": arguments.port,
+        "database": arguments.database,
+        "workers": arguments.workers,
+        "most_waiting": arguments.most_waiting,
+        "most_jobs": arguments.most_jobs,
+        "time_limit_s": arguments.time_limit,
+        "job_time_limit_s": arguments.job_time_limit,
+        "keep_days": arguments.keep_days,
+        "body_mb": arguments.body_limit,
+        "worker_memory_gb": arguments.worker_memory,
+        "grace_s": arguments.grace,
+    }
     config = ServiceConfig(
-        host=arguments.host,
-        port=arguments.port,
         stateful=arguments.stateful,
-        database=arguments.database,
-        time_limit_s=arguments.time_limit,
-        job_time_limit_s=arguments.job_time_limit,
-        most_jobs=arguments.most_jobs,
-        most_waiting=arguments.most_waiting,
-        keep_days=arguments.keep_days,
-        body_mb=arguments.body_limit,
-        bodies_mb=max(64.0, 2 * arguments.body_limit),
-        worker_memory_gb=arguments.worker_memory,
-        grace_s=arguments.grace,
         token=_token(arguments.token_file),
         origins=tuple(arguments.allow_origin),
-        **({"workers": arguments.workers} if arguments.workers else {}),
+        **{name: value for name, value in given.items() if value is not None},
     )
     run_service(config)
     return 0

@@ -94,32 +94,37 @@ def run_prices(arguments: Namespace) -> int:
 
 def run_whatif(arguments: Namespace) -> int:
     """Plan as it is and with other figures; show the difference."""
-    from inferno_milp.differences import diff, with_current
-    from inferno_milp.planner import optimize
+    from inferno_milp.load_change import find_difference
     from inferno_milp.read.settings import read_settings, with_settings
     from inferno_milp.report.studies import difference_report
 
     problem = read(arguments)
     settings = read_settings(arguments.settings)
-    changed = with_settings(problem, settings)
-    if changed.currency != problem.currency:
-        raise OptionError("plans in two currencies cannot be compared: leave the currency as it is")
     with progress(quiet=arguments.quiet) as on_stage:
-        options: dict[str, Any] = {"time_limit_s": arguments.time_limit, "gap": arguments.gap, "on_stage": on_stage}
-        before = optimize(problem, **options)
-        after = optimize(with_current(changed, before) if arguments.transition else changed, **options)
-    changes = diff(before, after)
+        found = find_difference(
+            problem,
+            with_settings(problem, settings),
+            from_before=arguments.transition,
+            gap=arguments.gap,
+            time_limit_s=arguments.time_limit,
+            on_stage=on_stage,
+        )
 
     def document() -> dict[str, Any]:
         return {
             "settings": [str(setting) for setting in settings],
-            "before": before.to_dict(),
-            "after": after.to_dict(),
-            "changes": [asdict(change) for change in changes],
+            "before": found.before.to_dict(),
+            "after": found.after.to_dict(),
+            "changes": [asdict(change) for change in found.changes],
         }
 
-    show(arguments, lambda console: list(difference_report(before, after, console)), document, after.to_frame)
-    return 0 if after.serves_all else 1
+    show(
+        arguments,
+        lambda console: list(difference_report(found.before, found.after, console)),
+        document,
+        found.after.to_frame,
+    )
+    return 0 if found.after.serves_all else 1
 
 
 def run_sweep(arguments: Namespace) -> int:

@@ -35,7 +35,15 @@ POLICIES: dict[str, SaturationPolicy] = {
 }
 """The seed's saturation policies, in lower case."""
 
+DEFAULT_CLASS, LOWEST_PRIORITY = "Free", 100
+"""What the seed takes a server to be of that names no class, and a priority that is none."""
+
 logger = logging.getLogger(__name__)
+
+
+def read_priority(number: int) -> int:
+    """Return a priority as the seed takes it: what is not from 1 to 100 is the lowest."""
+    return number if 1 <= number <= LOWEST_PRIORITY else LOWEST_PRIORITY
 
 
 def warn_of(optimizer: SystemOptimizer, label: str) -> None:
@@ -135,8 +143,7 @@ def _service_class(data: SystemServiceClass) -> ServiceClass:
         t.model: Targets(ttft_ms=t.slo_ttft or None, itl_ms=t.slo_itl or None, tps=t.slo_tps or None)
         for t in data.modeltargets
     }
-    priority = data.priority if 1 <= data.priority <= 100 else 100
-    return ServiceClass(name=data.name, priority=priority, targets=targets)
+    return ServiceClass(name=data.name, priority=read_priority(data.priority), targets=targets)
 
 
 def _server(data: SystemServer) -> Server:
@@ -154,7 +161,7 @@ def _server(data: SystemServer) -> Server:
         current = (CurrentAllocation(accelerator=now.accelerator, replicas=now.numreplicas, batch_size=batch_size),)
     return Server(
         name=data.name,
-        service_class=data.service_class or "Free",
+        service_class=data.service_class or DEFAULT_CLASS,
         model=data.model,
         load=load,
         min_replicas=data.minnumreplicas,

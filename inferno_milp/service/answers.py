@@ -32,6 +32,12 @@ class Task:
     key: str = ""
     extra: Any = None
 
+    @property
+    def longest_s(self) -> float:
+        """How long all of it may take: of a single plan what is asked for, of what makes several plans all there is."""
+        asked_s: float | None = getattr(self.body, "time_limit_s", None)
+        return asked_s if asked_s is not None and self.kind == "optimize" else self.time_limit_s
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:

@@ -24,7 +24,7 @@ class ServiceConfig:
     time_limit_s, job_time_limit_s : longest time limit of a request, and of a job.
     keep_days : after how long a finished job is deleted; 0 is never.
     body_mb, body_time_s : largest body, MB, and how long it may take to come.
-    bodies_mb : of all bodies that are being read or worked on, MB.
+    bodies_mb : of all bodies that are being read or worked on, MB; at least those of two.
     worker_memory_gb : address space of a worker process, GB.
     grace_s : how long running work may take when the service is told to stop.
     token : bearer token that requests must carry; None asks for none.

@@ -16,6 +16,7 @@ from inferno_milp.errors import path_text
 from inferno_milp.service.answers import BrokenError
 from inferno_milp.service.guard import failure
 from inferno_milp.service.pool import CrashError, FullError, TimeUpError
+from inferno_milp.service.store import reason_of
 
 MOST_ERRORS = 200
 SEEDS = "llm-inferno"
@@ -76,7 +77,8 @@ async def broken(request: Request, error: Exception) -> Response:
 
 async def no_store(request: Request, error: Exception) -> Response:
     """Say that the database is away."""
-    log.error("the store does not answer", error=str(getattr(error, "orig", None) or type(error).__name__))
+    assert isinstance(error, SQLAlchemyError)
+    log.error("the store does not answer", error=reason_of(error))
     return failure(503, "the store of jobs does not answer", {"retry-after": "5"}, errors=[])
 
 

@@ -158,7 +158,8 @@ class Bounded:
 
     def __init__(self, app: ASGIApp, config: ServiceConfig):
         self._app, self._time_s = app, config.body_time_s
-        self._most, self._most_held = int(config.body_mb * 1e6), int(config.bodies_mb * 1e6)
+        self._most = int(config.body_mb * 1e6)
+        self._most_held = max(int(config.bodies_mb * 1e6), 2 * self._most)
         self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -20,7 +20,7 @@ from inferno_milp.service.config import ServiceConfig
 from inferno_milp.service.metrics import Metrics
 from inferno_milp.service.pool import CrashError, FullError, TimeUpError, WorkerPool
 from inferno_milp.service.progress import Progress, ProgressReceiver
-from inferno_milp.service.store import UNFINISHED, JobRecord, JobStatus, Store
+from inferno_milp.service.store import UNFINISHED, JobRecord, JobStatus, Store, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ class Jobs:
             try:
                 await self._do(job)
             except SQLAlchemyError as error:
-                logger.error("job %s: the store failed: %s", job, getattr(error, "orig", None) or type(error).__name__)
+                logger.error("job %s: the store failed: %s", job, reason_of(error))
                 is_left = True
             except Exception:
                 logger.exception("job %s failed", job)
@@ -183,11 +183,9 @@ class Jobs:
         except ValidationError:  # asked of another version of this program
             await self._kept(job, "unknown", "failed", refusal("this version cannot do what was asked"))
             return
-        limit_s = self._config.job_time_limit_s
-        hard_s = (getattr(body, "time_limit_s", None) or limit_s) if body.kind == "optimize" else limit_s
         self._progress.watch(job)
-        task = Task(body.kind, body, limit_s, key=job)
-        work = self._running[job] = asyncio.create_task(self._pool.do(task, time_limit_s=hard_s + OVERTIME_S))
+        task = Task(body.kind, body, self._config.job_time_limit_s, key=job)
+        work = self._running[job] = asyncio.create_task(self._pool.do(task, time_limit_s=task.longest_s + OVERTIME_S))
         self._waiting.discard(job)
         status: JobStatus = "failed"
         try:
@@ -222,8 +220,7 @@ class Jobs:
             try:
                 return await self._store.do(method, job, *arguments)
             except SQLAlchemyError as error:
-                reason = getattr(error, "orig", None) or type(error).__name__
-                logger.error("job %s: the store does not take it yet: %s", job, reason)
+                logger.error("job %s: the store does not take it yet: %s", job, reason_of(error))
                 await asyncio.sleep(BEAT_S)
 
     async def _adopt(self) -> None:
@@ -248,7 +245,7 @@ class Jobs:
                     await self._store.do(self._store.delete_older, self._config.keep_days)
                     since_clean_s = 0.0
             except SQLAlchemyError as error:
-                logger.error("the store does not answer: %s", getattr(error, "orig", None) or type(error).__name__)
+                logger.error("the store does not answer: %s", reason_of(error))
             except Exception:
                 logger.exception("looking after the jobs failed")
             await asyncio.sleep(BEAT_S)

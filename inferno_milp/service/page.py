@@ -14,13 +14,18 @@ from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.staticfiles import StaticFiles
 
 from inferno_milp.html.templates import load_template
-from inferno_milp.service.answers import Task
 from inferno_milp.service.bodies import EXAMPLE, AnalyzeBody, ValidateBody
 from inferno_milp.service.rooms import Rooms
 from inferno_milp.service.v1 import FoundJob, JobId, RoomsHere, answered, request_of, result_of
 from inferno_milp.shipped import INSTANCES, shipped
 
 router = APIRouter(include_in_schema=False)
+PARTS = {
+    "why": ("explain", "why_page"),
+    "prices": ("prices", "prices_page"),
+    "simulations": ("simulate", "simulation_page"),
+}
+"""Parts of the page that show what came of a job: the job's kind, and the work that makes the part."""
 
 
 def add_page(app: FastAPI) -> None:
@@ -96,7 +101,6 @@ async def get_plan_part(request: Request, rooms: RoomsHere, record: FoundJob, be
     """Return the part with a plan, and what has changed since another."""
     plan = await _document(rooms, record, "optimize")
     asked = await request_of(rooms, record)
-    body = ValidateBody(**{name: asked[name] for name in ("problem", "files", "settings") if name in asked})
     earlier = await rooms.store.do(rooms.store.get, before) if before else None
     extra = {
         "job": record.id,
@@ -104,31 +108,19 @@ async def get_plan_part(request: Request, rooms: RoomsHere, record: FoundJob, be
         "before": await _document(rooms, earlier, "optimize") if earlier is not None else None,
         "settings": asked.get("settings", []),
     }
-    return await answered(request, Task("plan_page", body, 0, extra=extra), "quick")
+    return await answered(request, "plan_page", ValidateBody(**asked), pool="quick", extra=extra)
 
 
-@router.get("/page/why/{job}")
-async def get_why_part(request: Request, rooms: RoomsHere, record: FoundJob) -> Response:
-    """Return the part with an explanation."""
-    extra = await _document(rooms, record, "explain")
-    return await answered(request, Task("why_page", None, 0, extra=extra), "quick")
-
-
-@router.get("/page/prices/{job}")
-async def get_prices_part(request: Request, rooms: RoomsHere, record: FoundJob) -> Response:
-    """Return the part with prices."""
-    extra = await _document(rooms, record, "prices")
-    return await answered(request, Task("prices_page", None, 0, extra=extra), "quick")
-
-
-@router.get("/page/simulations/{job}")
-async def get_simulation_part(request: Request, rooms: RoomsHere, record: FoundJob) -> Response:
-    """Return the part with a simulation."""
-    extra = await _document(rooms, record, "simulate")
-    return await answered(request, Task("simulation_page", None, 0, extra=extra), "quick")
+@router.get("/page/{part}/{job}")
+async def get_part(request: Request, rooms: RoomsHere, record: FoundJob, part: str) -> Response:
+    """Return a part that shows what came of a job."""
+    if part not in PARTS:
+        raise HTTPException(404, "no such part")
+    kind, work = PARTS[part]
+    return await answered(request, work, pool="quick", extra=await _document(rooms, record, kind))
 
 
 @router.post("/page/curves")
 async def get_curves_part(request: Request, body: AnalyzeBody, rate: float | None = None) -> Response:
     """Return the part with the curves of an engine, on which a rate may be marked, requests/s."""
-    return await answered(request, Task("curves_page", body, 0, extra=rate), "quick")
+    return await answered(request, "curves_page", body, pool="quick", extra=rate)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Literal
 
-from inferno_milp.differences import diff, with_current
+from inferno_milp.differences import with_current
 from inferno_milp.errors import OptionError
 from inferno_milp.fields import Targets
+from inferno_milp.load_change import find_difference
 from inferno_milp.one_engine import (
     ENGINE,
     EngineAnalysis,
@@ -22,6 +23,7 @@ from inferno_milp.planner import optimize
 from inferno_milp.prices import EACH_S, find_prices
 from inferno_milp.problem import Problem
 from inferno_milp.problem_file import problem_text
+from inferno_milp.queueing import Analysis
 from inferno_milp.read import read_problem_data, read_problem_text
 from inferno_milp.read.settings import with_settings
 from inferno_milp.sections import Options
@@ -133,8 +135,8 @@ def question_of(body: AnalyzeBody) -> EngineQuestion:
 
 def do_analyze(task: Task, sender: ProgressSender) -> Answer:
     """Analyse one engine."""
-    question = question_of(task.body)
-    return _analysed(analyze_one(question), batch_rates(question, task.body.batch_sizes))
+    found, sizes = analyze_one(question_of(task.body)), task.body.batch_sizes
+    return _analysed(found, size_batches(found.question, sizes) if sizes else [])
 
 
 def _analysed(found: EngineAnalysis, batches: list[dict[str, Any]]) -> Answer:
@@ -156,33 +158,43 @@ def do_analyze_many(task: Task, sender: ProgressSender) -> Answer:
     return Answer(200, b"", summary={"answers": [answers[i] for i in range(len(task.body))]})
 
 
-def batch_rates(question: EngineQuestion, sizes: list[int]) -> list[dict[str, Any]]:
-    """Find the highest rate of an engine with each of some max batch sizes."""
-    return size_batches(question, sizes) if sizes else []
-
-
 def do_plot(task: Task, sender: ProgressSender) -> Answer:
     """Draw one engine."""
-    return Answer(200, drawn(analyze_one(question_of(task.body)), task.extra, task.body.batch_sizes), SVG)
+    found = analyze_one(question_of(task.body))
+    if task.extra == "batch_sizes":
+        return Answer(200, draw_batches(found, batches_of(found, task.body.batch_sizes)), SVG)
+    return Answer(200, draw_latency(found, found.curve(), task.extra), SVG)
 
 
-def drawn(found: EngineAnalysis, figure: str, sizes: list[int], rate_per_s: float | None = None) -> bytes:
-    """Draw a `Figure`, as SVG; without `sizes` the batch sizes are some up to its own; a rate is marked."""
-    from inferno_milp.plots import figure_bytes, new_figure, plot_analysis, plot_batch_rates
+def batches_of(found: EngineAnalysis, sizes: list[int]) -> list[dict[str, Any]]:
+    """Find the highest rate with each of some max batch sizes; without any, with some up to the engine's own."""
+    return size_batches(found.question, sizes or spaced(int(found.question.engine["max_batch"])))
+
+
+def draw_latency(
+    found: EngineAnalysis, curve: Analysis, latency: Literal["ttft_ms", "itl_ms"], rate_per_s: float | None = None
+) -> bytes:
+    """Draw a latency of an engine, as SVG; a rate is marked."""
+    from inferno_milp.plots import figure_bytes, new_figure, plot_analysis
 
     picture, ax = new_figure(*FIGURE_SIZE)
-    if figure == "batch_sizes":
-        largest = int(found.question.engine["max_batch"])
-        plot_batch_rates(batch_rates(found.question, sizes or spaced(largest)), batch_size=largest, ax=ax)
-    else:
-        plot_analysis(
-            found.curve(),
-            figure,  # type: ignore[arg-type]
-            targets=found.question.targets,
-            max_rate_per_s=found.max_rate_per_s,
-            rate_per_s=rate_per_s,
-            ax=ax,
-        )
+    plot_analysis(
+        curve,
+        latency,
+        targets=found.question.targets,
+        max_rate_per_s=found.max_rate_per_s,
+        rate_per_s=rate_per_s,
+        ax=ax,
+    )
+    return figure_bytes(picture, "svg")
+
+
+def draw_batches(found: EngineAnalysis, batches: list[dict[str, Any]]) -> bytes:
+    """Draw the highest rates that `batches_of` found, as SVG."""
+    from inferno_milp.plots import figure_bytes, new_figure, plot_batch_rates
+
+    picture, ax = new_figure(*FIGURE_SIZE)
+    plot_batch_rates(batches, batch_size=int(found.question.engine["max_batch"]), ax=ax)
     return figure_bytes(picture, "svg")
 
 
@@ -213,22 +225,20 @@ def do_whatif(task: Task, sender: ProgressSender) -> Answer:
     """Plan with the figures as they are, and with others."""
     body: WhatifBody = task.body
     problem = problem_of(body)
-    changed = _changed(problem, body.changes)
-    if changed.currency != problem.currency:
-        raise OptionError("plans in two currencies cannot be compared: leave the currency as it is")
-    options: dict[str, Any] = {
-        "gap": body.gap,
-        "time_limit_s": _at_most(body.time_limit_s, SHARE * task.time_limit_s),
-        "on_stage": sender.stage,
-    }
-    before = optimize(problem, **options)
-    after = optimize(with_current(changed, before) if body.transition else changed, **options)
+    found = find_difference(
+        problem,
+        _changed(problem, body.changes),
+        from_before=body.transition,
+        gap=body.gap,
+        time_limit_s=_at_most(body.time_limit_s, SHARE * task.time_limit_s),
+        on_stage=sender.stage,
+    )
     document = {
-        "before": before.to_dict(),
-        "after": after.to_dict(),
-        "changes": [asdict(change) for change in diff(before, after)],
+        "before": found.before.to_dict(),
+        "after": found.after.to_dict(),
+        "changes": [asdict(change) for change in found.changes],
     }
-    return Answer(200, dumped(document), summary=plan_summary(after))
+    return Answer(200, dumped(document), summary=plan_summary(found.after))
 
 
 def do_simulate(task: Task, sender: ProgressSender) -> Answer:

@@ -13,15 +13,10 @@ from inferno_milp.problem import Problem
 from inferno_milp.read.settings import read_settings
 from inferno_milp.reasons import latency_name
 from inferno_milp.service.answers import HTML, Answer, Task
-from inferno_milp.service.planning import batch_rates, drawn, problem_of, question_of, spaced
+from inferno_milp.service.planning import batches_of, draw_batches, draw_latency, problem_of, question_of
 from inferno_milp.service.progress import ProgressSender
 
 TEMPLATES = "inferno_milp.service"
-FIGURE_WORDS = {
-    "ttft_ms": "Time to first token against the arrival rate",
-    "itl_ms": "Inter-token latency against the arrival rate",
-    "batch_sizes": "Highest rate that keeps the promises, against the max batch size",
-}
 
 
 def _page(name: str, **values: Any) -> Answer:
@@ -81,8 +76,7 @@ def _loads(problem: Problem) -> Iterator[dict[str, Any]]:
 
 
 def _promises(problem: Problem) -> Iterator[dict[str, Any]]:
-    for class_name, model in dict.fromkeys((server.service_class, server.model) for server in problem.servers):
-        targets = next(c for c in problem.service_classes if c.name == class_name).targets[model]
+    for class_name, model, targets in problem.promises():
         path = f"service_classes.{class_name}.targets.{model}"
         known = {"service_class": class_name, "model": model}
         for latency, statistic, limit in targets.limits_ms():
@@ -130,10 +124,12 @@ def do_simulation_page(task: Task, sender: ProgressSender) -> Answer:
 def do_curves_page(task: Task, sender: ProgressSender) -> Answer:
     """Show the curves of an engine; `extra` is a rate that is marked, requests/s, or None."""
     found = analyze_one(question_of(task.body))
-    sizes = task.body.batch_sizes or spaced(int(found.question.engine["max_batch"]))
-    figures = [
-        {"words": words, "data": base64.b64encode(drawn(found, name, sizes, task.extra)).decode("ascii")}
-        for name, words in FIGURE_WORDS.items()
-    ]
-    analysis = {**found.to_dict(), "sentence": found.sentence, "batch_sizes": batch_rates(found.question, sizes)}
+    curve, batches = found.curve(), batches_of(found, task.body.batch_sizes)
+    pictures = {
+        "Time to first token against the arrival rate": draw_latency(found, curve, "ttft_ms", task.extra),
+        "Inter-token latency against the arrival rate": draw_latency(found, curve, "itl_ms", task.extra),
+        "Highest rate that keeps the promises, against the max batch size": draw_batches(found, batches),
+    }
+    figures = [{"words": words, "data": base64.b64encode(data).decode("ascii")} for words, data in pictures.items()]
+    analysis = {**found.to_dict(), "sentence": found.sentence, "batch_sizes": batches}
     return _page("curves", analysis=analysis, figures=figures)

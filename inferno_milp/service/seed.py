@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from inferno_milp.errors import InputError
+from inferno_milp.read.system_convert import read_priority
 from inferno_milp.read.system_models import (
     SystemAccelerator,
     SystemAcceleratorData,
@@ -224,8 +225,9 @@ class Seed:
             number = int(priority[:20])
         except ValueError:
             raise HTTPException(400, f"service class priority {priority} invalid") from None
-        number = number if 1 <= number <= 100 else 100
-        self.state.classes[name] = SystemServiceClass.model_construct(name=name, priority=number, modeltargets=())
+        self.state.classes[name] = SystemServiceClass.model_construct(
+            name=name, priority=read_priority(number), modeltargets=()
+        )
         return self.state.classes[name]
 
     async def remove_service_class(self, name: NameInPath) -> Any:
@@ -350,10 +352,8 @@ def _plain(value: Any) -> Any:
 
 
 def _task(state: SystemState, flags: SystemOptimizer, time_limit_s: float) -> Task | None:
-    problem = state.problem(flags)
-    return (
-        None if problem is None else Task("seed", problem, time_limit_s, "", "milp" if flags.milpsolver else "greedy")
-    )
+    problem, solver = state.problem(flags), "milp" if flags.milpsolver else "greedy"
+    return None if problem is None else Task("seed", problem, time_limit_s, extra=solver)
 
 
 def _found(known: dict[str, Any], name: str, kind: str) -> Any:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator
 from inferno_milp.plan import Plan, ServerPlan
 from inferno_milp.problem import Problem
 from inferno_milp.read.source import Source
+from inferno_milp.read.system_convert import DEFAULT_CLASS, read_priority
 from inferno_milp.read.system_data import read_system_file
 from inferno_milp.read.system_data import spelled as respelled
 from inferno_milp.read.system_models import (
@@ -38,7 +39,6 @@ from inferno_milp.service.bodies import not_too_much
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_CLASS = "Free"
 MOST_TOLD = 20
 """Faults told in one message."""
 
@@ -125,7 +125,7 @@ class SystemState:
         for service_class in classes:
             known = self.classes.get(service_class.name)
             if known is None:
-                priority = service_class.priority if 1 <= service_class.priority <= 100 else 100
+                priority = read_priority(service_class.priority)
                 known = service_class.model_copy(update={"priority": priority, "modeltargets": ()})
             self.classes[service_class.name] = with_targets(known, service_class.modeltargets)
 

@@ -224,6 +224,11 @@ class Store:
             return connection.execute(changed).rowcount > 0
 
 
+def reason_of(error: sql.exc.SQLAlchemyError) -> str:
+    """Say why the database failed, in its own words: for the log, not for clients."""
+    return str(getattr(error, "orig", None) or type(error).__name__)
+
+
 def _prepare_sqlite(connection: Any, _: Any) -> None:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")

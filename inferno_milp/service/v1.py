@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-import structlog
 from fastapi import APIRouter, Body, Depends, HTTPException, Path, Query, Request, Response
 from fastapi.routing import APIRoute
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -26,6 +25,7 @@ from inferno_milp.service.bodies import (
     ValidateBody,
     WhatifBody,
 )
+from inferno_milp.service.guard import failure
 from inferno_milp.service.planning import Figure
 from inferno_milp.service.rooms import Rooms, find_rooms
 from inferno_milp.service.store import JobRecord, JobStatus
@@ -77,17 +77,26 @@ health = APIRouter()
 RoomsHere = Annotated[Rooms, Depends(find_rooms)]
 
 
-async def answered(request: Request, task: Task, pool_name: Literal["quick", "solve"] = "solve") -> Response:
-    """Let a worker do something and wait for it; ends it when the client goes away."""
+async def answered(
+    request: Request, kind: str, body: Any = None, *, pool: Literal["quick", "solve"] = "solve", extra: Any = None
+) -> Response:
+    """Let a worker do something and wait for it; ends it when the client goes away.
+
+    Parameters
+    ----------
+    kind, body, extra : as in `Task`.
+    """
     rooms = find_rooms(request)
-    limit_s = rooms.config.time_limit_s
-    asked_s = getattr(task.body, "time_limit_s", None)
-    if asked_s is not None and asked_s > limit_s:
-        raise HTTPException(422, f"time_limit_s: at most {limit_s:g} s here; ask as a job (/v1/jobs) for more")
-    pool = rooms.quick if pool_name == "quick" else rooms.solve
-    # What makes several plans has a limit for each, and the service's for all.
-    hard_s = asked_s if asked_s is not None and task.kind == "optimize" else limit_s
-    return await awaited(request, pool.do(task, time_limit_s=hard_s + OVERTIME_S))
+    task = Task(kind, body, rooms.config.time_limit_s, extra=extra)
+    _check_limit(body, task.time_limit_s, "here; ask as a job (/v1/jobs) for more")
+    workers = rooms.quick if pool == "quick" else rooms.solve
+    return await awaited(request, workers.do(task, time_limit_s=task.longest_s + OVERTIME_S))
+
+
+def _check_limit(body: Any, most_s: float, where: str) -> None:
+    asked_s = getattr(body, "time_limit_s", None)
+    if asked_s is not None and asked_s > most_s:
+        raise HTTPException(422, f"time_limit_s: at most {most_s:g} s {where}")
 
 
 async def awaited(request: Request, work: Coroutine[Any, Any, Answer]) -> Response:
@@ -115,11 +124,9 @@ async def _gone(request: Request) -> None:
 
 def as_response(answer: Answer) -> Response:
     """Return an answer as a response; an error with the request's id."""
-    body = answer.body
     if answer.status != 200:
-        request_id = structlog.contextvars.get_contextvars().get("request_id", "")
-        body = json.dumps({**json.loads(body), "request_id": request_id}, ensure_ascii=False).encode()
-    return Response(body, answer.status, media_type=answer.media_type)
+        return failure(answer.status, **json.loads(answer.body))
+    return Response(answer.body, media_type=answer.media_type)
 
 
 def _answers(model: type[doc.DocumentModel]) -> dict[str, Any]:
@@ -127,24 +134,23 @@ def _answers(model: type[doc.DocumentModel]) -> dict[str, Any]:
 
 
 @router.post("/validate", **_answers(doc.ProblemSummary), tags=["planning"])
-async def validate_problem(request: Request, rooms: RoomsHere, body: ValidateBody) -> Response:
+async def validate_problem(request: Request, body: ValidateBody) -> Response:
     """Tell everything that is wrong with a problem, or what is in it."""
-    return await answered(request, Task("validate", body, rooms.config.time_limit_s), "quick")
+    return await answered(request, "validate", body, pool="quick")
 
 
 @router.post("/optimize", **_answers(doc.PlanDocument), tags=["planning"])
-async def optimize(request: Request, rooms: RoomsHere, body: OptimizeBody) -> Response:
+async def optimize(request: Request, body: OptimizeBody) -> Response:
     """Find the plan of least cost, with its proof."""
-    return await answered(request, Task("optimize", body, rooms.config.time_limit_s))
+    return await answered(request, "optimize", body)
 
 
 @router.post("/analyze", **_answers(doc.AnalysisDocument), tags=["planning"])
 async def analyze(request: Request, rooms: RoomsHere, body: AnalyzeBody) -> Response:
     """Analyse one engine: latencies at several rates, the highest rate that keeps the targets, other batch sizes."""
-    limit_s = rooms.config.time_limit_s
     if is_light(body):
-        return await awaited(request, rooms.analyst.do(body, time_limit_s=limit_s + OVERTIME_S))
-    return await answered(request, Task("analyze", body, limit_s), "quick")
+        return await awaited(request, rooms.analyst.do(body, time_limit_s=rooms.config.time_limit_s + OVERTIME_S))
+    return await answered(request, "analyze", body, pool="quick")
 
 
 @router.post(
@@ -153,38 +159,33 @@ async def analyze(request: Request, rooms: RoomsHere, body: AnalyzeBody) -> Resp
     responses={200: {"content": {SVG: {"schema": {"type": "string"}}}}, **WITH_BODY},
     tags=["planning"],
 )
-async def plot_analysis(
-    request: Request,
-    rooms: RoomsHere,
-    body: AnalyzeBody,
-    figure: Figure = "ttft_ms",
-) -> Response:
+async def plot_analysis(request: Request, body: AnalyzeBody, figure: Figure = "ttft_ms") -> Response:
     """Draw a latency of one engine against its rate, or its highest rate against the max batch size."""
-    return await answered(request, Task("plot", body, rooms.config.time_limit_s, extra=figure), "quick")
+    return await answered(request, "plot", body, pool="quick", extra=figure)
 
 
 @router.post("/explain", **_answers(doc.ExplanationDocument), tags=["understanding"])
-async def explain(request: Request, rooms: RoomsHere, body: ExplainBody) -> Response:
+async def explain(request: Request, body: ExplainBody) -> Response:
     """Say why a plan is as it is: what each server pays for, what else it could run on, what is at odds."""
-    return await answered(request, Task("explain", body, rooms.config.time_limit_s))
+    return await answered(request, "explain", body)
 
 
 @router.post("/whatif", **_answers(doc.WhatifDocument), tags=["understanding"])
-async def whatif(request: Request, rooms: RoomsHere, body: WhatifBody) -> Response:
+async def whatif(request: Request, body: WhatifBody) -> Response:
     """Plan as it is and with other figures, and say what changes."""
-    return await answered(request, Task("whatif", body, rooms.config.time_limit_s))
+    return await answered(request, "whatif", body)
 
 
 @router.post("/simulate", **_answers(doc.SimulationDocument), tags=["understanding"])
-async def simulate(request: Request, rooms: RoomsHere, body: SimulateBody) -> Response:
+async def simulate(request: Request, body: SimulateBody) -> Response:
     """Simulate a plan, request by request, beside what it predicts."""
-    return await answered(request, Task("simulate", body, rooms.config.time_limit_s))
+    return await answered(request, "simulate", body)
 
 
 @router.post("/prices", **_answers(doc.PricesDocument), tags=["understanding"])
-async def prices(request: Request, rooms: RoomsHere, body: PricesBody) -> Response:
+async def prices(request: Request, body: PricesBody) -> Response:
     """Say what a device more or fewer, and a looser promise, are worth."""
-    return await answered(request, Task("prices", body, rooms.config.time_limit_s))
+    return await answered(request, "prices", body)
 
 
 JobId = Annotated[str, Path(max_length=64, pattern=r"^[\w-]+$")]
@@ -215,9 +216,7 @@ def _told(record: JobRecord) -> dict[str, Any]:
 @router.post("/jobs", status_code=202, responses=WITH_BODY, tags=["jobs"])
 async def add_job(rooms: RoomsHere, response: Response, body: Annotated[Job, Body()]) -> doc.JobDocument:
     """Ask for something that may take long; what came of it is kept, also when the service is started anew."""
-    limit_s, asked_s = rooms.config.job_time_limit_s, getattr(body, "time_limit_s", None)
-    if asked_s is not None and asked_s > limit_s:
-        raise HTTPException(422, f"time_limit_s: at most {limit_s:g} s for a job here")
+    _check_limit(body, rooms.config.job_time_limit_s, "for a job here")
     record = await rooms.jobs.add(body)
     response.headers["location"] = f"/v1/jobs/{record.id}"
     return job_document(rooms, record)
@@ -326,8 +325,7 @@ async def get_problem(request: Request, rooms: RoomsHere, record: FoundJob) -> R
     asked = await request_of(rooms, record)
     if asked.get("problem") is None:
         raise HTTPException(409, "this job has no problem")
-    body = ValidateBody(**{name: asked[name] for name in ("problem", "files", "settings") if name in asked})
-    return _download(await answered(request, Task("problem_yaml", body, 0), "quick"), "problem.yaml")
+    return _download(await answered(request, "problem_yaml", ValidateBody(**asked), pool="quick"), "problem.yaml")
 
 
 @router.get(
@@ -343,7 +341,7 @@ async def get_plan_table(request: Request, rooms: RoomsHere, record: FoundJob) -
     plan = document.get("after") if record.kind == "whatif" else document
     if status != 200 or record.kind not in ("optimize", "whatif"):
         raise HTTPException(409, "this job has no plan")
-    return _download(await answered(request, Task("plan_csv", None, 0, extra=plan), "quick"), "plan.csv")
+    return _download(await answered(request, "plan_csv", pool="quick", extra=plan), "plan.csv")
 
 
 def _download(response: Response, name: str) -> Response:

@@ -244,7 +244,7 @@ function fail(error, ofShown = false) {
 
 // A figure of the plan that a fault is of: its path has names where the fault's has them too.
 function fieldOf(path) {
-  return [...document.querySelectorAll("input[data-path]")].find((input) => path && input.dataset.path === path);
+  return fields().find((input) => path && input.dataset.path === path);
 }
 
 function point(field) {
@@ -296,20 +296,24 @@ async function load(job, before = "") {
 
 // Other figures.
 
+function fields() {
+  return [...document.querySelectorAll("input[data-path]")];
+}
+
 function changedFields() {
-  return [...document.querySelectorAll("input[data-path]")].filter((input) => input.value !== input.dataset.was);
+  return fields().filter((input) => input.value !== input.dataset.was);
 }
 
 function markChanges() {
   const changed = new Set(changedFields());
-  document.querySelectorAll("input[data-path]").forEach((input) => input.classList.toggle("changed", changed.has(input)));
+  fields().forEach((input) => input.classList.toggle("changed", changed.has(input)));
   const all = Number($("all-rates").value) !== 1;
   const count = changed.size + (all ? 1 : 0);
   $("changed").textContent = count ? `${count} figure${count > 1 ? "s" : ""} changed.` : "Nothing is changed yet.";
 }
 
 function planAgain() {
-  const wrong = [...document.querySelectorAll("#all-rates, input[data-path]")].find((input) => !input.checkValidity());
+  const wrong = [$("all-rates"), ...fields()].find((input) => !input.checkValidity());
   if (wrong) {
     point(wrong);
     wrong.reportValidity();
@@ -322,7 +326,7 @@ function planAgain() {
     else given[path] = value;
   };
   const factor = Number($("all-rates").value);
-  const rates = [...document.querySelectorAll("input[data-path]")].filter((input) => /\.load\.rate_per_/.test(input.dataset.path));
+  const rates = fields().filter((input) => /\.load\.rate_per_/.test(input.dataset.path));
   for (const input of changedFields()) set(input.dataset.path, Number(input.value));
   if (factor !== 1) for (const input of rates) set(input.dataset.path, Number(input.value) * factor);
   return plan({ ...others, settings: given }, state.job);
@@ -408,7 +412,7 @@ $("problem").addEventListener("input", () => {
 });
 $("problem").addEventListener("scroll", () => { $("lines").scrollTop = $("problem").scrollTop; });
 $("problem").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !state.stop) fresh();
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !state.stop) plan();
 });
 $("problem").addEventListener("dragover", (event) => event.preventDefault());
 $("problem").addEventListener("drop", guarded(async (event) => {
@@ -425,10 +429,7 @@ $("upload").addEventListener("change", guarded(async (event) => {
   if (mayReplace()) await open(event.target.files);
   event.target.value = "";
 }));
-function fresh() {
-  return plan();
-}
-$("plan").addEventListener("click", fresh);
+$("plan").addEventListener("click", () => plan());
 $("check").addEventListener("click", guarded(async () => {
   const found = await (await ask("/v1/validate", { method: "POST", body: written() })).json();
   showFaults("", []);
@@ -478,13 +479,16 @@ $("result").addEventListener("input", (event) => {
 $("result").addEventListener("change", (event) => {
   if (event.target.id === "curve-server") listAccelerators();
 });
+function jobInPath() {
+  return /\/p\/([\w-]+)$/.exec(location.pathname)?.[1] || "";
+}
+
 function loadFromPath() {
-  const job = /\/p\/([\w-]+)$/.exec(location.pathname)?.[1] || "";
-  return load(job, new URLSearchParams(location.search).get("before") || "");
+  return load(jobInPath(), new URLSearchParams(location.search).get("before") || "");
 }
 
 addEventListener("popstate", () => {
-  const job = /\/p\/([\w-]+)$/.exec(location.pathname)?.[1] || "";
+  const job = jobInPath();
   if (job === state.job) return; // a jump within the page
   if (job) loadFromPath();
   else {
