@@ -4,6 +4,7 @@
 """
 
 from inferno_milp.queueing.analysis import DEFAULT_LAW, LAWS, Analysis, analyze
+from inferno_milp.queueing.closed import ClosedAnalysis, analyze_closed
 from inferno_milp.queueing.continuous_parameters import largest_kv_batch
 from inferno_milp.queueing.parameters import EngineParameters
 from inferno_milp.queueing.sizing import Sizing, size
@@ -13,10 +14,12 @@ __all__ = [
     "DEFAULT_LAW",
     "LAWS",
     "Analysis",
+    "ClosedAnalysis",
     "EngineParameters",
     "Sizing",
     "Target",
     "analyze",
+    "analyze_closed",
     "largest_kv_batch",
     "size",
 ]

@@ -38,6 +38,15 @@ class ContinuousEngines(ContinuousParameters):
             fastest = self.max_batch / (self.base_ms + self.slope_ms * self.max_batch)
         return np.asarray(fastest * (1 + 1e-9) / (1 - self.max_blocking))
 
+    def companions(self, others: FloatArray) -> FloatArray:
+        """Return the mean number of others beside a request during its stay, from the number that it finds.
+
+        Poisson arrivals find what there is on average; regular ones come when there are fewest, and are
+        themselves one of those that there are on average: half of 1 − peakedness each.
+        """
+        fewer = np.maximum(1 - self.peakedness, 0.0) / 2
+        return others * others / np.maximum(others + fewer, TINY)
+
     def solve(self, rate: FloatArray, *, with_empty: bool = True) -> ContinuousSolution:
         """Solve at the given arrival rates (requests/ms)."""
         chain = self.chain(rate)
@@ -50,7 +59,7 @@ class ContinuousEngines(ContinuousParameters):
             throughput = rate * (throughput / np.maximum(rate, TINY)) ** (1 / power)
         p_empty, others = chain.p_empty, chain.batch - 1
         iteration = find_iteration(self, throughput, others)
-        mean_itl_ms = itl_beside(self, others)
+        mean_itl_ms = itl_beside(self, self.companions(others))
         excess_ms, spread_ms = itl_excess_ms(self, mean_itl_ms, p_empty, iteration)
         alone_ms, found_busy_ms, more_ms = first_token_ms(self, throughput, others, p_empty, iteration)
         wait = find_wait(self, chain)

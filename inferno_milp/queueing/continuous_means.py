@@ -20,6 +20,9 @@ LEAST_SPREAD = 0.01
 PACE_OF_FIRST = 0.22
 """By how much the wait of those who wait falls short of its heavy-traffic form, per unit of c²_a − 1 (fitted to
 GI/M/1 with gamma arrivals)."""
+ALWAYS_MET = 4
+"""Regular arrivals meet prompts in all iterations once these come as often as iterations do: the power of the
+approach."""
 FULLEST = 1 - 1e-6
 """Prompts that take a greater share of the time count as taking this much: beyond, latencies are out of all bounds."""
 
@@ -34,6 +37,7 @@ class Iteration(Takes):
     prompts : prompts that begin in one.
     stalled : probability that one holds prompt work.
     found : the same of the one that an arrival finds, the prompts' tokens apart.
+    meets : how often arrivals meet prompts of others, as a share of how often Poisson ones do.
     spread : variability of the prompts that come within one, 1 + c²_I and what bursts add.
     load : share of the time that goes into prompt tokens, ρ.
     decode_ms : length without prompts.
@@ -46,6 +50,7 @@ class Iteration(Takes):
     prompts: FloatArray
     stalled: FloatArray
     found: FloatArray
+    meets: FloatArray
     spread: FloatArray
     load: FloatArray
     decode_ms: FloatArray
@@ -92,13 +97,19 @@ def find_iteration(engines: ContinuousParameters, throughput: FloatArray, others
     found /= np.maximum(engines.decode_base_ms + engines.stall_ms * stalled, TINY)
     window = throughput * mean_ms
     spread = 1 + engines.cv2_input + np.maximum(engines.cv2_arrival - 1, 0) * window / (1 + window)
-    excess_ms = engines.prompt_ms**2 * spread * throughput / (1 - load**2)
-    residual_ms = ((decode_ms + found * engines.stall_ms) / (1 - load) + excess_ms) / 2
+    excess_ms = engines.prompt_ms**2 * spread * throughput / (1 - load**2) * prompts_met(engines, load)
+    longer_ms = (decode_ms + found * engines.stall_ms) / (1 - load) - decode_ms
+    taken = np.minimum(throughput * (decode_ms + engines.stall_ms + engines.prompt_ms), 1.0)
+    meets = prompts_met(engines, taken)
+    meets = meets + (1 - meets) * taken**ALWAYS_MET
+    longer_ms = meets * longer_ms + excess_ms
+    residual_ms = (decode_ms + longer_ms) / 2
     return Iteration(
         decoding=decoding,
         prompts=prompts,
         stalled=stalled,
         found=found,
+        meets=meets,
         spread=spread,
         load=load,
         decode_ms=decode_ms,
@@ -106,6 +117,18 @@ def find_iteration(engines: ContinuousParameters, throughput: FloatArray, others
         excess_ms=excess_ms,
         residual_ms=residual_ms,
     )
+
+
+def prompts_met(engines: ContinuousParameters, load: FloatArray) -> FloatArray:
+    """Wait for other prompts, as a multiple of that with Poisson arrivals; at most 1, nondecreasing in the load.
+
+    Kraemer and Langenbach-Belz (1976) for a queue of regular arrivals; bursts are counted elsewhere.
+    """
+    arrival = np.minimum(engines.cv2_arrival, 1.0)
+    both = np.maximum(arrival + engines.cv2_input, LEAST_SPREAD)
+    with np.errstate(divide="ignore", under="ignore"):
+        rarely = np.exp(-2 * (1 - load) * (1 - arrival) ** 2 / (3 * np.maximum(load, TINY) * both))
+    return np.asarray(both / np.maximum(1 + engines.cv2_input, LEAST_SPREAD) * rarely)
 
 
 def first_token_ms(
@@ -131,7 +154,7 @@ def first_token_ms(
     budget = np.maximum(engines.token_budget - decoding, 1)
     service_ms = prompt_ms + base_ms * engines.input_tokens / budget
     spare = 1 - np.minimum(throughput * service_ms, FULLEST)
-    queue_ms = throughput * service_ms**2 * (1 + engines.cv2_input) / (2 * spare)
+    queue_ms = throughput * service_ms**2 * (1 + engines.cv2_input) / (2 * spare) * prompts_met(engines, 1 - spare)
     working_ms = iteration.decode_ms + engines.stall_ms * iteration.stalled
     # Of the arrivals that find the engine at work; regular ones rarely do at low rates, and then wait less too.
     of_busy = np.maximum(busy, TINY) ** np.minimum((1 + engines.cv2_arrival) / 2, 1.0)

@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr
+from scipy.special import gammaln, ndtr
 
 from inferno_milp.queueing.arrays import BoolArray, FloatArray, IntArray, Takes
 from inferno_milp.queueing.chain import Chain, solve_chain
@@ -18,6 +18,8 @@ KV_HEADROOM = 0.9
 MANY_CHUNKS, TOLD_APART = 16, 200
 """With more chunks on average than the first, their last is half full; with fewer, so many are told apart."""
 TINY = 1e-12
+LEAST_PEAKEDNESS = 0.05
+"""Even equal requests at a constant pace vary in number by a fraction of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +135,22 @@ class ContinuousParameters(Takes):
         return self.decodes * self.beta_ms + self.prompt_ms
 
     @property
+    def peakedness(self) -> FloatArray:
+        """Variance of the number of requests in an endless batch, as a multiple of its mean: 1 + (c²_a − 1)·η.
+
+        η = E min(S, S')/E S of two stays S and S', taken as gamma distributed: 1/2 for exponential ones, 1 for equal
+        ones. With c²_a > 1 it is taken as 1/2.
+        """
+        cv2 = self.cv2_output * (self.decodes / self.stay) ** 2
+        shape = 1 / np.maximum(cv2, 1e-6)
+        gini = np.exp(gammaln(shape + 0.5) - gammaln(shape + 1)) / np.sqrt(np.pi)
+        alike = np.where(self.cv2_arrival < 1, 1 - gini, 0.5)
+        return np.asarray(np.maximum(1 + (self.cv2_arrival - 1) * alike, LEAST_PEAKEDNESS))
+
+    @property
     def power(self) -> FloatArray | None:
         """Exponent of the chain's ratios for arrivals that are not Poisson."""
-        return None if (self.cv2_arrival == 1).all() else np.asarray(2 / (1 + self.cv2_arrival))
+        return None if (self.cv2_arrival == 1).all() else 1 / self.peakedness
 
     @property
     def full_service_ms(self) -> FloatArray:

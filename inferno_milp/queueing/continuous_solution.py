@@ -96,7 +96,7 @@ class ContinuousSolution(Takes):
         width_ms = iteration.decode_ms + engines.stall_ms + engines.prompt_ms
         without = uniform_exponentials_exceed(late_ms, iteration.decode_ms, zero, spread_ms)
         within = uniform_exponentials_exceed(late_ms, width_ms, self.more_ms, spread_ms)
-        finds = 1 - (1 - iteration.load) * (1 - iteration.found)
+        finds = iteration.meets * (1 - (1 - iteration.load) * (1 - iteration.found))
         at_once = np.maximum((1 - finds) * without + finds * np.maximum(without, within), alone)
         waiting = self.wait.exceeds(time_ms - self.found_busy_ms - self._lag_ms)
         waited = at_once + (1 - at_once) * waiting

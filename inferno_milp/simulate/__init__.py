@@ -1,9 +1,10 @@
 """Iteration-level simulation of inference engines: the check of the queueing analysis, which it never imports.
 
-`run` takes one engine over given requests, `simulate_plan` all replicas of a plan.
+`run` takes one engine over given requests, `run_clients` over those of a number of clients, `simulate_plan` all
+replicas of a plan.
 """
 
-from inferno_milp.simulate.engine import Engine, Trace, gap_percentile, run
+from inferno_milp.simulate.engine import Engine, Trace, gap_percentile, run, run_clients
 from inferno_milp.simulate.fleet import AllocationSimulation, Comparison, PlanSimulation, simulate_plan
 from inferno_milp.simulate.statistics import Estimate
 from inferno_milp.simulate.workload import draw_arrivals, draw_lengths
@@ -19,5 +20,6 @@ __all__ = [
     "draw_lengths",
     "gap_percentile",
     "run",
+    "run_clients",
     "simulate_plan",
 ]

@@ -157,9 +157,60 @@ def run(
         raise ValueError("arrival_ms must be finite and must not fall")
     if (inputs < 0).any() or (outputs < 1).any():
         raise ValueError("input_tokens must be at least 0, output_tokens at least 1")
+    return _run_kernel(engine, arrivals, inputs, outputs, measured_from_ms, compiled, 0, np.zeros(1))
+
+
+def run_clients(
+    engine: Engine,
+    clients: int,
+    input_tokens: npt.ArrayLike,
+    output_tokens: npt.ArrayLike,
+    think_ms: npt.ArrayLike,
+    *,
+    measured_from_ms: float = 0.0,
+    compiled: bool | None = None,
+) -> Trace:
+    """Run an engine for a number of clients, each of whom sends the next request some time after the last token.
+
+    Parameters
+    ----------
+    clients : how many; they come one after the other, `think_ms` apart.
+    input_tokens, output_tokens, think_ms : of each request, in the order in which they are sent; shape (requests,).
+    measured_from_ms, compiled : as for `run`.
+
+    Raises
+    ------
+    ValueError
+        If the arrays do not fit together or are out of range, or there are more clients than requests, or than
+        places in the engine and its queue.
+    """
+    inputs, outputs = (np.asarray(tokens).astype(np.int64) for tokens in (input_tokens, output_tokens))
+    think = np.asarray(think_ms, dtype=float)
+    if not inputs.ndim == 1 or not inputs.shape == outputs.shape == think.shape:
+        raise ValueError("input_tokens, output_tokens and think_ms must be one-dimensional and of one length")
+    if (inputs < 1).any() or (outputs < 1).any() or not (np.isfinite(think) & (think >= 0)).all():
+        raise ValueError("input_tokens and output_tokens must be at least 1, think_ms finite and at least 0")
+    if not 1 <= clients <= min(engine.places, inputs.size):
+        raise ValueError(f"clients must be from 1 to {min(engine.places, inputs.size)}")
+    arrivals = np.full(inputs.size, np.inf)
+    arrivals[:clients] = np.cumsum(think[:clients])
+    return _run_kernel(engine, arrivals, inputs, outputs, measured_from_ms, compiled, clients, think)
+
+
+def _run_kernel(
+    engine: Engine,
+    arrivals: FloatArray,
+    inputs: IntArray,
+    outputs: IntArray,
+    measured_from_ms: float,
+    compiled: bool | None,
+    clients: int,
+    think: FloatArray,
+) -> Trace:
     kernel = _compiled() if compiled is not False else None
     if compiled and kernel is None:
         raise ValueError("numba is not installed: pip install 'inferno-milp[fast]'")
+    arrivals = arrivals.copy()
     first, last = np.full(arrivals.size, np.nan), np.full(arrivals.size, np.nan)
     preemptions = np.zeros(arrivals.size, dtype=np.int64)
     parameters = (
@@ -179,10 +230,13 @@ def run(
     )
     gaps = np.zeros(GAP_BINS)
     if kernel is not None:
-        running = kernel(*parameters, arrivals, inputs, outputs, first, last, preemptions, gaps, np.zeros_like(outputs))
+        queue = np.zeros_like(outputs)
+        running = kernel(*parameters, arrivals, inputs, outputs, first, last, preemptions, gaps, queue, clients, think)
     else:
         lists = first.tolist(), last.tolist(), preemptions.tolist(), gaps.tolist(), [0] * arrivals.size
-        running = _run(*parameters, arrivals.tolist(), inputs.tolist(), outputs.tolist(), *lists)
+        times = arrivals.tolist()
+        running = _run(*parameters, times, inputs.tolist(), outputs.tolist(), *lists, clients, think.tolist())
+        arrivals = np.array(times)
         first, last, gaps = np.array(lists[0]), np.array(lists[1]), np.array(lists[3])
         preemptions = np.array(lists[2], dtype=np.int64)
     return Trace(arrivals, first - arrivals, last - arrivals, outputs, preemptions, gaps, running)
@@ -233,11 +287,14 @@ def _run(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
     preemptions: Any,
     gaps: Any,
     queue: Any,
+    clients: int,
+    think: Any,
 ) -> float:
     """Write the times of first and last tokens (NaN: turned away) and the preemptions; return the mean running.
 
     All decoding sequences make a token in every iteration, so a sequence's end is known as the number of an iteration
-    when it begins to decode. Those numbers lie in a heap, as `end · requests + request`.
+    when it begins to decode. Those numbers lie in a heap, as `end · requests + request`. With a number of clients
+    (0: none) a request that is done brings the next one, `think` later; until then its arrival is infinite.
     """
     requests = len(arrivals)
     limited = kv_tokens < UNLIMITED
@@ -251,6 +308,7 @@ def _run(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
     made = [0] * requests if limited else [0]  # tokens made before that
     now, iteration, running_ms, measured_ms = 0.0, 0, 0.0, 0.0
     measured_until = arrivals[requests - 1] if requests > 0 else 0.0
+    sent = clients if clients > 0 else requests  # requests whose arrival is known
     last_gap, place = -1.0, 0
     coming, in_system, decoding = 0, 0, 0
     context = 0  # tokens in the KV cache of the decoding sequences
@@ -430,6 +488,14 @@ def _run(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
             if done == outputs[request]:
                 last[request] = now + overhead + (lags[request] if lag > 0 else 0.0)
                 in_system -= 1
+                if sent < requests:
+                    following = last[request] + think[sent]
+                    place_of = sent
+                    while place_of > coming and arrivals[place_of - 1] > following:
+                        arrivals[place_of] = arrivals[place_of - 1]
+                        place_of -= 1
+                    arrivals[place_of] = following
+                    sent += 1
                 continue
             end = iteration + outputs[request] - done
             if limited:
@@ -450,3 +516,11 @@ def _run(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
             context -= inputs[request] + outputs[request] - 1
             decoding -= 1
             in_system -= 1
+            if sent < requests:
+                following = last[request] + think[sent]
+                place_of = sent
+                while place_of > coming and arrivals[place_of - 1] > following:
+                    arrivals[place_of] = arrivals[place_of - 1]
+                    place_of -= 1
+                arrivals[place_of] = following
+                sent += 1
