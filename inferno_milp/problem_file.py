@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from inferno_milp.problem import Problem
+from inferno_milp.read import read_sections
+from inferno_milp.read.source import load_source
+from inferno_milp.sections import Profile
 
-LISTS = ("accelerators", "profiles", "service_classes", "servers", "nodes")
+LISTS = ("accelerators", "profiles", "language_models", "service_classes", "servers", "nodes")
+HEAD = ("name", "description", "source", "include", "currency")
 WIDE = 10_000
 WORDS = ("true", "false", "null", "yes", "no", "on", "off", "y", "n", "nan", "inf")
 """Words that a reader of YAML may take for something else than a text."""
@@ -26,7 +31,13 @@ def problem_text(problem: Problem, *, description: str = "") -> str:
     head: dict[str, Any] = {"name": data.pop("name", problem.name)}
     if description:
         head["description"] = description
-    parts = [_block(head)]
+    return _document({**head, **data})
+
+
+def _document(data: dict[str, Any]) -> str:
+    head = {key: data[key] for key in HEAD if data.get(key)}
+    parts = [_block(head)] if head else []
+    data = {key: value for key, value in data.items() if key not in HEAD}
     for key, value in data.items():
         if key in LISTS:
             if value:
@@ -34,6 +45,29 @@ def problem_text(problem: Problem, *, description: str = "") -> str:
         elif value or key == "capacity":  # to have no devices is not the same as not to say how many
             parts.append(_block({key: value}) if not isinstance(value, dict) else f"{key}: {_flow(value)}\n")
     return "\n".join(parts)
+
+
+def with_profile(path: Path | None, profile: Profile) -> str:
+    """Return the text of a file of sections with a profile added, or put in the place of that of the same pair.
+
+    Parameters
+    ----------
+    path : the file; None begins one. Its comments are not kept.
+
+    Raises
+    ------
+    InputError
+        With every fault of the file.
+    """
+    data = {} if path is None else load_source(path, str(path)).data
+    if path is not None:
+        read_sections(path)  # what is wrong with it is told now
+    new = profile.model_dump(mode="json", exclude_unset=True)
+    pair = (profile.model, profile.accelerator)
+    profiles = list(data.get("profiles") or [])
+    place = next((i for i, p in enumerate(profiles) if (p.get("model"), p.get("accelerator")) == pair), len(profiles))
+    profiles[place : place + 1] = [{key: value for key, value in new.items() if value is not None}]
+    return _document({**data, "profiles": profiles})
 
 
 class _Dumper(yaml.SafeDumper):

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from inferno_milp.architecture import LanguageModel, Precision, Words
 from inferno_milp.fields import (
     LARGEST_BATCH,
     BatchSize,
@@ -56,6 +57,10 @@ class Accelerator(Model):
     """Memory bandwidth of the whole arrangement, GB/s."""
     power: Power | None = None
     """Power of the whole arrangement."""
+    peak_tflops: dict[Precision, Positive] | None = None
+    """Peak arithmetic of the whole arrangement by precision, without sparsity, 10¹² operations/s."""
+    price_source: Words | None = None
+    """Whose price it is, and of when."""
 
     @model_validator(mode="before")
     @classmethod
@@ -65,6 +70,31 @@ class Accelerator(Model):
             name = data.get("name")
             return {**data, "type": name if is_name(name) else "?"}  # what is wrong with the name is said there
         return data
+
+
+class Origin(Model):
+    """Where the figures of a profile are from, and how far they can be trusted."""
+
+    kind: Literal["measured", "estimated"]
+    """Fitted to measurements, or estimated from the model's and the accelerator's figures."""
+    source: Words | None = None
+    """What was measured, and where it is published; or what the estimate rests on."""
+    runs: Count | None = None
+    """Runs that the fit rests on."""
+    shapes: Count | None = None
+    """Shapes of requests, prompt and output tokens, among them."""
+    ttft_error: NonNegative | None = None
+    """Mean relative error of the mean time to first token."""
+    itl_error: NonNegative | None = None
+    """Mean relative error of the inter-token latency."""
+    errors_on: Literal["held-out shapes", "fitted runs", "held-out pairs"] | None = None
+    """What the errors were found on."""
+    longest_input_tokens: Positive | None = None
+    """Longest mean prompt that was measured: beyond it, figures are extrapolated."""
+    largest_batch: Positive | None = None
+    """Most requests that ran at once in a measurement."""
+    not_identified: tuple[Name, ...] = ()
+    """Terms that the measurements hardly determine."""
 
 
 class Profile(Model):
@@ -107,6 +137,8 @@ class Profile(Model):
     at_output_tokens: Positive | None = None
     """Output tokens per request that `max_batch_size` was found for: at K tokens the memory holds
     `max(max_batch_size · at_output_tokens // K, 1)` requests. None: it holds `max_batch_size` whatever the length."""
+    origin: Origin | None = None
+    """Where the figures are from."""
 
     @model_validator(mode="before")
     @classmethod
@@ -333,6 +365,8 @@ class Sections(Model):
     """Unit of all costs, for display."""
     accelerators: tuple[Accelerator, ...] = ()
     profiles: tuple[Profile, ...] = ()
+    language_models: tuple[LanguageModel, ...] = ()
+    """Models by their architecture, from which the speed of a model can be estimated where it was not measured."""
     service_classes: tuple[ServiceClass, ...] = ()
     servers: tuple[Server, ...] = ()
     nodes: tuple[NodeGroup, ...] = ()

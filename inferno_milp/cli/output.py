@@ -18,9 +18,10 @@ from inferno_milp.errors import OptionError
 STDOUT = "-"
 
 
-OUTPUTS = ("json", "csv", "plot", "write", "html", "write_model")
+OUTPUTS = ("json", "csv", "plot", "write", "html", "write_model", "output")
 """Options that name a file to be written."""
 INPUTS = ("problem", "current", "plan", "before", "after")
+MANY_INPUTS = ("files", "catalogue")
 """Arguments that name a file to be read."""
 PICTURE_FORMATS = (".svg", ".png", ".pdf")
 MODEL_FORMATS = (".lp", ".mps")
@@ -36,6 +37,7 @@ def check_outputs(arguments: Namespace, opened: Iterable[Path] = ()) -> None:
     wanted = {name: getattr(arguments, name, None) for name in OUTPUTS}
     targets: dict[str, str] = {name: str(target) for name, target in wanted.items() if target is not None}
     named = [Path(path) for name in INPUTS if (path := getattr(arguments, name, None)) is not None]
+    named += [path for name in MANY_INPUTS for path in getattr(arguments, name, None) or ()]
     faults = []
     if STDOUT in targets.values() and sys.stdout is None:
         faults.append("stdout is closed")

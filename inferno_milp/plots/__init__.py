@@ -10,6 +10,7 @@ from inferno_milp.plots.plans import (
     plot_targets,
     plot_types,
 )
+from inferno_milp.plots.profiles import plot_fit, plot_tracking
 from inferno_milp.plots.studies import (
     plot_cost_parts,
     plot_device_prices,
@@ -32,6 +33,7 @@ __all__ = [
     "plot_cost_parts",
     "plot_device_prices",
     "plot_engine",
+    "plot_fit",
     "plot_frontier",
     "plot_replica_scaling",
     "plot_servers",
@@ -39,5 +41,6 @@ __all__ = [
     "plot_sweep",
     "plot_target_prices",
     "plot_targets",
+    "plot_tracking",
     "plot_types",
 ]

@@ -9,12 +9,13 @@ from typing import Any
 
 from inferno_milp.errors import Fault, InputError
 from inferno_milp.problem import Problem
-from inferno_milp.read.document import Loader, read_document
+from inferno_milp.read.document import Loader, read_document, read_parts
 from inferno_milp.read.source import Source, UnreadableError, load_source, opened_files, parse_source
 from inferno_milp.read.system_data import is_system_data, read_system_file, read_system_folder
+from inferno_milp.sections import Sections
 from inferno_milp.shipped import INSTANCES, MODELS, shipped
 
-__all__ = ["opened_files", "read_problem", "read_problem_data", "read_problem_text"]
+__all__ = ["opened_files", "read_problem", "read_problem_data", "read_problem_text", "read_sections"]
 
 
 def read_problem(path: str | PathLike[str]) -> Problem:
@@ -70,6 +71,20 @@ def read_problem_data(data: dict[str, Any], *, files: Mapping[str, str] | None =
     """Read a problem that is a document already: mappings, lists, texts and numbers; else as `read_problem_text`."""
     try:
         return _read(Source("", Path(), data, ""), _from_texts(files or {}))
+    except InputError as error:
+        raise InputError(_in_order(error.faults)) from None
+
+
+def read_sections(path: str | PathLike[str]) -> Sections:
+    """Read accelerators, profiles and other sections that need not make a whole problem, as a catalogue's files are.
+
+    Raises
+    ------
+    InputError
+        With every fault of the file, and of those that it includes.
+    """
+    try:
+        return read_parts(load_source(Path(path), fspath(path)))
     except InputError as error:
         raise InputError(_in_order(error.faults)) from None
 

@@ -17,7 +17,7 @@ from inferno_milp.read.source import Source, UnreadableError, load_source
 from inferno_milp.read.validate import MOST_FAULTS, Validated, validate
 from inferno_milp.sections import Capacity, Sections, Server
 
-LISTS = ("accelerators", "profiles", "service_classes", "servers", "nodes")
+LISTS = ("accelerators", "profiles", "language_models", "service_classes", "servers", "nodes")
 SINGLES = ("name", "currency", "capacity", "options")
 
 Origins = dict[tuple[PathPart, ...], tuple[Source, tuple[PathPart, ...]]]
@@ -87,6 +87,16 @@ def read_document(source: Source, load: Loader = load_source) -> Problem:
     if parts.faults:
         raise InputError(parts.faults)
     return Problem(**merged)
+
+
+def read_parts(source: Source) -> Sections:
+    """Read the sections of a file and all it includes, which need not make a whole problem; InputError as above."""
+    parts = _Parts()
+    _collect(source, parts, load_source)
+    merged, _ = _merge(parts)
+    if parts.faults:
+        raise InputError(parts.faults)
+    return Sections(**{key: tuple(merged[key]) for key in LISTS})
 
 
 def _defaults() -> dict[str, Any]:

@@ -139,7 +139,7 @@ def load_source(path: Path, label: str) -> Source:
         If it is missing, unreadable, too large, empty, not UTF-8, neither YAML nor JSON, or holds tags, endless
         aliases or too much nesting. Keys given twice are faults of the source.
     """
-    text = _read_text(path, label)
+    text = read_text(path, label)
     if (opened := _OPENED.get()) is not None:
         opened.append(path)
     return parse_source(text, path, label)
@@ -156,21 +156,22 @@ def parse_source(text: str, path: Path, label: str) -> Source:
     return Source(label, path, data, text, faults)
 
 
-def _read_text(path: Path, label: str) -> str:
+def read_text(path: Path, label: str, most_bytes: int = MAX_FILE_BYTES) -> str:
+    """Read the text of one file; InputError if it is missing, unreadable, too large or not UTF-8."""
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
             what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
             raise UnreadableError([Fault(f"cannot be read: it is {what}", file=label)])
         with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+            content = file.read(most_bytes + 1)
     except FileNotFoundError:
         raise UnreadableError([Fault("no such file", file=label)]) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UnreadableError([Fault(f"cannot be read: {reason}", file=label)]) from None
-    if len(content) > MAX_FILE_BYTES:
-        limit = f"{MAX_FILE_BYTES // 10**6} MB"
+    if len(content) > most_bytes:
+        limit = f"{most_bytes // 10**6} MB"
         raise InputError([Fault(f"the file is larger than {limit}", "split it, or check that it is one", file=label)])
     try:
         return content.decode("utf-8-sig")

@@ -1,0 +1,262 @@
+"""What `fit` and `models` do."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inferno_milp.cli.commands import show
+from inferno_milp.cli.output import check_outputs, counted_progress, tell, write_text
+from inferno_milp.errors import OptionError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from rich.console import Console
+
+    from inferno_milp.catalogue import Catalogue
+    from inferno_milp.fitting import Fit
+    from inferno_milp.fitting.tracking import Tracker
+    from inferno_milp.measurements import Measurement
+    from inferno_milp.sections import Profile
+
+
+def run_fit(arguments: Namespace) -> int:
+    """Fit a profile, or refine one; show how good it is; write it."""
+    from inferno_milp.measurements import read_measurements
+
+    check_outputs(arguments)
+    if arguments.forgetting is not None and arguments.update is None:
+        raise OptionError("--forgetting goes with --update")
+    reading = read_measurements(arguments.files, allow_mock=arguments.allow_mock)
+    if not arguments.quiet:
+        for fault in reading.left_out:
+            tell(f"left out: {fault}")
+    runs = _chosen(reading.measurements, arguments.where)
+    if arguments.update is not None:
+        return _update(arguments, runs)
+    fit = _fit(arguments, runs)
+
+    def parts(console: Console) -> list[Any]:
+        from inferno_milp.report.profiles import fit_report
+
+        return fit_report(fit, console)
+
+    def draw(axes: Sequence[Axes]) -> None:
+        from inferno_milp.plots import plot_fit
+
+        plot_fit(fit, axes)
+
+    if arguments.output:
+        _add_to(arguments.output, fit.profile)
+    show(arguments, parts, fit.to_dict, fit.runs_frame, draw, panels=2)
+    return 0
+
+
+def _fit(arguments: Namespace, runs: Sequence[Measurement]) -> Fit:
+    from inferno_milp.catalogue import read_catalogue
+    from inferno_milp.fitting import fit_profile
+    from inferno_milp.fitting.beforehand import roofline_priors
+    from inferno_milp.roofline import memory_fit
+
+    catalogue, priors, kv_tokens = read_catalogue(arguments.catalogue), {}, arguments.kv_tokens
+    try:
+        accelerator = catalogue.accelerator(arguments.accelerator)
+        model = catalogue.language_model(arguments.model)
+    except OptionError:
+        pass  # of a pair that the catalogue does not know, nothing is known beforehand
+    else:
+        precision = arguments.precision or model.precision
+        priors = roofline_priors(model, accelerator, precision)
+        room = memory_fit(model, accelerator, precision).kv_tokens if accelerator.memory_gb else 0
+    with counted_progress("fitting", quiet=arguments.quiet):
+        fit = fit_profile(
+            runs,
+            model=arguments.model,
+            accelerator=arguments.accelerator,
+            accelerators_per_replica=arguments.accelerators_per_replica,
+            source=arguments.source,
+            max_batch_size=arguments.max_batch_size,
+            kv_tokens=kv_tokens,
+            token_budget=arguments.token_budget,
+            priors=priors,
+            cv2_input=arguments.cv2_input,
+            cv2_output=arguments.cv2_output,
+        )
+    if fit.profile.kv_tokens is None and priors and room > 0:
+        fit = fit.with_kv_tokens(room * arguments.accelerators_per_replica)
+    return fit
+
+
+def _chosen(runs: Sequence[Measurement], conditions: Sequence[str]) -> list[Measurement]:
+    chosen = list(runs)
+    for condition in conditions:
+        label, equals, value = condition.partition("=")
+        if not equals:
+            raise OptionError(f"--where takes LABEL=VALUE, not {condition!r}")
+        labels = {name for m in runs for name in m.labels}
+        if label not in labels:
+            raise OptionError(f"no run has a label {label!r}; {nearest(label, labels)}")
+        values = {m.labels[label] for m in chosen if label in m.labels}
+        chosen = [m for m in chosen if m.labels.get(label) == value]
+        if not chosen:
+            raise OptionError(f"no run has {label} {value!r}; {nearest(value, values)}")
+    return chosen
+
+
+def _update(arguments: Namespace, runs: Sequence[Measurement]) -> int:
+    from inferno_milp.fitting.tracking import FORGETTING, track_profile
+    from inferno_milp.read import read_sections
+
+    profiles = read_sections(arguments.update).profiles
+    found = [p for p in profiles if (p.model, p.accelerator) == (arguments.model, arguments.accelerator)]
+    if not found:
+        known = [f"{p.model} on {p.accelerator}" for p in profiles]
+        wanted = f"{arguments.model} on {arguments.accelerator}"
+        raise OptionError(f"{arguments.update} has no profile of {wanted}; {nearest(wanted, known)}")
+    tracker = track_profile(found[0], runs, FORGETTING if arguments.forgetting is None else arguments.forgetting)
+
+    def parts(console: Console) -> list[Any]:
+        from inferno_milp.report.profiles import tracking_report
+
+        return tracking_report(tracker, console)
+
+    def draw(axes: Sequence[Axes]) -> None:
+        from inferno_milp.plots import plot_tracking
+
+        plot_tracking(tracker, axes)
+
+    if arguments.output:
+        _add_to(arguments.output, tracker.updated)
+    show(arguments, parts, tracker.to_dict, lambda: _steps_frame(tracker), draw, panels=2)
+    return 0
+
+
+def _steps_frame(tracker: Tracker) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame([asdict(step) for step in tracker.steps])
+
+
+def _add_to(target: str, profile: Profile) -> None:
+    from inferno_milp.problem_file import with_profile
+
+    path = Path(target)
+    write_text(with_profile(path if path.exists() else None, profile), target)
+
+
+def run_list(arguments: Namespace) -> int:
+    """List profiles."""
+    check_outputs(arguments)
+    catalogue = _catalogue(arguments)
+    profiles = [
+        p
+        for p in catalogue.profiles
+        if (arguments.model or "").casefold() in p.model.casefold()
+        and (arguments.accelerator or "").casefold() in p.accelerator.casefold()
+        and (arguments.kind is None or (p.origin is not None and p.origin.kind == arguments.kind))
+    ]
+    if not profiles:
+        raise OptionError("no profile is like that; `models list` shows all, `models estimate` makes one")
+    _show_profiles(arguments, profiles)
+    return 0
+
+
+def run_show(arguments: Namespace) -> int:
+    """Show all of a model or an accelerator."""
+    check_outputs(arguments)
+    catalogue = _catalogue(arguments)
+    found: dict[str, Any] = {}
+    profiles: list[Profile] = []
+    try:
+        accelerator = catalogue.accelerator(arguments.name)
+        found["accelerator"] = accelerator.model_dump(mode="json", exclude_none=True)
+        profiles = [p for p in catalogue.profiles if p.accelerator == accelerator.name]
+    except OptionError:
+        try:
+            model = catalogue.language_model(arguments.name)
+        except OptionError as error:
+            names = [*catalogue.accelerators, *catalogue.language_models]
+            raise OptionError(
+                f"{arguments.name!r} is no accelerator and no model; {nearest(arguments.name, names)}"
+            ) from error
+        found["language_model"] = model.model_dump(mode="json", exclude_none=True)
+        profiles = [p for p in catalogue.profiles if p.model in (model.name, *model.aliases)]
+    _show_profiles(arguments, profiles, found)
+    return 0
+
+
+def _show_profiles(arguments: Namespace, profiles: Sequence[Profile], head: dict[str, Any] | None = None) -> None:
+    import pandas as pd
+
+    documents = [p.model_dump(mode="json", exclude_unset=True) for p in profiles]
+
+    def parts(console: Console) -> list[Any]:
+        from inferno_milp.report.profiles import facts_lines, profiles_table
+
+        return [*facts_lines(head or {}), profiles_table(profiles, console)]
+
+    show(
+        arguments,
+        parts,
+        lambda: {**(head or {}), "profiles": documents},
+        lambda: pd.json_normalize(documents),
+    )
+
+
+def run_compare_models(arguments: Namespace) -> int:
+    """Set a model's profiles side by side."""
+    from inferno_milp.comparison import compare_profiles
+
+    check_outputs(arguments)
+    catalogue = _catalogue(arguments)
+    rows = compare_profiles(
+        catalogue,
+        arguments.model,
+        input_tokens=arguments.input_tokens,
+        output_tokens=arguments.output_tokens,
+        ttft_ms=arguments.ttft_ms,
+        itl_ms=arguments.itl_ms,
+    )
+
+    def parts(console: Console) -> list[Any]:
+        from inferno_milp.report.profiles import comparison_of_profiles
+
+        return comparison_of_profiles(rows, console)
+
+    show(arguments, parts, lambda: rows.to_dict("records"), lambda: rows)
+    return 0
+
+
+def run_estimate(arguments: Namespace) -> int:
+    """Estimate a profile."""
+    import pandas as pd
+
+    from inferno_milp.roofline import estimate_profile, memory_fit
+
+    check_outputs(arguments)
+    catalogue = _catalogue(arguments)
+    model = catalogue.language_model(arguments.model)
+    accelerator = catalogue.accelerator(arguments.accelerator, arguments.devices)
+    profile = estimate_profile(model, accelerator, arguments.precision)
+    fit = memory_fit(model, accelerator, arguments.precision)
+    document = profile.model_dump(mode="json", exclude_none=True)
+    if arguments.output:
+        _add_to(arguments.output, profile)
+
+    def parts(console: Console) -> list[Any]:
+        from inferno_milp.report.profiles import estimate_report
+
+        return estimate_report(profile, fit, console)
+
+    show(arguments, parts, lambda: document, lambda: pd.json_normalize([document]))
+    return 0
+
+
+def _catalogue(arguments: Namespace) -> Catalogue:
+    from inferno_milp.catalogue import read_catalogue
+
+    return read_catalogue(arguments.catalogue)

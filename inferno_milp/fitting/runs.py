@@ -1,0 +1,178 @@
+"""Runs as a fit needs them: arrays of what was set and measured, and which of the figures count, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy.cluster.hierarchy import fclusterdata
+
+from inferno_milp.fitting.terms import FloatArray
+from inferno_milp.measurements import Measurement
+
+BoolArray = npt.NDArray[np.bool_]
+
+SERVED = 0.95
+"""Runs that served less than this share of what they should have are saturated."""
+NEAR_CAPACITY = 0.97
+"""And runs sent at more than this share of what the engine served when requests came all at once."""
+IN_BATCH = 0.85
+"""Fewer than this share of the clients in the batch: the others waited for a place."""
+WAITS = 12.0
+"""And the first token took this many times as long as in the quickest run of the shape."""
+LONGEST_REQUEST = 0.2
+"""A request that takes more than this share of the run: the run is mostly its own beginning and end."""
+EARLY_END = 0.5
+"""Runs shorter than this share of the median of their sweep ended before their time."""
+CROWD = "sent all at once: the first tokens wait for the crowd; counts for the memory"
+SAME_SHAPE = 0.2
+"""Shapes whose tokens differ by less than this, as logarithms to the base 2, are one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Runs of one engine; arrays have one element per run.
+
+    Attributes
+    ----------
+    measurements : the runs.
+    closed, batch : whether sent by a number of clients, or as one batch; the others were sent at a rate.
+    rate_per_s, clients : the rate, or the number of clients; NaN where it is the other.
+    ttft_ms, itl_ms : measured means.
+    counts_ttft, counts_itl : whether they count.
+    reasons : why a run does not count, or counts in part; empty where it does.
+    shapes : number of the shape that a run has, from 0.
+    cv2_input, cv2_output, cv2_arrival : variabilities, those not told taken from `assumed`.
+    """
+
+    measurements: tuple[Measurement, ...]
+    closed: BoolArray
+    batch: BoolArray
+    rate_per_s: FloatArray
+    clients: FloatArray
+    input_tokens: FloatArray
+    output_tokens: FloatArray
+    cv2_input: FloatArray
+    cv2_output: FloatArray
+    cv2_arrival: FloatArray
+    ttft_ms: FloatArray
+    itl_ms: FloatArray
+    counts_ttft: BoolArray
+    counts_itl: BoolArray
+    reasons: tuple[str, ...]
+    shapes: npt.NDArray[np.int64]
+
+    def take(self, which: BoolArray) -> Runs:
+        """Return some of the runs."""
+        kept = [m for m, chosen in zip(self.measurements, which, strict=True) if chosen]
+        reasons = [r for r, chosen in zip(self.reasons, which, strict=True) if chosen]
+        arrays = {name: value[which] for name in self.__slots__ if isinstance(value := getattr(self, name), np.ndarray)}
+        return replace(self, measurements=tuple(kept), reasons=tuple(reasons), **arrays)
+
+    @property
+    def counts(self) -> BoolArray:
+        """Whether a run counts at all."""
+        return self.counts_ttft | self.counts_itl
+
+
+def make_runs(
+    measurements: Sequence[Measurement], cv2_input: float = 0.0, cv2_output: float = 0.0, cv2_arrival: float = 1.0
+) -> Runs:
+    """Lay runs out, and judge which count.
+
+    Parameters
+    ----------
+    cv2_input, cv2_output, cv2_arrival : taken where a file does not say.
+    """
+
+    def column(values: Sequence[float | None], missing: float = np.nan) -> FloatArray:
+        return np.array([missing if value is None else value for value in values], dtype=float)
+
+    ms = list(measurements)
+    outputs = column([m.output_tokens for m in ms])
+    runs = Runs(
+        measurements=tuple(ms),
+        closed=np.array([m.sent == "concurrency" for m in ms], dtype=bool),
+        batch=np.array([m.sent == "batch" for m in ms], dtype=bool),
+        rate_per_s=column([m.rate_per_s if m.sent == "rate" else None for m in ms]),
+        clients=column([m.concurrency for m in ms]),
+        input_tokens=column([m.input_tokens for m in ms]),
+        output_tokens=outputs,
+        cv2_input=column([m.cv2_input for m in ms], cv2_input),
+        cv2_output=column([m.cv2_output for m in ms], cv2_output),
+        cv2_arrival=column([m.cv2_arrival for m in ms], cv2_arrival),
+        ttft_ms=column([m.ttft_ms.get("mean") for m in ms]),
+        itl_ms=column([m.itl_ms.get("mean") for m in ms]),
+        counts_ttft=np.ones(len(ms), dtype=bool),
+        counts_itl=outputs > 1,
+        reasons=("",) * len(ms),
+        shapes=find_shapes(ms),
+    )
+    reasons = _judge(runs)
+    out = np.array([bool(reason) for reason in reasons], dtype=bool)
+    crowd = np.array([m.crowd for m in ms], dtype=bool)
+    # Where nothing else tells how iterations grow with the batch, the times between tokens of the crowd do.
+    shared = ~out & ~crowd & ~(runs.closed & (runs.clients <= 1))
+    out |= crowd & bool(shared.any())
+    reasons = tuple(r or (CROWD if m.crowd else "") for r, m in zip(reasons, ms, strict=True))
+    return replace(runs, reasons=reasons, counts_ttft=~(out | crowd), counts_itl=runs.counts_itl & ~out)
+
+
+def find_shapes(measurements: Sequence[Measurement]) -> npt.NDArray[np.int64]:
+    """Give each shape a number: tokens that are alike up to chance are one, by what was asked for where it is told."""
+    if len(measurements) < 2:
+        return np.zeros(len(measurements), dtype=np.int64)
+    tokens = np.array([m.nominal or (m.input_tokens, m.output_tokens) for m in measurements], dtype=float)
+    found = fclusterdata(np.log2(np.maximum(tokens, 1.0)), SAME_SHAPE, criterion="distance", method="single")
+    _, numbers = np.unique(found, return_inverse=True)
+    return numbers.astype(np.int64)
+
+
+def in_batch(runs: Runs) -> FloatArray:
+    """Return the mean number of requests that decode, by Little's law, or of a number of clients by the times taken."""
+    served = np.array([np.nan if m.throughput_per_s is None else m.throughput_per_s for m in runs.measurements])
+    decoding_ms = np.maximum(runs.output_tokens - 1, 0) * runs.itl_ms
+    of_clients = runs.clients * decoding_ms / np.maximum(decoding_ms + runs.ttft_ms, 1e-9)
+    return np.asarray(np.where(np.isfinite(served), served * decoding_ms / 1e3, of_clients))
+
+
+def waits(runs: Runs, position: int, decoding: float) -> bool:
+    """Whether clients waited for a place: few of them decode, and the first token takes far longer than it need."""
+    alike = (runs.shapes == runs.shapes[position]) & ~runs.batch
+    least_ms = float(np.min(runs.ttft_ms[alike]))
+    few = decoding < IN_BATCH * runs.clients[position] - 1
+    return bool(few and runs.ttft_ms[position] > WAITS * least_ms)
+
+
+def _judge(runs: Runs) -> tuple[str, ...]:
+    length_s = np.array([np.nan if m.duration_s is None else m.duration_s for m in runs.measurements])
+    served = np.array([np.nan if m.throughput_per_s is None else m.throughput_per_s for m in runs.measurements])
+    done = np.array([np.nan if m.requests is None else m.requests for m in runs.measurements])
+    median_ttft = np.array([m.ttft_ms.get("p50", t) for m, t in zip(runs.measurements, runs.ttft_ms, strict=True)])
+    request_s = (median_ttft + np.maximum(runs.output_tokens - 1, 0) * runs.itl_ms) / 1e3
+    decoding = in_batch(runs)
+    reasons = []
+    for i, shape in enumerate(runs.shapes):
+        alike = (runs.shapes == shape) & ~runs.batch
+        at_once = alike & runs.closed & (runs.clients > 1)
+        capacity = np.nanmax(served[at_once], initial=0.0) if np.isfinite(served[at_once]).any() else 0.0
+        usual_s = np.nanmedian(length_s[alike]) if np.isfinite(length_s[alike]).any() else np.nan
+        open_run = not (runs.closed[i] or runs.batch[i])
+        expected = runs.rate_per_s[i] * max(length_s[i] - request_s[i], 0.0) if open_run else np.nan
+        reason = ""
+        if open_run and length_s[i] < EARLY_END * usual_s:
+            reason = f"ended early: {length_s[i]:.0f} s, where runs of this shape took {usual_s:.0f} s"
+        elif request_s[i] > LONGEST_REQUEST * length_s[i]:
+            reason = (
+                f"a request takes {request_s[i] / length_s[i]:.0%} of the run, which is mostly its beginning and end"
+            )
+        elif open_run and done[i] < SERVED * expected and expected > 20:
+            reason = f"saturated: served {done[i]:.0f} of {expected:.0f} requests"
+        elif open_run and capacity > 0 and runs.rate_per_s[i] > NEAR_CAPACITY * capacity:
+            reason = f"saturated: sent at what the engine can serve, {capacity:.4g}/s"
+        elif runs.closed[i] and waits(runs, i, decoding[i]):
+            reason = f"saturated: {decoding[i]:.0f} of {runs.clients[i]:.0f} requests decode, the others wait"
+        reasons.append(reason)
+    return tuple(reasons)
