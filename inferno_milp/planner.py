@@ -25,6 +25,7 @@ from inferno_milp.problem import Problem
 from inferno_milp.purchase import find_purchase, words_of
 from inferno_milp.reasons import why_left_out
 from inferno_milp.saturation import share_what_is_left
+from inferno_milp.trust import profile_warnings
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +116,8 @@ def _plan(table: Candidates, solver: str, gap: float, clock: _Clock, *, advised:
     if shared is not choice:
         assigned = assign(table, shared)
     plan = assemble(table, program, shared, assigned, room, clock.stages_s)
-    messages = (*_messages(table, plan, clock), *_hints(table, assigned)) if advised else ()
+    advice = (*_messages(table, plan, clock), *_hints(table, assigned)) if advised else ()
+    messages = (*advice, *(profile_warnings(problem, plan) if advised else ()))
     plan = replace(plan, changes=changes_from_today(problem, plan), messages=messages)
     check_plan(problem, plan, gap=gap)
     return plan

@@ -73,8 +73,13 @@ class Estimate:
         return ttft_ms[0], itl_ms[0]
 
 
-def estimate(runs: Runs, setting: Setting) -> Estimate:
+def estimate(runs: Runs, setting: Setting, *, tolerance: float = 1e-8, like: Estimate | None = None) -> Estimate:
     """Fit terms to the runs that count.
+
+    Parameters
+    ----------
+    tolerance : relative, of the terms and of the sum of squares, at which the search ends.
+    like : an estimate of much the same runs, where the search begins, with its deviations.
 
     Raises
     ------
@@ -95,9 +100,12 @@ def estimate(runs: Runs, setting: Setting) -> Estimate:
     for i, prior in named:
         start[i] = prior.median
     start[0] = 0.9 * least_itl
-    noise = dict(FIRST_NOISE)
+    for i, name in enumerate(setting.terms):
+        if like is not None and (value := like.parameters[TERMS.index(name)]) > 0:
+            start[i] = value
+    noise = dict(FIRST_NOISE) if like is None else {"ttft": like.ttft_noise, "itl": like.itl_noise}
     at = start / unit
-    for _ in range(ROUNDS):
+    for _ in range(ROUNDS if like is None else 1):
         residuals = _residuals(runs, setting, where, unit, noise, named)
         found = least_squares(
             partial(_one, residuals),
@@ -106,10 +114,13 @@ def estimate(runs: Runs, setting: Setting) -> Estimate:
             loss="soft_l1",
             f_scale=FAR,
             bounds=(1e-9, np.inf),
+            ftol=tolerance,
+            xtol=tolerance,
             max_nfev=60,
         )
         at = found.x
-        noise = _noise(runs, setting, _whole(at[None] * unit, where), noise)
+        if like is None:
+            noise = _noise(runs, setting, _whole(at[None] * unit, where), noise)
     residuals = _residuals(runs, setting, where, unit, noise, [])
     optional = np.array([name not in TERMS[:4] for name in setting.terms])
     scale = np.where(optional, unit, at * unit)

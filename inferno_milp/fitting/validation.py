@@ -10,10 +10,15 @@ from inferno_milp.fitting.estimate import Setting, estimate
 from inferno_milp.fitting.runs import Runs
 from inferno_milp.fitting.terms import ALWAYS, OPTIONAL
 
-FOLDS = 6
+FOLDS = 5
 """Shapes are left out in so many groups, or one by one if there are fewer."""
+ROUGHLY = 1e-4
+"""Tolerance of the fits that only serve to choose terms."""
 GAIN = 0.02
 """A term must lower the error on what was left out by this share of it."""
+UNTESTED = ("overhead_ms", "lag_iterations")
+"""Optional terms that are kept where nothing can be left out: without them, what is outside the engine would be taken
+for prompt work."""
 WORST = 2.0
 """Relative errors beyond this count as this: one wild extrapolation shall not decide alone."""
 
@@ -44,9 +49,10 @@ def leave_shapes_out(runs: Runs, setting: Setting) -> HeldOut | None:
     if folds < 2:
         return None
     ttft, itl = [], []
+    whole = estimate(runs, setting, tolerance=ROUGHLY)
     for fold in range(folds):
         left_out = np.isin(runs.shapes, shapes[fold::folds])
-        found = estimate(runs.take(~left_out), setting)
+        found = estimate(runs.take(~left_out), setting, tolerance=ROUGHLY, like=whole)
         judged = runs.take(left_out)
         ttft_ms, itl_ms = found.predict(judged)
         ttft.append(np.abs(ttft_ms / judged.ttft_ms - 1)[judged.counts_ttft])
@@ -66,13 +72,12 @@ def choose_terms(runs: Runs, setting: Setting) -> tuple[tuple[str, ...], HeldOut
     tuple
         The terms, in the order of `TERMS`.
     HeldOut or None
-        Their errors; None where there are too few shapes to leave some out: then no optional term is kept but time
-        outside the engine, if requests are few enough at once to tell it from prompt work.
+        Their errors; None where there are too few shapes to leave some out: then `UNTESTED` are kept.
     """
     kept: tuple[str, ...] = ()
     best = leave_shapes_out(runs, replace(setting, terms=ALWAYS))
     if best is None:
-        return ALWAYS, None
+        return _ordered(UNTESTED), None
     while len(kept) < len(OPTIONAL):
         tried = {
             name: leave_shapes_out(runs, replace(setting, terms=_ordered((*kept, name))))

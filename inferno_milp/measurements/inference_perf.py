@@ -31,7 +31,7 @@ def read_metrics(facts: Facts) -> Iterator[Measurement]:
     inputs, outputs = served.number("prompt_len", "mean"), served.number("output_len", "mean", least=1.0)
     requests, errors = served.count("count"), facts.at("failures").count("count", needed=False)
     throughput = served.number("throughput", "requests_per_sec")
-    if rate is None or inputs is None or outputs is None or not (ttft and itl and whole):
+    if rate is None or inputs is None or outputs is None or not all("mean" in part for part in (ttft, itl, whole)):
         return
     rest = (whole["mean"] - ttft["mean"]) / max(outputs - 1, 1e-9)
     notes = ["taken as Poisson arrivals: the file does not say how regular they were"]

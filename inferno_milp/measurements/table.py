@@ -110,6 +110,7 @@ def read_table(facts: Facts) -> Iterator[Measurement]:
 
 
 def _read_row(part: Facts, columns: _Columns) -> Iterator[Measurement]:
+    before = len(part.faults)
     figures = {name: part.number(column, needed=False) for name, column in columns.figures.items()}
     latencies: dict[str, Any] = {name: {} for name in LATENCIES}
     for column, (latency, statistic, scale) in columns.latencies.items():
@@ -119,7 +120,7 @@ def _read_row(part: Facts, columns: _Columns) -> Iterator[Measurement]:
     labels = {label: part.text(column) for label, column in columns.labels.items()}
     strategy = labels.pop("strategy", None)
     inputs, outputs = part.number(columns.figures["input_tokens"]), part.number(columns.figures["output_tokens"])
-    if inputs is None or outputs is None:
+    if inputs is None or outputs is None or len(part.faults) > before:
         return
     sent = _sent(part, figures, strategy)
     if not sent:

@@ -95,7 +95,9 @@ def _statistics(facts: Facts, name: str, *, needed: bool = True) -> dict[str, fl
 def _between_tokens(facts: Facts) -> dict[str, float]:
     """Return the times between tokens: those between chunks, unless chunks hold several tokens."""
     chunks, tokens = _statistics(facts, "itl", needed=False), _statistics(facts, "tpot")
-    if not chunks or not tokens or abs(chunks["mean"] / max(tokens["mean"], 1e-12) - 1) <= ALIKE:
+    if not ("mean" in chunks and "mean" in tokens):
+        return chunks or tokens
+    if abs(chunks["mean"] / max(tokens["mean"], 1e-12) - 1) <= ALIKE:
         return chunks or tokens
     times = f"{chunks['mean']:.3g} ms between chunks, {tokens['mean']:.3g} ms per token"
     facts.notes.append(f"{times}: chunks are no tokens here, the latter is taken")

@@ -1,0 +1,39 @@
+"""How far the profiles of a plan can be trusted: what was estimated, and what lies beyond the measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from inferno_milp.plan import Plan
+from inferno_milp.problem import Problem
+from inferno_milp.sections import Profile
+
+
+def profile_warnings(problem: Problem, plan: Plan) -> Iterator[str]:
+    """Say of every pair that the plan uses what its profile's origin warns of, each once."""
+    profiles = {(p.model, p.accelerator): p for p in problem.profiles}
+    loads = {server.name: server.load for server in problem.servers}
+    longest: dict[tuple[str, str], float] = {}
+    for server in plan.servers:
+        load = loads[server.name]
+        for a in server.allocations:
+            pair = (server.model, a.accelerator)
+            longest[pair] = max(longest.get(pair, 0.0), 0.0 if load is None else load.input_tokens)
+    estimated = []
+    for pair, tokens in longest.items():
+        yield from _beyond(profiles[pair], tokens)
+        origin = profiles[pair].origin
+        if origin is not None and origin.kind == "estimated":
+            estimated.append(f"{pair[0]} on {pair[1]}")
+    if estimated:
+        errors = {p.origin.itl_error for p in problem.profiles if p.origin and p.origin.kind == "estimated"}
+        known = [error for error in errors if error is not None]
+        told = f", {max(known):.0%} off in ITL on pairs that were measured" if known else ""
+        yield f"profiles that were estimated, not measured{told}: {'; '.join(estimated)}"
+
+
+def _beyond(profile: Profile, input_tokens: float) -> Iterator[str]:
+    longest = profile.origin.longest_input_tokens if profile.origin is not None else None
+    if longest is not None and input_tokens > longest:
+        pair = f"{profile.model} on {profile.accelerator}"
+        yield f"{pair}: prompts of {input_tokens:g} tokens are longer than any measured ({longest:g}): extrapolated"
