@@ -61,9 +61,9 @@ LEAST_KV_TOKENS = 8192
 """Arrangements that hold fewer tokens beside the weights are of no use."""
 HEAD_MEASURED = """description: |
   Profiles of real models on real accelerators, fitted to published measurements: each names its source, how many runs
-  and
-  shapes it rests on, and its mean relative errors on shapes left out. Written by `python -m benchmarks.catalogue`.
-  Precision and engine are those of the measurements, told in the source; docs/profiles.md says how they were fitted.
+  and shapes it rests on, and its mean relative errors on shapes left out. Precision and engine are those of the
+  measurements, told in the source: they differ from accelerator to accelerator. Written by
+  `python -m benchmarks.catalogue`; docs/profiles.md says how they were fitted.
 
 profiles:
 """
@@ -266,6 +266,12 @@ def errors_of(pairs: Sequence[tuple[Group, Runs]], catalogue: Catalogue, efficie
     return float(np.mean(ttft)), float(np.mean(itl))
 
 
+def fitted_efficiency(every: Sequence[Group], catalogue: Catalogue) -> Efficiency:
+    """Fit the efficiencies to all engines whose shapes tell enough, with the errors on models left out."""
+    runs_of = [(g, r.take(r.counts & r.counts_itl & r.counts_ttft)) for g in every for r in [make_runs(g.runs)]]
+    return held_out_efficiency([(g, r) for g, r in runs_of if len(r.shapes) >= 3 and g.devices <= 8], catalogue)
+
+
 def held_out_efficiency(pairs: Sequence[tuple[Group, Runs]], catalogue: Catalogue) -> Efficiency:
     """Fit on all pairs; take the errors from fits that leave the models out in five groups, one after the other."""
     models = sorted({group.model for group, _ in pairs})
@@ -325,21 +331,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with the published tables")
     parser.add_argument("--write", action="store_true", help="write models/measured.yaml and models/estimated.yaml")
+    parser.add_argument(
+        "--efficiency", action="store_true", help="fit the efficiencies of the estimates, and only these"
+    )
     arguments = parser.parse_args()
     console, catalogue = Console(), shipped_catalogue()
     every = [group for group in groups(arguments.data) if len(group.runs) >= 4]
-    runs_of = [(g, r.take(r.counts & r.counts_itl & r.counts_ttft)) for g in every for r in [make_runs(g.runs)]]
-    pairs = [(g, r) for g, r in runs_of if len(r.shapes) >= 3 and g.devices <= 8]
-    efficiency = held_out_efficiency(pairs, catalogue)
-    console.print("efficiency of the estimates:", efficiency)
+    if arguments.efficiency:
+        console.print("for inferno_milp/roofline.py:", fitted_efficiency(every, catalogue))
+        return
+    efficiency = DEFAULT_EFFICIENCY
     by_pair: dict[tuple[str, str, int], list[Group]] = collections.defaultdict(list)
     for group in every:
         if group.devices <= 8:
-            by_pair[group.model, group.accelerator, group.devices].append(group)
+            named = dataclasses.replace(group, model=catalogue.language_model(group.model).name)
+            by_pair[named.model, group.accelerator, group.devices].append(named)
     order = sorted(by_pair, key=lambda pair: (pair[0].casefold(), pair[1], pair[2]))
     jobs = (joblib.delayed(best_fit)(by_pair[pair], catalogue, efficiency) for pair in order)
     chosen = []
-    for pair, fit in zip(order, joblib.Parallel(n_jobs=-1)(jobs), strict=True):
+    for pair, fit in zip(order, joblib.Parallel(n_jobs=-1, verbose=5)(jobs), strict=True):
         if isinstance(fit, str):
             console.print(f"left out: {pair[0]} on {pair[2]} {pair[1]}: {fit}")
         else:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-from benchmarks import queueing_figures, study_figures
+from benchmarks import profile_figures, queueing_figures, study_figures
 
-FIGURES = {**queueing_figures.FIGURES, **study_figures.FIGURES}
+FIGURES = {**queueing_figures.FIGURES, **profile_figures.FIGURES, **study_figures.FIGURES}
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.catalogue import EXP1_CV2, SYSTEMS, silicon_engines
-from inferno_milp import simulate
+from inferno_milp import queueing, simulate
 from inferno_milp.catalogue import shipped_catalogue
 from inferno_milp.errors import OptionError
 from inferno_milp.fitting import Prior, fit_profile
@@ -28,8 +28,10 @@ from inferno_milp.measurements import Measurement, read_measurements
 
 SIZES = (64, 256, 1024, 4096)
 TRUTH = {"alpha_ms": 8.0, "beta_ms": 0.04, "gamma_ms": 8.0, "delta_ms": 0.025, "kappa_ms": 3e-5, "overhead_ms": 10.0}
-SHAPES = ((256, 256), (1024, 128), (2048, 512), (128, 1024), (4096, 256))
-CLIENTS, RATES = (1, 4, 16, 48), (0.5, 1.5, 3.0, 6.0)
+SHAPES = ((256, 256), (1024, 128), (2048, 1024), (128, 1024), (6000, 512))
+CLIENTS, LOADS = (1, 4, 16, 48), (0.05, 0.2, 0.4, 0.6)
+"""Numbers of clients, and rates as shares of the highest."""
+REQUESTS_BY_CLIENTS, REQUESTS_AT_RATES = 4000, 40_000
 THINK_MS = 8.0
 """Mean time that a client of the simulation takes until it sends the next request."""
 
@@ -108,7 +110,9 @@ def recovery(loads: str, seed: int) -> dict[str, float]:
     runs = []
     for inputs, outputs in SHAPES:
         runs += [simulated(engine, rng, inputs, outputs, clients=c) for c in CLIENTS if loads != "rates"]
-        runs += [simulated(engine, rng, inputs, outputs, rate_per_s=r) for r in RATES if loads != "clients"]
+        most = float(queueing.size(**TRUTH, input_tokens=inputs, output_tokens=outputs, max_batch=256).max_rate_per_s)  # type: ignore[arg-type]
+        rates = [most * load for load in LOADS if loads != "clients"]
+        runs += [simulated(engine, rng, inputs, outputs, rate_per_s=r, requests=REQUESTS_AT_RATES) for r in rates]
     fit = fit_profile(runs, model="model", accelerator="accelerator")
     return {name: getattr(fit.profile, name) / value - 1 for name, value in TRUTH.items()}
 
@@ -121,7 +125,7 @@ def simulated(
     *,
     clients: int | None = None,
     rate_per_s: float | None = None,
-    requests: int = 4000,
+    requests: int = REQUESTS_BY_CLIENTS,
 ) -> Measurement:
     """Measure an engine of the simulator, by a number of clients or at a rate; outputs are uniform about their mean."""
     lengths = rng.integers(outputs // 2, outputs + outputs // 2 + 1, requests)

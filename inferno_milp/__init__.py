@@ -17,20 +17,25 @@ from typing import TYPE_CHECKING, Any
 from inferno_milp._version import __version__
 
 if TYPE_CHECKING:
+    from inferno_milp.catalogue import shipped_catalogue
     from inferno_milp.differences import diff, with_current
     from inferno_milp.errors import InfernoError, InputError, OptionError, PlanCheckError
+    from inferno_milp.fitting import fit_profile
+    from inferno_milp.fitting.tracking import track_profile
     from inferno_milp.generate import generate_problem
     from inferno_milp.html import report_html
     from inferno_milp.load_change import change_loads, find_transition, scale_server
+    from inferno_milp.measurements import read_measurements
     from inferno_milp.plan import Plan
     from inferno_milp.plan_file import read_plan
     from inferno_milp.planner import build_model, optimize
     from inferno_milp.prices import find_prices
     from inferno_milp.problem import Problem
     from inferno_milp.problem_file import problem_text
-    from inferno_milp.queueing import analyze, size
+    from inferno_milp.queueing import analyze, analyze_closed, size
     from inferno_milp.read import read_problem, read_problem_data, read_problem_text
     from inferno_milp.read.settings import with_settings
+    from inferno_milp.roofline import estimate_profile
     from inferno_milp.simulate import simulate_plan
     from inferno_milp.sweeps import find_frontier, sweep
     from inferno_milp.why import explain
@@ -43,25 +48,31 @@ _HOME = {
     "PlanCheckError": "errors",
     "Problem": "problem",
     "analyze": "queueing",
+    "analyze_closed": "queueing",
     "build_model": "planner",
     "change_loads": "load_change",
     "diff": "differences",
+    "estimate_profile": "roofline",
     "explain": "why",
     "find_frontier": "sweeps",
     "find_prices": "prices",
     "find_transition": "load_change",
+    "fit_profile": "fitting",
     "generate_problem": "generate",
     "optimize": "planner",
     "problem_text": "problem_file",
+    "read_measurements": "measurements",
     "read_plan": "plan_file",
     "read_problem": "read",
     "read_problem_data": "read",
     "read_problem_text": "read",
     "report_html": "html",
     "scale_server": "load_change",
+    "shipped_catalogue": "catalogue",
     "simulate_plan": "simulate",
     "size": "queueing",
     "sweep": "sweeps",
+    "track_profile": "fitting.tracking",
     "with_current": "differences",
     "with_settings": "read.settings",
 }
@@ -75,25 +86,31 @@ __all__ = [
     "Problem",
     "__version__",
     "analyze",
+    "analyze_closed",
     "build_model",
     "change_loads",
     "diff",
+    "estimate_profile",
     "explain",
     "find_frontier",
     "find_prices",
     "find_transition",
+    "fit_profile",
     "generate_problem",
     "optimize",
     "problem_text",
+    "read_measurements",
     "read_plan",
     "read_problem",
     "read_problem_data",
     "read_problem_text",
     "report_html",
     "scale_server",
+    "shipped_catalogue",
     "simulate_plan",
     "size",
     "sweep",
+    "track_profile",
     "with_current",
     "with_settings",
 ]

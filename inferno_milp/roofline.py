@@ -44,17 +44,17 @@ class Efficiency:
         measured pairs of models that were left out.
     """
 
-    weights: float = 0.62
-    context: float = 0.30
-    prompts: float = 0.45
-    layer_us: float = 15.0
-    link_us: float = 25.0
-    experts_us: float = 40.0
-    sequence_us: float = 20.0
-    overhead_ms: float = 5.0
-    lag_iterations: float = 1.0
-    ttft_error: float = 0.5
-    itl_error: float = 0.5
+    weights: float = 0.58
+    context: float = 0.95
+    prompts: float = 0.224
+    layer_us: float = 0.66
+    link_us: float = 62.3
+    experts_us: float = 91.1
+    sequence_us: float = 12.6
+    overhead_ms: float = 15.0
+    lag_iterations: float = 2.0
+    ttft_error: float = 0.61
+    itl_error: float = 0.29
 
 
 DEFAULT_EFFICIENCY = Efficiency()

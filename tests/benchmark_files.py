@@ -1,4 +1,4 @@
-"""What benchmark tools write, made from given figures: each tool's form, with only what our readers and checks look at."""
+"""What benchmark tools write, made from given figures: each tool's form, with what our readers and checks look at."""
 
 from __future__ import annotations
 
@@ -243,7 +243,23 @@ def aiperf_csv(run: Run) -> str:
 
     rows = [
         header,
-        ["Effective Concurrency", run.running, 0, run.clients or 9, "", "", "", "", "", run.clients or 5, "", "", "", "", ""],
+        [
+            "Effective Concurrency",
+            run.running,
+            0,
+            run.clients or 9,
+            "",
+            "",
+            "",
+            "",
+            "",
+            run.clients or 5,
+            "",
+            "",
+            "",
+            "",
+            "",
+        ],
         row("Input Sequence Length (tokens)", run.input_tokens),
         row("Inter Token Latency (ms)", run.itl_ms),
         row("Output Sequence Length (tokens)", run.output_tokens),

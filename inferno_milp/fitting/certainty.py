@@ -20,6 +20,8 @@ DETERMINED = 0.5
 """A term is identified if the runs alone tell its logarithm within this standard deviation (an optional one: within
 this
 share of its typical value)."""
+LEAST_INFORMATION = 1e-6
+"""Where nothing at all is known of a term, this much is."""
 PROMPTS, OUTPUTS, CLIENTS = (128, 512, 2048, 8192), (32, 256, 1024), (1, 4, 16, 64, 128)
 """Runs that are considered."""
 
@@ -88,6 +90,7 @@ def advise(found: Estimate, terms: Sequence[str]) -> tuple[str, str]:
     which = [found.setting.terms.index(name) for name in terms if name in found.setting.terms]
     pairs = list(itertools.combinations(range(len(each)), 2))
     information = np.array([there + each[a] + each[b] for a, b in pairs])
+    information += LEAST_INFORMATION * np.eye(information.shape[1])
     variances = np.diagonal(np.linalg.inv(information), axis1=1, axis2=2)[:, which].sum(axis=1)
     best = pairs[int(np.argmin(variances))]
     first, second = (_words(runs.measurements[i]) for i in best)

@@ -137,6 +137,7 @@ def _capacity_table(plan: Plan, console: Console) -> RenderableType:
         if use.available is None
         else (use.type, f"{use.used}", f"{use.available}", _bar(use.used, use.available, console))
         for use in plan.capacity
+        if use.used or use.available != 0
     )
     last = "use" if console.is_terminal else ""
     return fitted(Grid(("type", "used", "available", last), rows, frozenset(("used", "available")), (last,)), console)
