@@ -84,7 +84,8 @@ class ConsoleParser(CodeBlockParser):
 @pytest.fixture
 def working_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Run the examples where their relative paths are true, and what they write is nobody's loss."""
-    for name in ("instances", "models"):
+    (tmp_path / "tests").mkdir()
+    for name in ("instances", "models", "tests/data"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
 

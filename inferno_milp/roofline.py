@@ -39,9 +39,8 @@ class Efficiency:
         `experts_us` more where it has experts.
     sequence_us : time that a decoding sequence takes besides (sampling, scheduling), µs.
     overhead_ms, lag_iterations : as in a profile.
-    ttft_error, itl_error : relative error of mean latencies, the mean over the runs of a pair, and of these the
-    median over
-        measured pairs of models that were left out.
+    ttft_error, itl_error : relative error of mean latencies: the mean over the runs of a pair, and of these the median
+        over measured pairs of models that were left out.
     """
 
     weights: float = 0.58

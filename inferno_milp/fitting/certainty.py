@@ -18,8 +18,7 @@ from inferno_milp.measurements import Measurement
 CONFIDENCE = 0.95
 DETERMINED = 0.5
 """A term is identified if the runs alone tell its logarithm within this standard deviation (an optional one: within
-this
-share of its typical value)."""
+this share of its typical value)."""
 LEAST_INFORMATION = 1e-6
 """Where nothing at all is known of a term, this much is."""
 PROMPTS, OUTPUTS, CLIENTS = (128, 512, 2048, 8192), (32, 256, 1024), (1, 4, 16, 64, 128)

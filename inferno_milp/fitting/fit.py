@@ -184,8 +184,8 @@ def fit_profile(
     Notes
     -----
     Nonlinear least squares with soft-L1 loss on the logarithms of predicted over measured mean latencies, the
-    predictions
-    being the law's own; optional terms are kept where they lower the error on shapes left out. docs/profiles.md.
+    predictions being the law's own; optional terms are kept where they lower the error on shapes left out.
+    docs/profiles.md.
     """
     _check_alike(measurements)
     runs = make_runs(measurements, cv2_input, cv2_output)
