@@ -180,6 +180,7 @@ def fit_group(group: Group, catalogue: Catalogue, efficiency: Efficiency) -> Fit
         model=group.model,
         accelerator=accelerator.name,
         source=group.source,
+        precision=group.precision,  # type: ignore[arg-type]
         priors=roofline_priors(model, accelerator, group.precision, efficiency),
     )
     if fit.memory.kv_tokens is None:

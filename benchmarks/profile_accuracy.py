@@ -89,7 +89,9 @@ def _halves(key: Sequence[str], every: Sequence[Measurement]) -> dict[str, np.nd
         errors["itl"].append(np.abs(itl_ms / judged.itl_ms - 1))
         errors["ttft"].append(np.abs(ttft_ms / judged.ttft_ms - 1))
         some = runs.take(fitted & runs.counts)
-        slope, base = np.polyfit(some.clients, some.itl_ms, 1) if len(some.shapes) > 1 else (0.0, some.itl_ms.mean())
+        slope, base = (
+            np.polyfit(some.clients, some.itl_ms, 1) if len(np.unique(some.clients)) > 1 else (0.0, some.itl_ms.mean())
+        )
         errors["line"].append(np.abs((base + slope * judged.clients) / judged.itl_ms - 1))
     return {name: np.concatenate(parts) for name, parts in errors.items()} if errors["itl"] else None
 

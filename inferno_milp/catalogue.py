@@ -42,7 +42,7 @@ class Catalogue:
         """
         known = {key.casefold(): value for key, value in self.accelerators.items()}
         word = _plain(name)
-        found = known.get(word) or known.get(re.sub(r"[-_ ]?(sxm[0-9]?|[0-9]+gb|nvidia[-_ ]?)", "", word))
+        found = known.get(word) or known.get(re.sub(r"[-_ ]?sxm[0-9]?$", "", word))
         if found is None:
             raise OptionError(f"unknown accelerator {name!r}; {nearest(name, self.accelerators)}")
         if devices is None or devices == found.devices:
@@ -88,13 +88,13 @@ def arrangement(one: Accelerator, devices: int) -> Accelerator:
 
 
 def make_catalogue(sections: Iterable[Sections]) -> Catalogue:
-    """Put the sections of several files together; of profiles of the same pair the first one counts."""
+    """Put the sections of several files together; of those of the same name, or pair, the first one counts."""
     accelerators: dict[str, Accelerator] = {}
     models: dict[str, LanguageModel] = {}
     profiles: dict[tuple[str, str], Profile] = {}
     for part in sections:
-        accelerators |= {a.name: a for a in part.accelerators}
-        models |= {m.name: m for m in part.language_models}
+        accelerators = {**{a.name: a for a in part.accelerators}, **accelerators}
+        models = {**{m.name: m for m in part.language_models}, **models}
         for profile in part.profiles:
             profiles.setdefault((profile.model, profile.accelerator), profile)
     return Catalogue(accelerators, models, tuple(profiles.values()))

@@ -32,9 +32,9 @@ def compare_profiles(
     Returns
     -------
     DataFrame
-        One row per profile, the cheapest per million output tokens first: `model`, `accelerator`, `kind`,
-        `max_rate_per_s` (0 where the promises cannot be kept), `output_tokens_per_s`, `cost_per_hour`,
-        `cost_per_million_output_tokens`, `ttft_error`, `itl_error`, `extrapolated`.
+        One row per profile, the cheapest per million output tokens first: `model`, `accelerator`, `kind`, `precision`,
+        `max_rate_per_s` (0 where the promises cannot be kept), `output_tokens_per_s`, `cost_per_hour` (NaN without a
+        price), `cost_per_million_output_tokens`, `ttft_error`, `itl_error`, `extrapolated`.
 
     Raises
     ------
@@ -62,8 +62,8 @@ def compare_profiles(
     )
     rows = []
     for profile, rate in zip(profiles, sized.max_rate_per_s.tolist(), strict=True):
-        accelerator = catalogue.accelerator(profile.accelerator)
-        hourly = accelerator.cost_per_hour * profile.accelerators_per_replica
+        priced = catalogue.accelerators.get(profile.accelerator)
+        hourly = math.nan if priced is None else priced.cost_per_hour * profile.accelerators_per_replica
         tokens = rate * output_tokens
         origin = profile.origin
         longest = origin.longest_input_tokens if origin else None
@@ -72,6 +72,7 @@ def compare_profiles(
                 "model": profile.model,
                 "accelerator": profile.accelerator,
                 "kind": origin.kind if origin else "unknown",
+                "precision": origin.precision if origin else None,
                 "max_rate_per_s": rate,
                 "output_tokens_per_s": tokens,
                 "cost_per_hour": hourly,

@@ -135,7 +135,8 @@ def estimate_profile(
         max_batch_size=MAX_BATCH,
         origin=Origin(
             kind="estimated",
-            source=f"roofline at {precision}; errors are those on measured pairs that the estimate did not see",
+            source="roofline; errors are those on measured pairs that the estimate did not see",
+            precision=precision,
             ttft_error=efficiency.ttft_error,
             itl_error=efficiency.itl_error,
             errors_on="held-out pairs",

@@ -79,6 +79,8 @@ class Origin(Model):
     """Fitted to measurements, or estimated from the model's and the accelerator's figures."""
     source: Words | None = None
     """What was measured, and where it is published; or what the estimate rests on."""
+    precision: Precision | None = None
+    """Of the weights."""
     runs: Count | None = None
     """Runs that the fit rests on."""
     shapes: Count | None = None
@@ -87,7 +89,7 @@ class Origin(Model):
     """Mean relative error of the mean time to first token."""
     itl_error: NonNegative | None = None
     """Mean relative error of the inter-token latency."""
-    errors_on: Literal["held-out shapes", "fitted runs", "held-out pairs"] | None = None
+    errors_on: Literal["held-out shapes", "fitted runs", "held-out pairs", "observations"] | None = None
     """What the errors were found on."""
     longest_input_tokens: Positive | None = None
     """Longest mean prompt that was measured: beyond it, figures are extrapolated."""

@@ -19,16 +19,15 @@ def profile_warnings(problem: Problem, plan: Plan) -> Iterator[str]:
         for a in server.allocations:
             pair = (server.model, a.accelerator)
             longest[pair] = max(longest.get(pair, 0.0), 0.0 if load is None else load.input_tokens)
-    estimated = []
+    estimated, errors = [], []
     for pair, tokens in longest.items():
         yield from _beyond(profiles[pair], tokens)
         origin = profiles[pair].origin
         if origin is not None and origin.kind == "estimated":
             estimated.append(f"{pair[0]} on {pair[1]}")
+            errors.append(origin.itl_error or 0.0)
     if estimated:
-        errors = {p.origin.itl_error for p in problem.profiles if p.origin and p.origin.kind == "estimated"}
-        known = [error for error in errors if error is not None]
-        told = f", {max(known):.0%} off in ITL on pairs that were measured" if known else ""
+        told = f", {max(errors):.0%} off in ITL on pairs that were measured" if max(errors) > 0 else ""
         yield f"profiles that were estimated, not measured{told}: {'; '.join(estimated)}"
 
 

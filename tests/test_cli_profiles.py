@@ -72,7 +72,7 @@ class TestFit:
         )
         assert main(["fit", str(path), "--model", "m", "--accelerator", "X"]) == 0
         told = capsys.readouterr()
-        assert told.err.count("left out:") == 2
+        assert told.err.count("warning: ") == 2
         assert "two runs that would tell" in told.out
 
 

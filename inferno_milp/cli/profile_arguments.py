@@ -31,7 +31,9 @@ def _add_fit(subparsers: Subparsers) -> None:
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="what a benchmark tool wrote")
     parser.add_argument("--model", required=True, metavar="NAME", help="language model, for the profile")
     parser.add_argument("--accelerator", required=True, metavar="NAME", help="accelerator, by name: H100, 2xH100")
-    parser.add_argument("-o", "--output", metavar="FILE", help="add the profile to this YAML file, or begin one")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="add the profile to this YAML file (comments are not kept), or begin one"
+    )
     parser.add_argument("--source", metavar="TEXT", help="what was measured, noted in the profile")
     engine = parser.add_argument_group("the engine", "what the runs do not say")
     engine.add_argument("--accelerators-per-replica", type=whole(1, 10_000), default=1, metavar="N", help="default: 1")

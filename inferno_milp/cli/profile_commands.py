@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,8 +35,11 @@ def run_fit(arguments: Namespace) -> int:
     reading = read_measurements(arguments.files, allow_mock=arguments.allow_mock)
     if not arguments.quiet:
         for fault in reading.left_out:
-            tell(f"left out: {fault}")
+            tell(f"warning: {fault}")
     runs = _chosen(reading.measurements, arguments.where)
+    if not arguments.quiet:
+        for words in _doubts(runs, arguments):
+            tell(f"warning: {words}")
     if arguments.update is not None:
         return _update(arguments, runs)
     fit = _fit(arguments, runs)
@@ -64,7 +68,8 @@ def _fit(arguments: Namespace, runs: Sequence[Measurement]) -> Fit:
 
     catalogue, priors, kv_tokens = read_catalogue(arguments.catalogue), {}, arguments.kv_tokens
     try:
-        accelerator = catalogue.accelerator(arguments.accelerator)
+        one = catalogue.accelerator(arguments.accelerator)
+        accelerator = catalogue.accelerator(one.type, one.devices * arguments.accelerators_per_replica)
         model = catalogue.language_model(arguments.model)
     except OptionError:
         pass  # of a pair that the catalogue does not know, nothing is known beforehand
@@ -79,6 +84,7 @@ def _fit(arguments: Namespace, runs: Sequence[Measurement]) -> Fit:
             accelerator=arguments.accelerator,
             accelerators_per_replica=arguments.accelerators_per_replica,
             source=arguments.source,
+            precision=arguments.precision,
             max_batch_size=arguments.max_batch_size,
             kv_tokens=kv_tokens,
             token_budget=arguments.token_budget,
@@ -87,7 +93,7 @@ def _fit(arguments: Namespace, runs: Sequence[Measurement]) -> Fit:
             cv2_output=arguments.cv2_output,
         )
     if fit.profile.kv_tokens is None and priors and room > 0:
-        fit = fit.with_kv_tokens(room * arguments.accelerators_per_replica)
+        fit = fit.with_kv_tokens(room)
     return fit
 
 
@@ -107,17 +113,60 @@ def _chosen(runs: Sequence[Measurement], conditions: Sequence[str]) -> list[Meas
     return chosen
 
 
+NOT_WITH_UPDATE: dict[str, Any] = {
+    "source": None, "kv_tokens": None, "max_batch_size": None, "token_budget": 8192, "precision": None,
+    "accelerators_per_replica": 1, "catalogue": [],
+}  # fmt: skip
+"""Options that a refined profile has from before, with their defaults."""
+
+
+def _doubts(runs: Sequence[Measurement], arguments: Namespace) -> Iterator[str]:
+    """Say where the runs are of another pair than the profile is to be for, by their labels, or given twice."""
+    for label in ("model", "accelerator"):
+        named = {m.labels[label] for m in runs if label in m.labels}
+        wanted = _letters(getattr(arguments, label))
+        for name in sorted(named):
+            said = _letters(name)
+            if not (said in wanted or wanted in said or said[:4] == wanted[:4]):
+                yield f"the runs say {label} {name!r}, the profile is for {getattr(arguments, label)!r}"
+        silent = sum(label not in m.labels for m in runs)
+        if named and silent:
+            yield f"{silent} of {len(runs)} runs do not say their {label}"
+    tools = sorted({m.tool for m in runs})
+    if len(tools) > 1:
+        yield f"runs of {' and '.join(tools)} together: are they of one engine?"
+    figures = [(m.load_text, m.input_tokens, m.output_tokens, *m.ttft_ms.items(), *m.itl_ms.items()) for m in runs]
+    if (again := len(figures) - len(set(figures))) > 0:
+        yield f"{again} runs are given twice: each counts as often as it is given"
+
+
+def _letters(name: str) -> str:
+    """Take what tells one name from another: `meta-llama/Llama-3.1-8B` and `llama3.1-8b` are alike."""
+    last = re.sub(r"^([0-9]+x|nvidia[-_ ])", "", name.casefold().rpartition("/")[2])
+    return re.sub(r"[^a-z0-9]", "", last.removesuffix("-instruct"))
+
+
 def _update(arguments: Namespace, runs: Sequence[Measurement]) -> int:
     from inferno_milp.fitting.tracking import FORGETTING, track_profile
     from inferno_milp.read import read_sections
 
+    useless = [name for name, default in NOT_WITH_UPDATE.items() if getattr(arguments, name) != default]
+    if useless:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in useless)
+        raise OptionError(f"{options}: the profile that is refined has that already")
     profiles = read_sections(arguments.update).profiles
     found = [p for p in profiles if (p.model, p.accelerator) == (arguments.model, arguments.accelerator)]
     if not found:
         known = [f"{p.model} on {p.accelerator}" for p in profiles]
         wanted = f"{arguments.model} on {arguments.accelerator}"
         raise OptionError(f"{arguments.update} has no profile of {wanted}; {nearest(wanted, known)}")
-    tracker = track_profile(found[0], runs, FORGETTING if arguments.forgetting is None else arguments.forgetting)
+    tracker = track_profile(
+        found[0],
+        runs,
+        FORGETTING if arguments.forgetting is None else arguments.forgetting,
+        cv2_input=arguments.cv2_input,
+        cv2_output=arguments.cv2_output,
+    )
 
     def parts(console: Console) -> list[Any]:
         from inferno_milp.report.profiles import tracking_report
@@ -146,6 +195,16 @@ def _add_to(target: str, profile: Profile) -> None:
 
     path = Path(target)
     write_text(with_profile(path if path.exists() else None, profile), target)
+
+
+def _keep_measured(target: str, profile: Profile) -> None:
+    """Refuse to put an estimate in the place of a measured profile."""
+    from inferno_milp.read import read_sections
+
+    there = read_sections(target).profiles if Path(target).exists() else ()
+    pair = (profile.model, profile.accelerator)
+    if any((p.model, p.accelerator) == pair and (p.origin is None or p.origin.kind == "measured") for p in there):
+        raise OptionError(f"{target} has a profile of {pair[0]} on {pair[1]} that was not estimated: it is kept")
 
 
 def run_list(arguments: Namespace) -> int:
@@ -245,6 +304,7 @@ def run_estimate(arguments: Namespace) -> int:
     fit = memory_fit(model, accelerator, arguments.precision)
     document = profile.model_dump(mode="json", exclude_none=True)
     if arguments.output:
+        _keep_measured(arguments.output, profile)
         _add_to(arguments.output, profile)
 
     def parts(console: Console) -> list[Any]:

@@ -10,21 +10,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from inferno_milp.architecture import Precision
 from inferno_milp.errors import OptionError
+from inferno_milp.fields import LARGEST_BATCH
 from inferno_milp.fitting.certainty import Certainty, advise, find_certainty
 from inferno_milp.fitting.estimate import Estimate, Setting, estimate
 from inferno_milp.fitting.memory import Memory, find_memory
-from inferno_milp.fitting.runs import Runs, make_runs
+from inferno_milp.fitting.runs import Runs, check_alike, make_runs
 from inferno_milp.fitting.terms import ALWAYS, TERMS, Prior, profile_terms
 from inferno_milp.fitting.validation import HeldOut, choose_terms
 from inferno_milp.measurements import Measurement
 from inferno_milp.sections import Origin, Profile
 
-IDENTITY = (
-    "model", "accelerator", "devices", "backend", "backend_version", "precision", "pp_size", "moe_tp_size",
-    "moe_ep_size", "attention_dp_size",
-)  # fmt: skip
-"""Labels of which all runs of a fit must have the same: other engines have other terms."""
 MAX_BATCH = 256
 """Sequences that run at once, where neither the runs nor the caller say (vLLM's default on most devices)."""
 UNLIMITED = 1024
@@ -153,6 +150,7 @@ def fit_profile(
     accelerator: str,
     accelerators_per_replica: int = 1,
     source: str | None = None,
+    precision: Precision | None = None,
     max_batch_size: int | None = None,
     kv_tokens: int | None = None,
     token_budget: int = 8192,
@@ -165,7 +163,7 @@ def fit_profile(
     Parameters
     ----------
     measurements : runs of one engine, sent at rates, by numbers of clients, or as batches, in any mix.
-    model, accelerator, accelerators_per_replica, source : for the profile.
+    model, accelerator, accelerators_per_replica, source, precision : for the profile.
     max_batch_size, kv_tokens : of the engine; None: what the runs say.
     token_budget : tokens of an iteration, of the engine.
     priors : what is known of terms beforehand, by their names in a profile; else the usual ratios to α, within a factor
@@ -187,7 +185,7 @@ def fit_profile(
     predictions being the law's own; optional terms are kept where they lower the error on shapes left out.
     docs/profiles.md.
     """
-    _check_alike(measurements)
+    check_alike(measurements)
     runs = make_runs(measurements, cv2_input, cv2_output)
     figures = int(runs.counts_ttft.sum() + runs.counts_itl.sum())
     if figures < FEWEST:
@@ -195,7 +193,7 @@ def fit_profile(
         raise OptionError(f"{figures} of the figures measured count, too few to fit: {'; '.join(reasons) or 'no runs'}")
     memory = find_memory(runs)
     kv_tokens = kv_tokens if kv_tokens is not None else memory.kv_tokens
-    size = max_batch_size or memory.max_batch
+    size = max_batch_size or (None if memory.max_batch is None else max(min(memory.max_batch, LARGEST_BATCH), 1))
     setting = Setting(ALWAYS, dict(priors or {}), token_budget, size or UNLIMITED)
     terms, held_out = choose_terms(runs, setting)
     found = estimate(runs, replace(setting, terms=terms))
@@ -208,6 +206,7 @@ def fit_profile(
     origin = {
         "kind": "measured",
         "source": source,
+        "precision": precision,
         "runs": int(runs.counts.sum()),
         "shapes": len(np.unique(counted.shapes)),
         "ttft_error": _rounded(ttft_error, 3),
@@ -225,7 +224,7 @@ def fit_profile(
             if value or name in ("alpha_ms", "beta_ms", "gamma_ms", "delta_ms")
         },
         **({"kv_tokens": kv_tokens} if kv_tokens else {}),
-        "max_batch_size": size or max(MAX_BATCH, memory.most_seen),
+        "max_batch_size": min(size or max(MAX_BATCH, memory.most_seen), LARGEST_BATCH),
         **({"token_budget": token_budget} if token_budget != 8192 else {}),
     }
     profile = Profile(
@@ -240,18 +239,6 @@ def fit_profile(
 
 def _no_profile(model: str, accelerator: str) -> Profile:
     return Profile(model=model, accelerator=accelerator, alpha_ms=0.0, beta_ms=0.0, max_batch_size=1)  # type: ignore[call-arg]
-
-
-def _check_alike(measurements: Sequence[Measurement]) -> None:
-    mixed = []
-    for label in IDENTITY:
-        values = sorted({m.labels[label] for m in measurements if label in m.labels})
-        if len(values) > 1:
-            shown = ", ".join(values[:6]) + (" …" if len(values) > 6 else "")
-            mixed.append(f"{len(values)} values of {label} ({shown})")
-    if mixed:
-        one = next(label for label in IDENTITY if label in mixed[0])
-        raise OptionError(f"the runs are of different engines: {'; '.join(mixed)}: choose, as with --where {one}=…")
 
 
 def _largest_batch(runs: Runs) -> float | None:

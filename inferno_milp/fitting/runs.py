@@ -9,11 +9,17 @@ import numpy as np
 import numpy.typing as npt
 from scipy.cluster.hierarchy import fclusterdata
 
+from inferno_milp.errors import OptionError
 from inferno_milp.fitting.terms import FloatArray
 from inferno_milp.measurements import Measurement
 
 BoolArray = npt.NDArray[np.bool_]
 
+IDENTITY = (
+    "model", "accelerator", "devices", "backend", "backend_version", "precision", "pp_size", "moe_tp_size",
+    "moe_ep_size", "attention_dp_size", "tensor_parallel_size", "quantization",
+)  # fmt: skip
+"""Labels of which all runs of a fit must have the same: other engines have other terms."""
 SERVED = 0.95
 """Runs that served less than this share of what they should have are saturated."""
 NEAR_CAPACITY = 0.97
@@ -120,6 +126,19 @@ def make_runs(
     return replace(runs, reasons=reasons, counts_ttft=~(out | crowd), counts_itl=runs.counts_itl & ~out)
 
 
+def check_alike(measurements: Sequence[Measurement]) -> None:
+    """Raise OptionError where runs say that they are of different engines."""
+    mixed = []
+    for label in IDENTITY:
+        values = sorted({m.labels[label] for m in measurements if label in m.labels})
+        if len(values) > 1:
+            shown = ", ".join(values[:6]) + (" …" if len(values) > 6 else "")
+            mixed.append(f"{len(values)} values of {label} ({shown})")
+    if mixed:
+        one = next(label for label in IDENTITY if label in mixed[0])
+        raise OptionError(f"the runs are of different engines: {'; '.join(mixed)}: choose, as with --where {one}=…")
+
+
 def find_shapes(measurements: Sequence[Measurement]) -> npt.NDArray[np.int64]:
     """Give each shape a number: tokens that are alike up to chance are one, by what was asked for where it is told."""
     if len(measurements) < 2:
@@ -153,10 +172,11 @@ def _judge(runs: Runs) -> tuple[str, ...]:
     median_ttft = np.array([m.ttft_ms.get("p50", t) for m, t in zip(runs.measurements, runs.ttft_ms, strict=True)])
     request_s = (median_ttft + np.maximum(runs.output_tokens - 1, 0) * runs.itl_ms) / 1e3
     decoding = in_batch(runs)
+    crowd = np.array([m.crowd for m in runs.measurements], dtype=bool)
     reasons = []
     for i, shape in enumerate(runs.shapes):
         alike = (runs.shapes == shape) & ~runs.batch
-        at_once = alike & runs.closed & (runs.clients > 1)
+        at_once = alike & crowd
         capacity = np.nanmax(served[at_once], initial=0.0) if np.isfinite(served[at_once]).any() else 0.0
         usual_s = np.nanmedian(length_s[alike]) if np.isfinite(length_s[alike]).any() else np.nan
         open_run = not (runs.closed[i] or runs.batch[i])

@@ -16,10 +16,10 @@ import numpy as np
 
 from inferno_milp.errors import OptionError
 from inferno_milp.fitting.prediction import predict
-from inferno_milp.fitting.runs import make_runs
+from inferno_milp.fitting.runs import check_alike, make_runs
 from inferno_milp.fitting.terms import TERMS, FloatArray, as_array, profile_terms
 from inferno_milp.measurements import Measurement
-from inferno_milp.sections import Profile
+from inferno_milp.sections import Origin, Profile
 
 FORGETTING = 0.98
 """What is left of what was learnt after one more observation, by default."""
@@ -32,6 +32,8 @@ TTFT_NOISE, ITL_NOISE = 0.10, 0.04
 """Relative deviations of observed means from the law."""
 OUTLIER = 4.0
 """An observation further off than so many standard deviations moves the terms no more than one as far off as this."""
+LATEST = 20
+"""Observations whose errors tell how good the profile is now."""
 STEP = 1e-4
 
 
@@ -67,6 +69,7 @@ class Tracker:
 
     profile: Profile
     forgetting: float = FORGETTING
+    cv2_input: float = 0.0
     cv2_output: float = 1.0
     steps: list[Step] = field(default_factory=list)
     _start: FloatArray = field(init=False, repr=False)
@@ -103,7 +106,26 @@ class Tracker:
         """The profile with the terms as they are now."""
         values = {name: float(f"{value:.5g}") for name, value in profile_terms(self.parameters).items()}
         followed = {TERMS[i] for i in self._where} | {"gamma_ms"}
-        return self.profile.model_copy(update={name: value for name, value in values.items() if name in followed})
+        update: dict[str, Any] = {name: value for name, value in values.items() if name in followed}
+        return self.profile.model_copy(update={**update, "origin": self._origin()})
+
+    def _origin(self) -> Origin | None:
+        """Say that observations refined the profile, with the errors of the latest before each was taken in."""
+        used = [step for step in self.steps if step.used]
+        if not used:
+            return self.profile.origin
+        before = self.profile.origin.model_dump(exclude_none=True) if self.profile.origin is not None else {}
+        source = f"{before.get('source', 'a profile')}; refined by {len(used)} observations"[:1000]
+        latest = used[-LATEST:]
+        errors = {
+            "ttft_error": [abs(step.ttft_error) for step in latest if math.isfinite(step.ttft_error)],
+            "itl_error": [abs(step.itl_error) for step in latest if math.isfinite(step.itl_error)],
+        }
+        means = {name: float(f"{sum(values) / len(values):.3g}") for name, values in errors.items() if values}
+        kept = {
+            name: value for name, value in before.items() if name not in ("ttft_error", "itl_error", "runs", "shapes")
+        }
+        return Origin(**{**kept, "kind": "measured", "source": source, "errors_on": "observations", **means})
 
     def observe(self, observation: Measurement) -> Step:
         """Take in one observation."""
@@ -112,7 +134,7 @@ class Tracker:
         return step
 
     def _observe(self, observation: Measurement) -> Step:
-        runs = make_runs([observation], cv2_output=self.cv2_output)
+        runs = make_runs([observation], self.cv2_input, self.cv2_output)
         if runs.reasons[0]:
             return Step(observation.place, False, runs.reasons[0], math.nan, math.nan)
         observed = np.log([runs.ttft_ms[0], runs.itl_ms[0]])
@@ -165,7 +187,14 @@ def _limited(covariance: FloatArray) -> FloatArray:
     return np.asarray((vectors * np.minimum(values, MOST_UNSURE**2)) @ vectors.T)
 
 
-def track_profile(profile: Profile, observations: Iterable[Measurement], forgetting: float = FORGETTING) -> Tracker:
+def track_profile(
+    profile: Profile,
+    observations: Iterable[Measurement],
+    forgetting: float = FORGETTING,
+    *,
+    cv2_input: float = 0.0,
+    cv2_output: float = 1.0,
+) -> Tracker:
     """Refine a profile by observations, in their order.
 
     Parameters
@@ -173,6 +202,7 @@ def track_profile(profile: Profile, observations: Iterable[Measurement], forgett
     profile : to begin with.
     observations : mean latencies at rates or numbers of clients, as benchmarks or Prometheus tell them.
     forgetting : what is left of what was learnt after one more observation.
+    cv2_input, cv2_output : variability of lengths where an observation does not say.
 
     Returns
     -------
@@ -182,9 +212,11 @@ def track_profile(profile: Profile, observations: Iterable[Measurement], forgett
     Raises
     ------
     OptionError
-        If forgetting is out of range, or the profile has no terms to follow.
+        If forgetting is out of range, the profile has no terms to follow, or the observations are of different engines.
     """
-    tracker = Tracker(profile, forgetting)
+    observations = list(observations)
+    check_alike(observations)
+    tracker = Tracker(profile, forgetting, cv2_input, cv2_output)
     for observation in observations:
         tracker.observe(observation)
     return tracker

@@ -85,7 +85,10 @@ def _read_file(path: Path, label: str, *, allow_mock: bool) -> tuple[list[Measur
     found: list[Measurement] = []
     left_out: list[Fault] = []
     for reader, facts in _readers(content, label, faults):
-        found += reader(facts)
+        try:
+            found += reader(facts)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            facts.fault(f"not in the form that the tool writes: {error}", "take the file as the tool wrote it")
     if any(not fault.path or not _is_of_row(fault) for fault in faults) or (faults and not found):
         raise InputError(faults)
     left_out += faults
@@ -95,8 +98,13 @@ def _read_file(path: Path, label: str, *, allow_mock: bool) -> tuple[list[Measur
             fault = Fault(f"a mock server's ({mock!r}): it shows the form of the file, and no speed", file=label)
             raise InputError([fault])
     if content.unfinished and found:
-        what = "page" if content.kind == "html" else "last line"
-        left_out.append(Fault(f"the {what} does not end: was the file cut?", "what was read is whole", file=label))
+        if content.kind == "table":
+            found = found[:-1]
+            left_out.append(Fault("the last line does not end: was the file cut?", "it is left out", file=label))
+        else:
+            left_out.append(
+                Fault("the page does not end: was the file cut?", "what was read of it is whole", file=label)
+            )
     kept = []
     for measurement in found:
         measurement, reasons = sanity.judge(measurement)

@@ -123,7 +123,7 @@ def _scaled(metric: Facts, name: str, scale: float, *, needed: bool = True) -> f
     unit = metric.at("unit").data
     if value is None:
         return None
-    if unit not in UNITS_MS:
+    if not isinstance(unit, str) or unit not in UNITS_MS:
         metric.fault(f"unit {unit!r} is not known", f"one of {', '.join(UNITS_MS)}", "unit")
         return None
     return value * UNITS_MS[unit] * scale

@@ -14,6 +14,8 @@ UNITS_MS = {
     "microseconds": 1e-3, "ns": 1e-6, "nanoseconds": 1e-6,
 }  # fmt: skip
 """How many milliseconds a unit of time is."""
+LARGEST = 1e15
+"""No figure of a benchmark is larger."""
 
 
 @dataclass(slots=True)
@@ -59,6 +61,8 @@ class Facts:
     def text(self, *path: PathPart) -> str | None:
         """Return a word, or None."""
         value = self.at(*path).data
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)[:20]
         return value if isinstance(value, str) and value.strip() else None
 
     def number(self, *path: PathPart, needed: bool = True, least: float = 0.0) -> float | None:
@@ -74,10 +78,12 @@ class Facts:
             except ValueError:
                 self.fault(f"{value[:40]!r} is no number", "", *path)
                 return None
+        if isinstance(value, int) and not isinstance(value, bool) and abs(value) > LARGEST:
+            value = math.inf
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             self.fault(f"a {type(value).__name__} is no number", "", *path)
             return None
-        if not math.isfinite(value) or value < least:
+        if not math.isfinite(value) or value < least or value > LARGEST:
             self.fault(f"{value} cannot be", f"a finite number, at least {least:g}", *path)
             return None
         return float(value)

@@ -9,7 +9,7 @@ from typing import Any
 
 from inferno_milp.measurements.records import Measurement
 
-ITL_MS, TTFT_MS = (0.1, 5e3), (0.5, 3.6e6)
+ITL_MS, TTFT_MS = (0.1, 1e3), (0.5, 3.6e6)
 """What times between tokens, and to the first one, may be: anything else is another unit."""
 LEAST_TTFT_TO_ITL = 0.4
 """The first token takes an iteration with a prompt, which is hardly shorter than those that bring the others."""
@@ -53,6 +53,12 @@ def _contradictions(m: Measurement) -> Iterator[str]:
     ttft, itl = m.ttft_ms.get("mean", 0.0), m.itl_ms.get("mean", 0.0)
     if m.output_tokens < 1 or m.input_tokens <= 0:
         yield f"{m.input_tokens:g} prompt and {m.output_tokens:g} output tokens"
+        return
+    if not m.ttft_ms.get("mean") or (m.output_tokens > 1 and not m.itl_ms.get("mean")):
+        yield "no mean of the time to first token, or between tokens"
+        return
+    if m.sent != "rate" and not (m.concurrency is not None and m.concurrency >= 1):
+        yield "fewer than one client" if m.concurrency is not None else "the number of clients is not told"
         return
     yield from _wrong_units(m, ttft, itl)
     for name in ("ttft_ms", "itl_ms", "end_to_end_ms"):

@@ -62,12 +62,13 @@ class _Columns:
         self.figures: dict[str, str] = {}
         self.labels: dict[str, str] = {}
         self.without_unit: list[str] = []
+        self.twice: list[tuple[str, str]] = []
         for column in header:
             name = re.sub(r"[^a-z0-9]+", "_", column.strip().lower()).strip("_")
             if match := _COLUMN.fullmatch(name):
                 self._add_latency(column, match)
             elif figure := next((figure for figure, names in NAMES.items() if name in names), None):
-                self.figures.setdefault(figure, column)
+                self._once(self.figures, figure, column)
             else:
                 label = next((label for label, names in LABELS.items() if name in names), name)
                 self.labels.setdefault(label, column)
@@ -79,7 +80,16 @@ class _Columns:
             self.without_unit.append(column)
             return
         latency = next(latency for latency, names in LATENCIES.items() if match["latency"] in names)
+        same = [other for other, (of, which, _) in self.latencies.items() if (of, which) == (latency, statistic)]
+        self.twice += [(other, column) for other in same]
+        if column in self.latencies:
+            self.twice.append((column, column))
         self.latencies[column] = (latency, statistic, UNITS_MS[match["unit"]])
+
+    def _once(self, columns: dict[str, str], name: str, column: str) -> None:
+        if name in columns:
+            self.twice.append((columns[name], column))
+        columns.setdefault(name, column)
 
 
 def read_table(facts: Facts) -> Iterator[Measurement]:
@@ -88,6 +98,8 @@ def read_table(facts: Facts) -> Iterator[Measurement]:
     columns = _Columns(header)
     for column in columns.without_unit:
         facts.fault(f"column {column!r} has no unit in its name", f"{column}_ms, or {column}_s")
+    for first, second in dict.fromkeys(columns.twice):
+        facts.fault(f"columns {first!r} and {second!r} say the same", "leave one out")
     missing = [name for name in ("input_tokens", "output_tokens") if name not in columns.figures]
     missing += [name for name in ("ttft_ms", "itl_ms") if name not in {k for k, _, _ in columns.latencies.values()}]
     for name in () if columns.without_unit else missing:
@@ -185,6 +197,8 @@ def _sent(part: Facts, figures: dict[str, float | None], strategy: str | None) -
     per_s, per_min = figures.get("rate_per_s"), figures.get("rate_per_min")
     rate = per_min / 60 if per_s is None and per_min is not None else per_s
     if rate is not None:
+        if clients is not None:
+            part.notes.append("taken as sent at the rate; the concurrency is what was measured then")
         return {"sent": "rate", "rate_per_s": rate, "cv2_arrival": figures.get("cv2_arrival"), "running": clients}
     return _sent_by_clients(part, figures, clients, crowd=kind == "throughput")
 

@@ -43,7 +43,8 @@ def read_run(facts: Facts) -> Iterator[Measurement]:
         facts.notes.append(f"{replicas} replicas behind one address: rates are those of one")
     labels = {
         "model": facts.text("model_id"), "accelerator": _accelerator(facts), "devices": _devices(facts, replicas),
-        "backend": facts.text("backend"),
+        "backend": facts.text("backend"), "tensor_parallel_size": facts.text("tensor_parallel_size"),
+        "quantization": facts.text("quantization"),
     }  # fmt: skip
     yield Measurement(
         place=facts.place,
@@ -111,10 +112,10 @@ def _accelerator(facts: Facts) -> str | None:
 
 def _devices(facts: Facts, replicas: int) -> str | None:
     count = facts.text("gpu_count") or (facts.text("gpu") or "").partition("x")[0]
-    return str(max(int(count) // replicas, 1)) if count.isdigit() else None
+    return str(max(int(count) // replicas, 1)) if count.isdecimal() else None
 
 
 def _replicas(facts: Facts) -> int:
     """Return the engines behind the address, as deployments note them beside the run."""
     named = [facts.text("decode_replicas"), facts.text("replicas")]
-    return max([int(word) for word in named if word and word.isdigit()], default=1) or 1
+    return max([int(word) for word in named if word and word.isdecimal()], default=1) or 1

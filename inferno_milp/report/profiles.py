@@ -58,16 +58,12 @@ def _fit_lines(fit: Fit) -> Iterator[str]:
         yield f"hardly identified by these runs, taken from what is usual: {names}"
         yield f"two runs that would tell: {'; '.join(fit.advice)}"
     if memory.kv_tokens is not None:
-        yield f"KV cache: {memory.kv_tokens} tokens, from {memory.runs} runs in which clients waited"
+        yield f"KV cache by the runs: {memory.kv_tokens} tokens, from {memory.runs} runs in which clients waited"
     elif memory.max_batch is not None:
         yield f"max batch size: {memory.max_batch}, from {memory.runs} runs in which clients waited"
     else:
-        held = (
-            f"KV cache of {fit.profile.kv_tokens} tokens by the memory's size"
-            if fit.profile.kv_tokens
-            else "the default"
-        )
-        yield f"no run reached a limit of the memory: {held}"
+        held = f"a KV cache of {fit.profile.kv_tokens} tokens, given or by the memory's size"
+        yield f"no run reached a limit of the memory: {held if fit.profile.kv_tokens else 'the default'}"
     reasons = [f"{m.place} ({m.load_text}): {r}" for m, r in zip(runs.measurements, runs.reasons, strict=True) if r]
     reasons += [f"{m.place} ({m.load_text}): {note}" for m in runs.measurements for note in m.notes]
     yield from reasons[:MOST_REASONS]
@@ -103,7 +99,7 @@ def profiles_table(profiles: Sequence[Profile], console: Console) -> RenderableT
         (
             Text(p.model),
             Text(p.accelerator),
-            Text("–" if p.origin is None else p.origin.kind),
+            Text(" ".join(filter(None, (p.origin.kind, p.origin.precision))) if p.origin else "–"),
             *(_figure(getattr(p, name)) for name in ("alpha_ms", "beta_ms", "delta_ms", "kappa_ms")),
             "–" if p.kv_tokens is None else str(p.kv_tokens),
             "–" if p.origin is None or p.origin.runs is None else str(p.origin.runs),
@@ -126,7 +122,7 @@ def comparison_of_profiles(rows: pd.DataFrame, console: Console) -> list[Any]:
         (
             Text(str(row["model"])),
             Text(str(row["accelerator"])),
-            Text(str(row["kind"]) + (", extrapolated" if row["extrapolated"] else "")),
+            Text(f"{row['kind']} {row['precision'] or ''}".strip() + (", extrapolated" if row["extrapolated"] else "")),
             f"{row['max_rate_per_s']:.4g}" if row["max_rate_per_s"] > 0 else "none",
             f"{row['output_tokens_per_s']:.4g}",
             f"{row['cost_per_hour']:.4g}",
