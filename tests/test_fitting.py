@@ -77,7 +77,7 @@ class TestRealRuns:
         assert not real_fit.certainty.not_identified
         assert real_fit.certainty.condition < 30
         frame = real_fit.terms_frame()
-        fitted = frame[frame["state"] == "fitted"]
+        fitted = frame[frame["state"] == "runs"]
         assert (fitted["low"] < fitted["value"]).all()
         assert (fitted["value"] < fitted["high"]).all()
         assert frame.loc["gamma_ms", "state"] == "not kept"

@@ -344,3 +344,38 @@ def test_best_effort_carries_what_the_plan_gives_it(instances: Path) -> None:
     (simulated,) = im.simulate_plan(problem, plan, requests=2000).allocations
     (allocation,) = plan.servers[1].allocations
     assert simulated.rate_per_s == allocation.rate_per_s
+
+
+class TestClients:
+    engine = simulate.Engine(alpha_ms=8, beta_ms=0.1, gamma_ms=8, delta_ms=0.02, max_batch=8, overhead_ms=3)
+
+    def trace(self, compiled: bool | None) -> simulate.Trace:
+        count = 400
+        think = np.random.default_rng(1).exponential(9, count)
+        return simulate.run_clients(
+            self.engine, 5, np.full(count, 100), np.arange(count) % 20 + 1, think, compiled=compiled
+        )
+
+    def test_as_many_as_there_are_clients(self) -> None:
+        """Never more requests under way than clients; compiled or not, it is the same."""
+        trace, plain = self.trace(None), self.trace(False)
+        assert np.array_equal(trace.ttft_ms, plain.ttft_ms)
+        assert (np.diff(trace.arrival_ms) >= 0).all()
+        assert trace.served.all()
+        ends = trace.arrival_ms + trace.end_to_end_ms
+        under_way = [int(((trace.arrival_ms <= at) & (ends > at)).sum()) for at in trace.arrival_ms]
+        assert max(under_way) == 5
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"clients": 0}, "clients must be from 1 to 4"),
+            ({"clients": 5}, "clients must be from 1 to 4"),
+            ({"think_ms": [1.0, -1.0, 1.0, 1.0]}, "think_ms finite and at least 0"),
+            ({"output_tokens": [1, 1]}, "one length"),
+        ],
+    )
+    def test_refused(self, changes: dict[str, object], words: str) -> None:
+        given = {"clients": 2, "input_tokens": [9] * 4, "output_tokens": [9] * 4, "think_ms": [1.0] * 4, **changes}
+        with pytest.raises(ValueError, match=words):
+            simulate.run_clients(self.engine, **given)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inferno_milp.cli.commands import show
-from inferno_milp.cli.output import check_outputs, counted_progress, tell, write_text
+from inferno_milp.cli.output import check_outputs, progress, tell, write_text
 from inferno_milp.errors import OptionError, nearest
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ def _fit(arguments: Namespace, runs: Sequence[Measurement]) -> Fit:
         precision = arguments.precision or model.precision
         priors = roofline_priors(model, accelerator, precision)
         room = memory_fit(model, accelerator, precision).kv_tokens if accelerator.memory_gb else 0
-    with counted_progress("fitting", quiet=arguments.quiet):
+    with progress(quiet=arguments.quiet) as on_stage:
+        on_stage("fitting the law to the runs")
         fit = fit_profile(
             runs,
             model=arguments.model,

@@ -89,7 +89,10 @@ class Fit:
         )
 
     def terms_frame(self) -> pd.DataFrame:
-        """Return one row per term: its value, its 95 % interval, and whether the runs identify it."""
+        """Return one row per term: its value, its 95 % interval, and what tells it.
+
+        That is the `runs`, what was known `before`, or nothing (`not kept`).
+        """
         values = profile_terms(self.estimate.parameters)
         low, high = self.certainty.low, self.certainty.high
         rows = []
@@ -102,14 +105,15 @@ class Fit:
                     "value": values[name],
                     "low": low[name] + shift if fitted else math.nan,
                     "high": high[name] + shift if fitted else math.nan,
-                    "state": "not kept"
-                    if not fitted
-                    else "weak"
-                    if name in self.certainty.not_identified
-                    else "fitted",
+                    "state": self._told_by(name, fitted=fitted),
                 }
             )
         return pd.DataFrame(rows).set_index("term")
+
+    def _told_by(self, name: str, *, fitted: bool) -> str:
+        if not fitted:
+            return "not kept"
+        return "before" if name in self.certainty.not_identified else "runs"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of `fit`."""

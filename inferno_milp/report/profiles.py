@@ -27,18 +27,14 @@ def fit_report(fit: Fit, console: Console) -> list[Any]:
     """Lay out a fit: its terms, its errors, what does not count and what is not identified."""
     frame = fit.terms_frame()
     rows = [
-        (str(name), _figure(row["value"]), _figure(row["low"]), _figure(row["high"]), str(row["state"]))
+        (str(name), str(row["state"]), *(_figure(row[figure]) for figure in ("value", "low", "high")))
         for name, row in frame.iterrows()
+        if row["state"] != "not kept"
     ]
-    numbers = ("value", "low", "high")
-    table = make_grid(("term",), numbers, [(a, b, c, d) for a, b, c, d, _ in rows])
-    states = {name: state for name, *_, state in rows}
-    kept = [name for name, state in states.items() if state != "not kept"]
-    dropped = [name for name, state in states.items() if state == "not kept"]
-    lines: list[Any] = [fitted(table, console), ""]
+    dropped = [str(name) for name in frame.index[frame["state"] == "not kept"]]
+    lines: list[Any] = [fitted(make_grid(("term", "told by"), ("value", "low", "high"), rows), console), ""]
     if dropped:
         lines.append(Text(f"not kept, since they predict nothing better: {', '.join(dropped)}"))
-    del kept
     return [*lines, *map(Text, _fit_lines(fit))]
 
 
