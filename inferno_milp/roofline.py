@@ -7,6 +7,7 @@ catalogue, pair by pair (`python -m benchmarks.catalogue`), and tells how far of
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from inferno_milp.architecture import KV_BYTES, LanguageModel
@@ -91,6 +92,21 @@ def memory_fit(
     return Fit(weights_gb, accelerator.memory_gb, int((usable - weights_gb) * GB / model.kv_bytes_per_token(kv_bytes)))
 
 
+def devices_needed(model: LanguageModel, accelerator: Accelerator, precision: str | None = None) -> int:
+    """Return how many devices like those of an arrangement hold a model, in powers of two, as tensors are split.
+
+    Raises
+    ------
+    OptionError
+        If the accelerator's memory is not known, or is too small for any number.
+    """
+    fit = memory_fit(model, accelerator, precision)
+    usable_gb = MEMORY_USED * fit.memory_gb / accelerator.devices - WORKSPACE_GB
+    if usable_gb <= 0:
+        raise OptionError(f"the memory of {accelerator.type} is too small for any engine")
+    return int(2 ** max(math.ceil(math.log2(fit.weights_gb / usable_gb)), 0))
+
+
 def estimate_profile(
     model: LanguageModel,
     accelerator: Accelerator,
@@ -126,7 +142,8 @@ def estimate_profile(
     fit = memory_fit(model, accelerator, precision, kv_bytes)
     if fit.kv_tokens < 1:
         need = f"its weights take {fit.weights_gb:.0f} GB ({precision}) of {fit.memory_gb:.0f}"
-        raise OptionError(f"{model.name} does not fit {accelerator.name}: {need}")
+        enough = f"{devices_needed(model, accelerator, precision)} {accelerator.type} would hold them"
+        raise OptionError(f"{model.name} does not fit {accelerator.name}: {need}; {enough}")
     return Profile(
         model=model.name,
         accelerator=accelerator.name,

@@ -98,6 +98,9 @@ class TestNames:
         theirs = mine.profiles[0].model_copy(update={"alpha_ms": 2.0})
         catalogue = make_catalogue([mine, Sections(profiles=(theirs,))])
         assert [p.alpha_ms for p in catalogue.profiles] == [1.0]
+        cheap = Sections(accelerators=(CATALOGUE.accelerator("H100").model_copy(update={"cost_per_hour": 1.0}),))
+        theirs_too = Sections(accelerators=tuple(CATALOGUE.accelerators.values()))
+        assert make_catalogue([cheap, theirs_too]).accelerator("H100").cost_per_hour == 1.0
 
 
 class TestEstimate:
@@ -124,7 +127,9 @@ class TestEstimate:
 
     def test_does_not_fit(self) -> None:
         seventy = CATALOGUE.language_model("Llama-3.1-70B-Instruct")
-        with pytest.raises(OptionError, match=r"does not fit H100: its weights take 141 GB \(bf16\) of 80"):
+        with pytest.raises(
+            OptionError, match=r"does not fit H100: its weights take 141 GB \(bf16\) of 80; 4 H100 would hold"
+        ):
             estimate_profile(seventy, CATALOGUE.accelerator("H100"))
         assert estimate_profile(seventy, CATALOGUE.accelerator("H100"), "int4").kv_tokens
         assert memory_fit(seventy, CATALOGUE.accelerator("H100", 4)).kv_tokens > 100_000

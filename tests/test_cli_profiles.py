@@ -47,6 +47,8 @@ class TestFit:
         (profile,) = read_sections(target).profiles
         assert 7.2 < profile.alpha_ms < 8.4
         assert profile.kv_tokens == 418000
+        assert main([*command, "--kv-tokens", "9"]) == 2
+        assert "--kv-tokens: the profile that is refined has that already" in capsys.readouterr().err
         assert main([*command[:-1], "A100"]) == 2
         assert "has no profile of m on A100; did you mean 'm on H100'" in capsys.readouterr().err
 
@@ -64,6 +66,18 @@ class TestFit:
     def test_wrong_usage(self, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["fit", str(POINTS), "--model", "m", "--accelerator", "H100", *arguments]) == 2
         assert words in capsys.readouterr().err
+
+    def test_runs_of_another_pair_are_warned_of(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = tmp_path / "runs.csv"
+        rows = "".join(f"vendor/other-3b,A100,400,100,{c},{60 + c},{8 + c / 9}\n" for c in (1, 4, 4, 16))
+        path.write_text(f"model,gpu,isl,osl,concurrency,ttft_ms,itl_ms\n{rows}")
+        assert main(["fit", str(path), "--model", "vendor/model-8b", "--accelerator", "H100"]) == 0
+        told = capsys.readouterr().err
+        assert "the runs say model 'vendor/other-3b', the profile is for 'vendor/model-8b'" in told
+        assert "the runs say accelerator 'A100'" in told
+        assert "1 runs are given twice" in told
+        assert main(["fit", str(path), "--model", "Other-3B", "--accelerator", "NVIDIA-A100"]) == 0
+        assert "the runs say" not in capsys.readouterr().err
 
     def test_what_is_left_out_is_told(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         path = tmp_path / "runs.csv"
@@ -109,3 +123,8 @@ class TestModels:
         assert main(["models", "estimate", "tiny", "X", "--catalogue", str(mine), "-o", str(target)]) == 0
         assert "the KV cache holds" in capsys.readouterr().out
         assert read_sections(target).profiles[0].origin.kind == "estimated"  # type: ignore[union-attr]
+        measured = target.read_text().replace("kind: estimated", "kind: measured")
+        target.write_text(measured)
+        assert main(["models", "estimate", "tiny", "X", "--catalogue", str(mine), "-o", str(target)]) == 2
+        assert "was not estimated: it is kept" in capsys.readouterr().err
+        assert target.read_text() == measured

@@ -179,6 +179,19 @@ class TestRefusals:
         with pytest.raises(OptionError, match="too few to fit: a request takes 35% of the run"):
             fit_profile([short], model="m", accelerator="a")
 
+    def test_light_runs_are_no_capacity(self) -> None:
+        """What two clients are served is not what the engine can serve: rates above it count."""
+        clients = [a_run(concurrency=float(c), throughput_per_s=c * 0.95) for c in (1, 2)]
+        rates = [
+            a_run(sent="rate", rate_per_s=r, concurrency=None, throughput_per_s=r, ttft_ms={"mean": 70.0})
+            for r in (2.5, 5.0, 10.0)
+        ]
+        assert make_runs([*clients, *rates]).counts.all()
+
+    def test_very_many_clients(self) -> None:
+        runs = [a_run(concurrency=c, itl_ms={"mean": 8 + c / 1e3}) for c in (1.0, 1e5)]
+        assert fit_profile(runs, model="m", accelerator="a").profile.max_batch_size <= 16_384
+
     def test_shapes(self) -> None:
         runs = [a_run(input_tokens=float(i)) for i in (1018, 1034, 2000)]
         assert find_shapes(runs).tolist() == [0, 0, 1]

@@ -165,6 +165,11 @@ class TestRefusals:
             ("isl,osl,concurrency,ttft_ms,itl_ms\n400,100,3,90\n", "4 fields under 5 headers"),
             ('{"benchmarks": [{"metrics": {}, "metrics": {}}]}', "given twice"),
             ("just words\n", "plain text"),
+            ("<html><script>window.benchmarks = [1, 2];</script></html>", "not in the form that the tool writes"),
+            ("isl,osl,concurrency,itl_ms,tpot_ms,ttft_ms\n1,2,3,4,5,6\n", "'itl_ms' and 'tpot_ms' say the same"),
+            ("isl,osl,concurrency,p50_ttft_ms,p50_itl_ms\n400,100,3,90,9\n", "no mean of the time to first token"),
+            ("isl,osl,concurrency,ttft_ms,itl_ms\n400,100,3,25000,4100\n", "between tokens cannot be: a wrong unit?"),
+            ("isl,osl,concurrency,ttft_ms,itl_ms\n400,100,0.2,90,9\n", "0.2 clients"),
         ],
     )
     def test_what_is_no_benchmark(self, text: str, words: str, tmp_path: Path) -> None:
@@ -177,6 +182,25 @@ class TestRefusals:
             read_measurements([tmp_path / "a.json", tmp_path / "b.csv", tmp_path / "none.json"])
         places = [fault.file for fault in error.value.faults]
         assert [Path(place).name for place in places] == ["a.json", "b.csv", "b.csv", "none.json"]
+
+    def test_figures_that_no_tool_writes(self, tmp_path: Path) -> None:
+        text = files.vllm_bench(RUN)
+        assert "cannot be" in refused(tmp_path, "x.json", text.replace('"completed": 300', f'"completed": {10**400}'))
+        assert read(tmp_path, "y.json", text.replace('"1"', '"²"')).measurements[0].labels.keys() == {
+            "model", "accelerator", "backend"
+        }  # fmt: skip
+        unit = files.aiperf_json(RUN).replace('"unit": "ms"', '"unit": ["ms"]')
+        assert "is not known" in refused(tmp_path, "z.json", unit)
+        none = text.replace('"request_rate": 5.0', '"request_rate": "inf"').replace(
+            '"max_concurrency": null', '"max_concurrency": 0'
+        )
+        assert "fewer than one client" in refused(tmp_path, "w.json", none)
+
+    def test_the_last_line_of_a_table_must_end(self, tmp_path: Path) -> None:
+        text = "isl,osl,concurrency,ttft_ms,itl_ms\n400,100,3,90,9\n400,100,3,90,9"
+        reading = read(tmp_path, "x.csv", text)
+        assert len(reading.measurements) == 1
+        assert "the last line does not end" in str(reading.left_out[0])
 
     def test_left_out_with_the_reason(self, tmp_path: Path) -> None:
         failing = files.table(RUN, RUN).replace(",0\n", ",90\n", 1)
