@@ -183,12 +183,7 @@ def fit_group(group: Group, catalogue: Catalogue, efficiency: Efficiency) -> Fit
         precision=group.precision,  # type: ignore[arg-type]
         priors=roofline_priors(model, accelerator, group.precision, efficiency),
     )
-    if fit.memory.kv_tokens is None:
-        profile = fit.profile.model_copy(
-            update={"kv_tokens": kv_tokens, "max_batch_size": max(256, fit.memory.most_seen)}
-        )
-        fit = dataclasses.replace(fit, profile=profile)
-    return fit
+    return fit.with_kv_tokens(kv_tokens) if fit.memory.kv_tokens is None else fit
 
 
 def best_fit(some: Sequence[Group], catalogue: Catalogue, efficiency: Efficiency) -> Fit | str:

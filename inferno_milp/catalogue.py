@@ -101,20 +101,17 @@ def make_catalogue(sections: Iterable[Sections]) -> Catalogue:
 
 
 @cache
+def _shipped_sections() -> tuple[Sections, ...]:
+    paths = {path.stem: path for path in shipped(MODELS)}
+    return tuple(read_sections(paths[name]) for name in (CLOUD, LANGUAGE_MODELS, MEASURED, ESTIMATED))
+
+
+@cache
 def shipped_catalogue() -> Catalogue:
     """Read the catalogue that comes with the program."""
-    paths = {path.stem: path for path in shipped(MODELS)}
-    names = (CLOUD, LANGUAGE_MODELS, MEASURED, ESTIMATED)
-    return make_catalogue(read_sections(paths[name]) for name in names if name in paths)
+    return make_catalogue(_shipped_sections())
 
 
 def read_catalogue(paths: Iterable[Path]) -> Catalogue:
     """Read the catalogue with files of one's own before it; InputError with all their faults."""
-    own = [read_sections(path) for path in paths]
-    ours = shipped_catalogue()
-    theirs = Sections(
-        accelerators=tuple(ours.accelerators.values()),
-        language_models=tuple(ours.language_models.values()),
-        profiles=ours.profiles,
-    )
-    return make_catalogue([*own, theirs] if own else [theirs])
+    return make_catalogue([*(read_sections(path) for path in paths), *_shipped_sections()])

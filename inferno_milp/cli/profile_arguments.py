@@ -120,5 +120,3 @@ def _add_models(subparsers: Subparsers) -> None:
     action.add_argument("-o", "--output", metavar="FILE", help="add the profile to this YAML file, or begin one")
     add_output(action)
     action.set_defaults(run=commands.run_estimate)
-
-    parser.set_defaults(quiet=False, verbose=False)

@@ -17,7 +17,7 @@ from inferno_milp.fitting.certainty import Certainty, advise, find_certainty
 from inferno_milp.fitting.estimate import Estimate, Setting, estimate
 from inferno_milp.fitting.memory import Memory, find_memory
 from inferno_milp.fitting.runs import Runs, check_alike, make_runs
-from inferno_milp.fitting.terms import ALWAYS, TERMS, Prior, profile_terms
+from inferno_milp.fitting.terms import ALWAYS, TERMS, FloatArray, Prior, profile_terms
 from inferno_milp.fitting.validation import HeldOut, choose_terms
 from inferno_milp.measurements import Measurement
 from inferno_milp.sections import Origin, Profile
@@ -54,17 +54,13 @@ class Fit:
     memory: Memory
     held_out: HeldOut | None
     advice: tuple[str, ...]
-    ttft_ms: np.ndarray
-    itl_ms: np.ndarray
+    ttft_ms: FloatArray
+    itl_ms: FloatArray
 
     @property
     def errors(self) -> tuple[float, float]:
         """Mean relative errors of TTFT and ITL on the runs that it was fitted to; NaN where none counts."""
-        off = (
-            np.abs(self.ttft_ms / self.runs.ttft_ms - 1)[self.runs.counts_ttft],
-            np.abs(self.itl_ms / self.runs.itl_ms - 1)[self.runs.counts_itl],
-        )
-        return float(off[0].mean()) if off[0].size else math.nan, float(off[1].mean()) if off[1].size else math.nan
+        return _mean_errors(self.runs, self.ttft_ms, self.itl_ms)
 
     def with_kv_tokens(self, kv_tokens: int) -> Fit:
         """Return the same fit with a KV cache of this size, where the runs did not tell it."""
@@ -204,9 +200,9 @@ def fit_profile(
     certainty = find_certainty(found)
     ttft_ms, itl_ms = found.predict(runs)
     advice = advise(found, certainty.not_identified) if certainty.not_identified else ()
-    fit = Fit(_no_profile(model, accelerator), runs, found, certainty, memory, held_out, advice, ttft_ms, itl_ms)
     counted = runs.take(runs.counts)
-    ttft_error, itl_error = fit.errors if held_out is None else (held_out.ttft, held_out.itl)
+    fitted = _mean_errors(runs, ttft_ms, itl_ms)
+    ttft_error, itl_error = fitted if held_out is None else (held_out.ttft, held_out.itl)
     origin = {
         "kind": "measured",
         "source": source,
@@ -238,11 +234,15 @@ def fit_profile(
         **figures_of_profile,
         origin=Origin(**{name: value for name, value in origin.items() if value is not None}),
     )
-    return replace(fit, profile=profile)
+    return Fit(profile, runs, found, certainty, memory, held_out, advice, ttft_ms, itl_ms)
 
 
-def _no_profile(model: str, accelerator: str) -> Profile:
-    return Profile(model=model, accelerator=accelerator, alpha_ms=0.0, beta_ms=0.0, max_batch_size=1)  # type: ignore[call-arg]
+def _mean_errors(runs: Runs, ttft_ms: FloatArray, itl_ms: FloatArray) -> tuple[float, float]:
+    off = (
+        np.abs(ttft_ms / runs.ttft_ms - 1)[runs.counts_ttft],
+        np.abs(itl_ms / runs.itl_ms - 1)[runs.counts_itl],
+    )
+    return float(off[0].mean()) if off[0].size else math.nan, float(off[1].mean()) if off[1].size else math.nan
 
 
 def _largest_batch(runs: Runs) -> float | None:

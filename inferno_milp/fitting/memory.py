@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inferno_milp.fitting.runs import Runs, in_batch, waits
+from inferno_milp.fitting.runs import Runs, in_batch, waiting
 from inferno_milp.fitting.terms import FloatArray
 
 MANY_SHAPES = 1.3
@@ -34,7 +34,7 @@ class Memory:
 def find_memory(runs: Runs) -> Memory:
     """Tell a limit of tokens from one of sequences: whichever varies less over the runs in which clients waited."""
     decoding = in_batch(runs)
-    full = np.array([bool(runs.closed[i]) and waits(runs, i, decoding[i]) for i in range(len(runs.shapes))], dtype=bool)
+    full = waiting(runs)
     most_seen = int(np.nanmax(np.where(runs.batch, runs.clients, decoding), initial=1.0))
     if not full.any():
         return Memory(None, None, max(most_seen, 1), 0)

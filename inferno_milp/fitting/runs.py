@@ -78,6 +78,16 @@ class Runs:
         return replace(self, measurements=tuple(kept), reasons=tuple(reasons), **arrays)
 
     @property
+    def crowd(self) -> BoolArray:
+        """Whether all requests were sent at once."""
+        return np.array([m.crowd for m in self.measurements], dtype=bool)
+
+    @property
+    def served_per_s(self) -> FloatArray:
+        """Completed requests/s; NaN where that was not measured."""
+        return _column([m.throughput_per_s for m in self.measurements])
+
+    @property
     def counts(self) -> BoolArray:
         """Whether a run counts at all."""
         return self.counts_ttft | self.counts_itl
@@ -92,25 +102,21 @@ def make_runs(
     ----------
     cv2_input, cv2_output, cv2_arrival : taken where a file does not say.
     """
-
-    def column(values: Sequence[float | None], missing: float = np.nan) -> FloatArray:
-        return np.array([missing if value is None else value for value in values], dtype=float)
-
     ms = list(measurements)
-    outputs = column([m.output_tokens for m in ms])
+    outputs = _column([m.output_tokens for m in ms])
     runs = Runs(
         measurements=tuple(ms),
         closed=np.array([m.sent == "concurrency" for m in ms], dtype=bool),
         batch=np.array([m.sent == "batch" for m in ms], dtype=bool),
-        rate_per_s=column([m.rate_per_s if m.sent == "rate" else None for m in ms]),
-        clients=column([m.concurrency for m in ms]),
-        input_tokens=column([m.input_tokens for m in ms]),
+        rate_per_s=_column([m.rate_per_s if m.sent == "rate" else None for m in ms]),
+        clients=_column([m.concurrency for m in ms]),
+        input_tokens=_column([m.input_tokens for m in ms]),
         output_tokens=outputs,
-        cv2_input=column([m.cv2_input for m in ms], cv2_input),
-        cv2_output=column([m.cv2_output for m in ms], cv2_output),
-        cv2_arrival=column([m.cv2_arrival for m in ms], cv2_arrival),
-        ttft_ms=column([m.ttft_ms.get("mean") for m in ms]),
-        itl_ms=column([m.itl_ms.get("mean") for m in ms]),
+        cv2_input=_column([m.cv2_input for m in ms], cv2_input),
+        cv2_output=_column([m.cv2_output for m in ms], cv2_output),
+        cv2_arrival=_column([m.cv2_arrival for m in ms], cv2_arrival),
+        ttft_ms=_column([m.ttft_ms.get("mean") for m in ms]),
+        itl_ms=_column([m.itl_ms.get("mean") for m in ms]),
         counts_ttft=np.ones(len(ms), dtype=bool),
         counts_itl=outputs > 1,
         reasons=("",) * len(ms),
@@ -118,12 +124,16 @@ def make_runs(
     )
     reasons = _judge(runs)
     out = np.array([bool(reason) for reason in reasons], dtype=bool)
-    crowd = np.array([m.crowd for m in ms], dtype=bool)
+    crowd = runs.crowd
     # Where nothing else tells how iterations grow with the batch, the times between tokens of the crowd do.
     shared = ~out & ~crowd & ~(runs.closed & (runs.clients <= 1))
     out |= crowd & bool(shared.any())
     reasons = tuple(r or (CROWD if m.crowd else "") for r, m in zip(reasons, ms, strict=True))
     return replace(runs, reasons=reasons, counts_ttft=~(out | crowd), counts_itl=runs.counts_itl & ~out)
+
+
+def _column(values: Sequence[float | None], missing: float = np.nan) -> FloatArray:
+    return np.array([missing if value is None else value for value in values], dtype=float)
 
 
 def check_alike(measurements: Sequence[Measurement]) -> None:
@@ -151,28 +161,27 @@ def find_shapes(measurements: Sequence[Measurement]) -> npt.NDArray[np.int64]:
 
 def in_batch(runs: Runs) -> FloatArray:
     """Return the mean number of requests that decode, by Little's law, or of a number of clients by the times taken."""
-    served = np.array([np.nan if m.throughput_per_s is None else m.throughput_per_s for m in runs.measurements])
+    served = runs.served_per_s
     decoding_ms = np.maximum(runs.output_tokens - 1, 0) * runs.itl_ms
     of_clients = runs.clients * decoding_ms / np.maximum(decoding_ms + runs.ttft_ms, 1e-9)
     return np.asarray(np.where(np.isfinite(served), served * decoding_ms / 1e3, of_clients))
 
 
-def waits(runs: Runs, position: int, decoding: float) -> bool:
+def waiting(runs: Runs) -> BoolArray:
     """Whether clients waited for a place: few of them decode, and the first token takes far longer than it need."""
-    alike = (runs.shapes == runs.shapes[position]) & ~runs.batch
-    least_ms = float(np.min(runs.ttft_ms[alike]))
-    few = decoding < IN_BATCH * runs.clients[position] - 1
-    return bool(few and runs.ttft_ms[position] > WAITS * least_ms)
+    alike = (runs.shapes[:, None] == runs.shapes) & ~runs.batch
+    least_ms = np.min(np.where(alike, runs.ttft_ms, np.inf), axis=1, initial=np.inf)
+    few = in_batch(runs) < IN_BATCH * runs.clients - 1
+    return np.asarray(runs.closed & few & (runs.ttft_ms > WAITS * least_ms))
 
 
 def _judge(runs: Runs) -> tuple[str, ...]:
-    length_s = np.array([np.nan if m.duration_s is None else m.duration_s for m in runs.measurements])
-    served = np.array([np.nan if m.throughput_per_s is None else m.throughput_per_s for m in runs.measurements])
-    done = np.array([np.nan if m.requests is None else m.requests for m in runs.measurements])
+    length_s = _column([m.duration_s for m in runs.measurements])
+    done = _column([m.requests for m in runs.measurements])
+    served, crowd, waits = runs.served_per_s, runs.crowd, waiting(runs)
     median_ttft = np.array([m.ttft_ms.get("p50", t) for m, t in zip(runs.measurements, runs.ttft_ms, strict=True)])
     request_s = (median_ttft + np.maximum(runs.output_tokens - 1, 0) * runs.itl_ms) / 1e3
     decoding = in_batch(runs)
-    crowd = np.array([m.crowd for m in runs.measurements], dtype=bool)
     reasons = []
     for i, shape in enumerate(runs.shapes):
         alike = (runs.shapes == shape) & ~runs.batch
@@ -192,7 +201,7 @@ def _judge(runs: Runs) -> tuple[str, ...]:
             reason = f"saturated: served {done[i]:.0f} of {expected:.0f} requests"
         elif open_run and capacity > 0 and runs.rate_per_s[i] > NEAR_CAPACITY * capacity:
             reason = f"saturated: sent at what the engine can serve, {capacity:.4g}/s"
-        elif runs.closed[i] and waits(runs, i, decoding[i]):
+        elif waits[i]:
             reason = f"saturated: {decoding[i]:.0f} of {runs.clients[i]:.0f} requests decode, the others wait"
         reasons.append(reason)
     return tuple(reasons)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from inferno_milp.measurements.facts import UNITS_MS, Facts
+from inferno_milp.measurements.facts import UNITS_MS, Facts, cv2_of
 from inferno_milp.measurements.records import Measurement
 
 STATISTICS = ("avg", "p50", "p90", "p95", "p99")
@@ -82,8 +82,8 @@ def _measurement(facts: Facts, labels: dict[str, str], sent: dict[str, Any]) -> 
         **sent,
         input_tokens=input_tokens,
         output_tokens=output_tokens,
-        cv2_input=_cv2(input_tokens, inputs.number("std", needed=False)),
-        cv2_output=_cv2(output_tokens, outputs.number("std", needed=False)),
+        cv2_input=cv2_of(input_tokens, inputs.number("std", needed=False)),
+        cv2_output=cv2_of(output_tokens, outputs.number("std", needed=False)),
         requests=facts.count("request_count", "avg"),
         errors=facts.count("error_request_count", "avg", needed=False),
         duration_s=duration_s,
@@ -127,7 +127,3 @@ def _scaled(metric: Facts, name: str, scale: float, *, needed: bool = True) -> f
         metric.fault(f"unit {unit!r} is not known", f"one of {', '.join(UNITS_MS)}", "unit")
         return None
     return value * UNITS_MS[unit] * scale
-
-
-def _cv2(mean: float, deviation: float | None) -> float | None:
-    return (deviation / mean) ** 2 if mean and deviation is not None else None

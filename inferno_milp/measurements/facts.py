@@ -95,3 +95,8 @@ class Facts:
             self.fault(f"{value:g} is no whole number", "", *path)
             return None
         return None if value is None else int(value)
+
+
+def cv2_of(mean: float | None, deviation: float | None) -> float | None:
+    """Return the squared coefficient of variation; None where the two do not tell it."""
+    return (deviation / mean) ** 2 if mean and deviation is not None else None

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from inferno_milp.measurements.facts import Facts
+from inferno_milp.measurements.facts import Facts, cv2_of
 from inferno_milp.measurements.records import Measurement
 
 PERCENTILES = ("p50", "p90", "p95", "p99")
@@ -56,7 +56,7 @@ def read_report(facts: Facts) -> Iterator[Measurement]:
         for name, metric in (("input", "prompt_token_count"), ("output", "output_token_count")):
             tokens = part.at("metrics", metric, "successful")
             found[f"{name}_tokens"] = tokens.number("mean")
-            found[f"cv2_{name}"] = _cv2(found[f"{name}_tokens"], tokens.number("std_dev"))
+            found[f"cv2_{name}"] = cv2_of(found[f"{name}_tokens"], tokens.number("std_dev"))
         found["running"] = part.number("metrics", "request_concurrency", "successful", "mean")
         totals = part.at("metrics", "request_totals") if part.at("metrics", "request_totals").data else None
         totals = totals or part.at("request_totals")
@@ -90,7 +90,7 @@ def read_flat(facts: Facts) -> Iterator[Measurement]:
                 found[name] = part.number(f"{key} mean")
         for name in ("input", "output"):
             deviation = part.number(f"Successful {FLAT[f'{name}_tokens']} std dev")
-            found[f"cv2_{name}"] = _cv2(found[f"{name}_tokens"], deviation)
+            found[f"cv2_{name}"] = cv2_of(found[f"{name}_tokens"], deviation)
         found["requests"] = part.count("Successful Requests")
         found["errors"] = part.count("Errored Requests", needed=False)
         found["duration_s"] = part.number("Duration")
@@ -109,15 +109,14 @@ def is_csv(rows: Sequence[Sequence[str]]) -> bool:
 
 def read_csv(facts: Facts) -> Iterator[Measurement]:
     """Read the CSV; a table whose rows do not fit its headers is refused whole."""
-    headers, rows = list(zip(*facts.data[:3], strict=False)), facts.data[3:]
+    headers, rows = [" | ".join(levels) for levels in zip(*facts.data[:3], strict=False)], facts.data[3:]
     widths = {len(row) for row in facts.data}
     if len(widths) > 1:
         wide = f"{min(widths)} to {max(widths)} fields under {len(facts.data[0])} headers"
         facts.fault(f"misaligned: {wide}, so that no value can be told from another", "give guidellm's JSON instead")
         return
     for i, row in enumerate(rows, start=4):
-        part = Facts(dict(zip(headers, row, strict=True)), facts.file, (f"row {i}",), facts.faults)
-        cells = Facts({" | ".join(k): v for k, v in part.data.items()}, part.file, part.path, part.faults, part.notes)
+        cells = Facts(dict(zip(headers, row, strict=True)), facts.file, (f"row {i}",), facts.faults)
         found: dict[str, Any] = {}
         for name, (group, unit) in CSV.items():
             scale = 1e3 if name in SECONDS else 1.0
@@ -128,7 +127,7 @@ def read_csv(facts: Facts) -> Iterator[Measurement]:
             else:
                 found[name] = cells.number(f"{key} | Mean")
             if name.endswith("_tokens"):
-                found[f"cv2_{name[:-7]}"] = _cv2(found[name], cells.number(f"{key} | Std Dev"))
+                found[f"cv2_{name[:-7]}"] = cv2_of(found[name], cells.number(f"{key} | Std Dev"))
         found["requests"] = cells.count("Request Counts | Successful | ")
         found["errors"] = cells.count("Request Counts | Errored | ")
         found["duration_s"] = cells.number("Timings | Duration | Sec")
@@ -149,7 +148,7 @@ def read_page(facts: Facts) -> Iterator[Measurement]:
     for name, words in (("input", "prompts"), ("output", "generations")):
         statistics = details.at(words, "tokenDistributions", "statistics")
         tokens[f"{name}_tokens"] = statistics.number("mean")
-        tokens[f"cv2_{name}"] = _cv2(tokens[f"{name}_tokens"], statistics.number("stdDev"))
+        tokens[f"cv2_{name}"] = cv2_of(tokens[f"{name}_tokens"], statistics.number("stdDev"))
     model = facts.text("runInfo", "model", "name")
     for i, _ in enumerate(facts.data["benchmarks"]):
         part = facts.at("benchmarks", i)
@@ -232,10 +231,6 @@ def _measurement(
         found["throughput_per_s"] = found["requests"] / found["duration_s"]
     words = {name: value for name, value in labels.items() if isinstance(value, str) and value}
     yield Measurement(place=part.place, tool=tool, labels=words, notes=tuple(part.notes), **found)
-
-
-def _cv2(mean: float | None, deviation: float | None) -> float | None:
-    return (deviation / mean) ** 2 if mean and deviation is not None else None
 
 
 def _embedded(part: Facts, name: str, *path: str) -> dict[str, Any]:
