@@ -1,0 +1,302 @@
+"""From Prometheus to what each server does now; what is missing, stale or absurd is named, and never acted on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+from inferno_milp.control.config import PrometheusSettings
+from inferno_milp.control.fleet import Deployment, Fleet
+from inferno_milp.control.prometheus import PrometheusClient, PrometheusError, Series
+from inferno_milp.control.queries import QUERIES, fill_in
+from inferno_milp.problem import Problem
+from inferno_milp.sections import Server
+
+State = Literal["fresh", "held", "idle", "frozen"]
+"""`held`: the last good value stands in; `idle`: no replicas, and nobody counts the arrivals; `frozen`: not known, and
+for too long."""
+NEEDED = ("arrivals_per_s", "running", "waiting", "sampled_at_s")
+TOKENS = ("input_tokens", "output_tokens")
+MOST = {"arrivals_per_s": 1e6, "running": 1e7, "waiting": 1e9}
+"""Figures of one pod beyond these are absurd."""
+MOST_TOKENS = 1e8
+FROM_THE_FUTURE_S = 30.0
+"""A sample may be ahead of this machine's clock by so much."""
+
+Values = Mapping[str, Mapping[tuple[str, str], float]]
+"""By question, by namespace and pod."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a server, or one of its deployments, does.
+
+    Attributes
+    ----------
+    state, reason : whether it can be relied on, and why not.
+    at_s : when it was.
+    rate_per_s : arrivals.
+    input_tokens, output_tokens : mean tokens per request; NaN where nobody was served.
+    ttft_ms, itl_ms : mean latencies; NaN where not known.
+    running, waiting : requests.
+    kv_use : share of the KV cache in use, of the fullest pod; NaN where not known.
+    """
+
+    state: State
+    reason: str
+    at_s: float
+    rate_per_s: float
+    input_tokens: float = math.nan
+    output_tokens: float = math.nan
+    ttft_ms: float = math.nan
+    itl_ms: float = math.nan
+    running: float = 0.0
+    waiting: float = 0.0
+    kv_use: float = math.nan
+
+
+class MetricSource(Protocol):
+    """Where observations are from."""
+
+    def observe(self, problem: Problem, fleet: Fleet, now_s: float) -> Observed:
+        """Say what every server with a deployment does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What was observed in a round.
+
+    Attributes
+    ----------
+    servers : by name.
+    deployments : by their keys, those of which everything is known.
+    errors : what went wrong.
+    """
+
+    servers: Mapping[str, Observation]
+    deployments: Mapping[str, Observation]
+    errors: tuple[str, ...] = ()
+
+
+class Collector:
+    """Observes through Prometheus, and remembers the last good values."""
+
+    def __init__(self, client: PrometheusClient, settings: PrometheusSettings):
+        self._client = client
+        self._settings = settings
+        self._good: dict[str, Observation] = {}
+
+    def observe(self, problem: Problem, fleet: Fleet, now_s: float) -> Observed:
+        """Ask Prometheus, and judge what it says."""
+        values, errors = self._ask(now_s)
+        arrivals = self._gateway(now_s, errors)
+        servers, deployments = {}, {}
+        for server in problem.servers:
+            own = fleet.of(server.name)
+            if not own:
+                continue
+            parts = {d.key: self._deployment(d, values, now_s) for d in own if d.ready}
+            deployments.update({key: part for key, part in parts.items() if part.state == "fresh"})
+            now = _together(own, parts, now_s)
+            if server.name in arrivals:
+                now = _from_gateway(now, arrivals[server.name], now_s)
+            servers[server.name] = self._settled(server, now, now_s)
+        return Observed(servers, deployments, tuple(errors))
+
+    def history(self, fleet: Fleet, server: str, now_s: float, length_s: float, step_s: float) -> list[float]:
+        """Return a server's arrival rates in bins up to now, the last one last; empty where there are none.
+
+        Raises
+        ------
+        PrometheusError
+            If there is no answer.
+        """
+        own = {(d.namespace, d.name) for d in fleet.of(server)}
+        settings = self._settings
+        if server in settings.arrivals:
+            text = self._text(settings.arrivals[server], step_s)
+        else:
+            text = self._text(self._queries()["arrivals_per_s"], step_s)
+        start = now_s - length_s
+        counted: dict[int, float] = {}
+        for series in self._client.query_range(text, start + step_s, now_s, step_s):
+            namespace, pod = (series.labels.get(label, "") for label in self._labels())
+            if server not in settings.arrivals and not any(
+                namespace == home and pod.startswith(f"{name}-") for home, name in own
+            ):
+                continue
+            for at, value in series.points:
+                if math.isfinite(value):
+                    position = round((at - start) / step_s)
+                    counted[position] = counted.get(position, 0.0) + value
+        if not counted:
+            return []
+        return [counted.get(i, math.nan) for i in range(min(counted), max(counted) + 1)]
+
+    def _queries(self) -> dict[str, str]:
+        return {**QUERIES[self._settings.engine], **self._settings.queries}
+
+    def _labels(self) -> tuple[str, str]:
+        return self._settings.namespace_label, self._settings.pod_label
+
+    def _text(self, query: str, window_s: float) -> str:
+        return fill_in(query, by=", ".join(self._labels()), selector=self._settings.selector, window_s=window_s)
+
+    def _ask(self, now_s: float) -> tuple[Values, list[str]]:
+        self._client.begin_round()
+        values: dict[str, dict[tuple[str, str], float]] = {}
+        errors: list[str] = []
+        for name, query in self._queries().items():
+            try:
+                found = self._client.query(self._text(query, self._settings.window_s), now_s)
+            except PrometheusError as error:
+                errors.append(f"{name}: {error}")
+                if name in NEEDED:
+                    break  # nothing can be said without it, and the next one would fail likewise
+                continue
+            values[name] = _by_pod(found, self._labels())
+        return values, errors
+
+    def _gateway(self, now_s: float, errors: list[str]) -> dict[str, float]:
+        found = {}
+        for server, query in self._settings.arrivals.items():
+            try:
+                answer = self._client.query(self._text(query, self._settings.window_s), now_s)
+            except PrometheusError as error:
+                errors.append(f"arrivals of {server}: {error}")
+                found[server] = math.nan
+                continue
+            found[server] = sum(series.value for series in answer) if answer else math.nan
+        return found
+
+    def _deployment(self, deployment: Deployment, values: Values, now_s: float) -> Observation:
+        """Add up a deployment's pods; those that have not served for a window yet may be missing."""
+        settings = self._settings
+        nothing = Observation("frozen", "", now_s, math.nan)
+        if missing := [name for name in NEEDED if name not in values]:
+            return replace(nothing, reason=f"no answer to {', '.join(missing)}")
+        pods, since = [], now_s - settings.window_s - settings.max_age_s
+        for pod in deployment.pods:
+            if pod.ready_since_s is None:
+                continue
+            key = (deployment.namespace, pod.name)
+            wrong = _wrong(values, key, now_s, settings.max_age_s)
+            if not wrong:
+                pods.append(key)
+            elif pod.ready_since_s < since or not wrong.startswith("no "):
+                return replace(nothing, reason=f"{pod.name}: {wrong}")
+        if not pods:
+            return replace(nothing, reason="no pod is measured yet")
+
+        def total(name: str) -> float:
+            found = [values.get(name, {}).get(key, math.nan) for key in pods]
+            return math.fsum(value for value in found if math.isfinite(value) and value >= 0)
+
+        def mean(name: str) -> float:
+            count = total(f"{name}_count")
+            return total(f"{name}_sum") / count if count > 0 else math.nan
+
+        kv = [value for key in pods if math.isfinite(value := values.get("kv_use", {}).get(key, math.nan))]
+        tokens = {name: mean(name) for name in TOKENS}
+        if any(value > MOST_TOKENS for value in tokens.values()):
+            return replace(nothing, reason=f"absurd tokens per request: {tokens}")
+        return Observation(
+            state="fresh",
+            reason="",
+            at_s=min(values["sampled_at_s"][key] for key in pods),
+            rate_per_s=total("arrivals_per_s"),
+            **tokens,
+            ttft_ms=1000 * mean("ttft_s"),
+            itl_ms=1000 * mean("itl_s"),
+            running=total("running"),
+            waiting=total("waiting"),
+            kv_use=max(kv, default=math.nan),
+        )
+
+    def _settled(self, server: Server, now: Observation, now_s: float) -> Observation:
+        """Let the last good value stand in for what is not known, for a while."""
+        good = self._good.get(server.name)
+        if now.state in ("fresh", "idle"):
+            tokens = {name: _first(getattr(now, name), good, name, server) for name in TOKENS}
+            now = replace(now, **tokens)
+            if now.rate_per_s > 0 and any(math.isnan(value) for value in tokens.values()):
+                now = replace(now, state="frozen", reason="no request has finished yet: its tokens are not known")
+            else:
+                self._good[server.name] = now
+                return now
+        if good is not None and good.state == "fresh" and 0 <= now_s - good.at_s <= self._settings.hold_s:
+            return replace(good, state="held", reason=f"{now.reason}; as {now_s - good.at_s:.0f} s ago")
+        return now
+
+
+def _by_pod(series: Iterable[Series], labels: tuple[str, str]) -> dict[tuple[str, str], float]:
+    return {(one.labels.get(labels[0], ""), one.labels.get(labels[1], "")): one.value for one in series}
+
+
+def _wrong(values: Values, key: tuple[str, str], now_s: float, max_age_s: float) -> str:
+    """Say what is wrong with the figures of a pod; nothing if they are fine."""
+    for name in NEEDED:
+        value = values[name].get(key)
+        if value is None:
+            return f"no {name} in Prometheus"
+        if not math.isfinite(value):
+            return f"{name} is {value}"
+        if value < 0 or value > MOST.get(name, math.inf):
+            return f"{name} is {value:g}, which is absurd"
+    age = now_s - values["sampled_at_s"][key]
+    if age > max_age_s:
+        return f"stale: {age:.0f} s old"
+    if age < -FROM_THE_FUTURE_S:
+        return f"measured {-age:.0f} s from now: a clock is wrong"
+    return ""
+
+
+def _together(own: Iterable[Deployment], parts: Mapping[str, Observation], now_s: float) -> Observation:
+    """Add up the deployments of a server; one that cannot be relied on spoils the sum."""
+    if not parts:
+        if any(d.replicas or d.pods for d in own):
+            return Observation("frozen", "no replica is ready", now_s, math.nan)
+        return Observation("idle", "no replicas, and no query for its arrivals", now_s, 0.0)
+    for part in parts.values():
+        if part.state != "fresh":
+            return part
+    found = list(parts.values())
+
+    def weighted(name: str, weights: list[float]) -> float:
+        pairs = [(getattr(p, name), w) for p, w in zip(found, weights, strict=True) if math.isfinite(getattr(p, name))]
+        total = sum(weight for _, weight in pairs)
+        return sum(value * weight for value, weight in pairs) / total if total > 0 else math.nan
+
+    rates = [max(part.rate_per_s, 1e-9) for part in found]
+    return Observation(
+        state="fresh",
+        reason="",
+        at_s=min(part.at_s for part in found),
+        rate_per_s=math.fsum(part.rate_per_s for part in found),
+        input_tokens=weighted("input_tokens", rates),
+        output_tokens=weighted("output_tokens", rates),
+        ttft_ms=weighted("ttft_ms", rates),
+        itl_ms=weighted("itl_ms", rates),
+        running=math.fsum(part.running for part in found),
+        waiting=math.fsum(part.waiting for part in found),
+        kv_use=max((part.kv_use for part in found if math.isfinite(part.kv_use)), default=math.nan),
+    )
+
+
+def _from_gateway(now: Observation, rate_per_s: float, now_s: float) -> Observation:
+    """Take the arrival rate that a gateway counts; it is known without replicas too."""
+    if not (math.isfinite(rate_per_s) and 0 <= rate_per_s <= MOST["arrivals_per_s"]):
+        return replace(now, state="frozen", reason=f"the arrival rate at the gateway is {rate_per_s}")
+    if now.state == "fresh":
+        return replace(now, rate_per_s=rate_per_s)
+    if now.state == "idle":
+        return Observation("fresh", "", now_s, rate_per_s)
+    return now
+
+
+def _first(value: float, good: Observation | None, name: str, server: Server) -> float:
+    """Return the first that is known: what is measured, what was, what the problem says."""
+    candidates: Iterator[float] = iter((value, getattr(good, name, math.nan), getattr(server.load, name, math.nan)))
+    return next((float(candidate) for candidate in candidates if math.isfinite(candidate)), math.nan)
