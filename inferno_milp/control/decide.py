@@ -1,0 +1,206 @@
+"""From loads to a plan that does not flap: what is right now, and what is held until it has been right for a while.
+
+The optimization says what is right now. What it would take away from a server, replicas or its accelerator, is held
+until it has said so for `scale_down_after_s`, by planning again with these servers held to what they have. A hold is
+given up at once where it stands in the way: of the server itself, or of one of a higher priority.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from inferno_milp.control.config import ControlConfig
+from inferno_milp.control.fleet import Fleet
+from inferno_milp.plan import Plan
+from inferno_milp.planner import optimize
+from inferno_milp.problem import Problem
+from inferno_milp.sections import CurrentAllocation, Server
+
+Wanted = Mapping[str, int]
+"""Replicas by accelerator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What every server is to run.
+
+    Attributes
+    ----------
+    right_now : the plan without holds.
+    plan : the plan that is followed.
+    targets : replicas by server and accelerator; servers that are left alone are not among them.
+    reasons : by server, in words.
+    """
+
+    right_now: Plan
+    plan: Plan
+    targets: Mapping[str, Wanted]
+    reasons: Mapping[str, str]
+
+
+@dataclass(slots=True)
+class Decider:
+    """Plans, and remembers what was right lately."""
+
+    config: ControlConfig
+    _wanted: dict[str, deque[tuple[float, Wanted]]] = field(default_factory=dict)
+
+    def forget_after(self, now_s: float) -> None:
+        """Leave out what is stamped later than now: a clock was set back."""
+        for history in self._wanted.values():
+            while history and history[-1][0] > now_s:
+                history.pop()
+
+    def decide(self, problem: Problem, fleet: Fleet, now_s: float) -> Decision | None:
+        """Plan; None if the time ran out before any plan was found.
+
+        Parameters
+        ----------
+        problem : servers to plan for, with their loads; those that are left alone, and what they hold, are not in it.
+        fleet : what runs.
+        """
+        current = {s.name: _running(fleet, s.name) for s in problem.servers}
+        problem = _with_today(problem, fleet, current)
+        cooling = {s.name for s in problem.servers if self._is_cooling(fleet, s.name, now_s)}
+        problem = _held(problem, {name: {} for name in cooling if current[name]})
+        right_now = self._optimize(problem)
+        if right_now.status == "no_solution":
+            return None
+        holds: dict[str, Wanted] = {}
+        for name, wanted in _wanted_of(right_now).items():
+            history = self._wanted.setdefault(name, deque())
+            history.append((now_s, wanted))
+            hold = self._hold(history, current[name], now_s)
+            if hold is not None:
+                holds[name] = hold
+        plan = self._with_holds(problem, right_now, holds)
+        targets = _targets(problem, plan, current)
+        reasons = {s.name: _reason(s.name, plan, targets, current, holds, cooling) for s in problem.servers}
+        return Decision(right_now, plan, targets, reasons)
+
+    def _optimize(self, problem: Problem) -> Plan:
+        return optimize(problem, time_limit_s=self.config.time_limit_s, advised=False)
+
+    def _is_cooling(self, fleet: Fleet, server: str, now_s: float) -> bool:
+        cooldown = self.config.stability.move_cooldown_s
+        return any(d.moved_at_s is not None and 0 <= now_s - d.moved_at_s < cooldown for d in fleet.of(server))
+
+    def _hold(self, history: deque[tuple[float, Wanted]], current: Wanted, now_s: float) -> Wanted | None:
+        """Return what a server must keep for now; None if it may have what is right now."""
+        length = self.config.stability.scale_down_after_s
+        while len(history) > 1 and history[1][0] <= now_s - length:
+            history.popleft()
+        latest = history[-1][1]
+        if all(latest.get(name, 0) >= count for name, count in current.items()):
+            return None  # nothing is taken away
+        if history[0][0] > now_s - length:
+            recent: list[Wanted] = [*(wanted for _, wanted in history), current]  # what was right before is not known
+        else:
+            recent = [wanted for _, wanted in history]
+        most = {name: max(wanted.get(name, 0) for wanted in recent) for name in current}
+        kept = {name: min(count, most[name]) for name, count in current.items()}
+        if all(latest.get(name, 0) >= count for name, count in kept.items()):
+            return None
+        return {name: count for name, count in kept.items() if count}
+
+    def _with_holds(self, problem: Problem, right_now: Plan, holds: dict[str, Wanted]) -> Plan:
+        """Plan with what is held; give up the holds that stand in the way of what could be served without them."""
+        priority = {s.name: s.priority for s in right_now.servers}
+        served = {s.name for s in right_now.servers if s.meets_targets}
+        while holds:
+            plan = self._optimize(_held(problem, holds))
+            if plan.status == "no_solution":
+                break
+            hurt = [s.name for s in plan.servers if not s.meets_targets and s.name in served]
+            if not hurt:
+                return plan
+            highest = min(priority[name] for name in hurt)
+            given_up = {name for name in holds if name in hurt or priority[name] > highest}
+            if not given_up:
+                return plan  # those that wait are of no higher priority than those that hold
+            for name in given_up:
+                del holds[name]
+        return right_now
+
+
+def _running(fleet: Fleet, server: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for d in fleet.of(server):
+        if d.replicas:
+            found[d.accelerator] = found.get(d.accelerator, 0) + d.replicas
+    return found
+
+
+def _with_today(problem: Problem, fleet: Fleet, current: Mapping[str, Wanted]) -> Problem:
+    """Say what servers run today, and with which batch size where that cannot be changed."""
+    servers = []
+    for server in problem.servers:
+        batches = {d.batch_size for d in fleet.of(server.name) if d.batch_size is not None}
+        now = tuple(CurrentAllocation(accelerator=a, replicas=n) for a, n in current[server.name].items())
+        update: dict[str, object] = {"current": now, "keep_accelerator": server.keep_accelerator and bool(now)}
+        if len(batches) == 1 and server.max_batch_size is None:
+            update["max_batch_size"] = batches.pop()
+        servers.append(server.model_copy(update=update))
+    return problem.model_copy(update={"servers": tuple(servers)})
+
+
+def _held(problem: Problem, holds: Mapping[str, Wanted]) -> Problem:
+    """Return the problem with servers held to their accelerators, and to so many replicas."""
+
+    def hold(server: Server) -> Server:
+        if server.name not in holds:
+            return server
+        held = holds[server.name]
+        now = tuple(c for c in server.current if not held or c.accelerator in held)
+        least = max(server.min_replicas, sum(held.values()))
+        most = server.max_replicas if server.max_replicas is None else max(server.max_replicas, least)
+        update = {"keep_accelerator": True, "current": now, "min_replicas": least, "max_replicas": most}
+        return server.model_copy(update=update)
+
+    return problem.model_copy(update={"servers": tuple(hold(server) for server in problem.servers)})
+
+
+def _wanted_of(plan: Plan) -> dict[str, Wanted]:
+    return {s.name: {a.accelerator: a.replicas for a in s.allocations if a.replicas} for s in plan.servers}
+
+
+def _targets(problem: Problem, plan: Plan, current: Mapping[str, Wanted]) -> dict[str, Wanted]:
+    """Return what is planned; a server that gets nothing keeps its minimum, as far as that runs."""
+    targets = _wanted_of(plan)
+    for server in problem.servers:
+        if targets[server.name] or not server.min_replicas:
+            continue
+        left, kept = server.min_replicas, {}
+        for name, count in current[server.name].items():
+            kept[name] = min(count, left)
+            left -= kept[name]
+        targets[server.name] = {name: count for name, count in kept.items() if count}
+    return targets
+
+
+def _reason(
+    name: str,
+    plan: Plan,
+    targets: Mapping[str, Wanted],
+    current: Mapping[str, Wanted],
+    holds: Mapping[str, Wanted],
+    cooling: Iterable[str],
+) -> str:
+    planned = next(server for server in plan.servers if server.name == name)
+    parts = []
+    if not planned.meets_targets:
+        parts.append(planned.reason or "not served in full")
+    if name in holds:
+        parts.append(f"holds {_text(holds[name])}: fewer has not been right for long enough")
+    if name in cooling:
+        parts.append("moved lately: keeps its accelerator")
+    if not parts:
+        same = targets[name] == current[name]
+        parts.append("as it is" if same else f"least cost: {_text(current[name])} → {_text(targets[name])}")
+    return "; ".join(parts)
+
+
+def _text(wanted: Wanted) -> str:
+    return " + ".join(f"{count} × {name}" for name, count in wanted.items()) or "nothing"

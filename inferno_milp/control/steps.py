@@ -1,0 +1,187 @@
+"""From what runs to what is to run, a step at a time: never below a minimum, never above capacity, not even half-way.
+
+Ups are granted from devices that are free now: those that pods hold which are still going away are not. So an up waits
+for the downs that make its room. A server that moves keeps what it has until what it moves to is ready, unless there is
+no room for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from inferno_milp.control.fleet import Deployment, Fleet, devices_held, devices_per_replica
+from inferno_milp.problem import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One change of a deployment.
+
+    Attributes
+    ----------
+    replicas : it is to have.
+    accelerator : it is to run on; None: as it does.
+    batch_size : it is to run with, where it moves.
+    """
+
+    deployment: Deployment
+    replicas: int
+    accelerator: str | None = None
+    batch_size: int | None = None
+
+    @property
+    def text(self) -> str:
+        """The step in words."""
+        change = f"{self.deployment.key}: {self.deployment.replicas} → {self.replicas}"
+        return change if self.accelerator is None else f"{change} on {self.accelerator}"
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What can be done now, downs first, and what waits.
+
+    Attributes
+    ----------
+    waiting : why a server does not have what it is to have yet.
+    """
+
+    now: tuple[Step, ...]
+    waiting: Mapping[str, str]
+
+
+def free_devices(problem: Problem, fleet: Fleet, available: Mapping[str, int] | None) -> dict[str, int] | None:
+    """Count the devices of each type that nobody holds; below 0 where capacity shrank under use; None: no limit."""
+    if available is None:
+        return None
+    held = devices_held(problem, fleet.deployments)
+    return {name: available.get(name, 0) - held.get(name, 0) for name in {*available, *held}}
+
+
+def next_steps(
+    problem: Problem,
+    fleet: Fleet,
+    available: Mapping[str, int] | None,
+    targets: Mapping[str, Mapping[str, int]],
+    *,
+    max_step: int,
+    batch_sizes: Mapping[str, int] | None = None,
+    may_move: bool = False,
+) -> Steps:
+    """Find the changes that can be made now.
+
+    Parameters
+    ----------
+    available : devices of each type that the fleet may hold; None: no limit.
+    targets : replicas by server and accelerator; servers not named are left alone.
+    max_step : most replicas by which a deployment changes.
+    batch_sizes : by server, of what it is to move to.
+    may_move : whether a server's only deployment may change its accelerator.
+    """
+    room = _Room(problem, free_devices(problem, fleet, available))
+    priority = {c.name: c.priority for c in problem.service_classes}
+    servers = sorted(
+        (s for s in problem.servers if s.name in targets), key=lambda server: priority[server.service_class]
+    )
+    ups, downs, waiting, moves = [], [], {}, []
+    for server in servers:
+        own, wanted = fleet.of(server.name), targets[server.name]
+        homes = {d.accelerator for d in own}
+        elsewhere = [name for name in wanted if name not in homes]
+        if elsewhere and may_move and len(own) == 1 and len(wanted) == 1:
+            moves.append((own[0], elsewhere[0], wanted[elsewhere[0]]))
+            continue
+        if elsewhere:
+            waiting[server.name] = f"there is no deployment of it on {', '.join(elsewhere)}"
+            continue
+        aims = _aims(own, wanted, max_step)
+        ups += [(d, aim) for d, aim in aims if aim > d.replicas]
+        is_ready = all(d.ready >= wanted.get(d.accelerator, 0) for d in own)
+        going = [(d, aim, is_ready or bool(wanted.get(d.accelerator))) for d, aim in aims if aim < d.replicas]
+        downs += [(server, *down) for down in going]
+    steps = [Step(d, aim) for _, d, aim, is_free in downs if is_free]
+    steps += _moves(moves, room, waiting, batch_sizes or {})
+    short: dict[str, int] = {}
+    granted = []
+    for d, aim in ups:
+        count = room.grant(d, d.accelerator, aim - d.replicas)
+        if count:
+            granted.append(Step(d, d.replicas + count))
+        if count < aim - d.replicas:
+            missing = aim - d.replicas - count
+            waiting[d.server] = f"{missing} × {d.accelerator} wait for free {room.type_of(d.accelerator)}"
+            type_name = room.type_of(d.accelerator)
+            short[type_name] = short.get(type_name, 0) + missing * room.pieces(d, d.accelerator)
+    steps += _broken_first(reversed(downs), room, short)
+    return Steps((*steps, *granted), waiting)
+
+
+def _aims(
+    own: Iterable[Deployment], wanted: Mapping[str, int], max_step: int
+) -> list[tuple[Deployment, int]]:
+    """Share what is wanted on an accelerator among the deployments there: what they have, then the first takes all."""
+    aims, left = [], dict(wanted)
+    listed = list(own)
+    for i, d in enumerate(listed):
+        rest = left.get(d.accelerator, 0)
+        is_last = all(other.accelerator != d.accelerator for other in listed[i + 1 :])
+        aim = rest if is_last else min(rest, d.replicas)
+        left[d.accelerator] = rest - aim
+        aims.append((d, min(max(aim, d.replicas - max_step), d.replicas + max_step)))
+    return aims
+
+
+def _moves(
+    moves: Iterable[tuple[Deployment, str, int]],
+    room: _Room,
+    waiting: dict[str, str],
+    batch_sizes: Mapping[str, int],
+) -> Iterator[Step]:
+    """Move deployments, whose new pods come while the old ones go, where there is room for both at once."""
+    for d, accelerator, replicas in moves:
+        if room.grant(d, accelerator, replicas, whole=True):
+            yield Step(d, replicas, accelerator, batch_sizes.get(d.server, d.batch_size or 1))
+        else:
+            waiting[d.server] = f"its move to {accelerator} waits for {replicas} × {accelerator}"
+
+
+def _broken_first(
+    downs: Iterable[tuple[object, Deployment, int, bool]], room: _Room, short: dict[str, int]
+) -> Iterator[Step]:
+    """Let servers that move give devices up before they have others, as few as others wait for."""
+    for _, d, aim, is_free in downs:
+        type_name, pieces = room.type_of(d.accelerator), room.pieces(d, d.accelerator)
+        missing = short.get(type_name, 0)
+        if is_free or missing <= 0:
+            continue
+        count = min(d.replicas - aim, -(-missing // pieces))
+        short[type_name] = missing - count * pieces
+        yield Step(d, d.replicas - count)
+
+
+class _Room:
+    """Devices that are free, as they are given away."""
+
+    def __init__(self, problem: Problem, free: dict[str, int] | None):
+        self._free = free
+        self._types = {a.name: a.type for a in problem.accelerators}
+        self._models = {s.name: s.model for s in problem.servers}
+        self._pieces = devices_per_replica(problem)
+
+    def type_of(self, accelerator: str) -> str:
+        return self._types[accelerator]
+
+    def pieces(self, deployment: Deployment, accelerator: str) -> int:
+        return self._pieces.get((self._models[deployment.server], accelerator), 1)
+
+    def grant(self, deployment: Deployment, accelerator: str, replicas: int, *, whole: bool = False) -> int:
+        """Give devices for so many replicas, or for as many as there are devices for."""
+        if self._free is None:
+            return replicas
+        pieces, type_name = self.pieces(deployment, accelerator), self._types[accelerator]
+        fits = max(self._free.get(type_name, 0), 0) // pieces
+        count = min(replicas, fits)
+        if whole and count < replicas:
+            return 0
+        self._free[type_name] = self._free.get(type_name, 0) - count * pieces
+        return count
