@@ -1,0 +1,393 @@
+"""A Kubernetes cluster, through the official client: what runs, and the few things that the loop asks of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import urllib3
+from kubernetes import client as kubernetes
+from kubernetes import config as kubernetes_config
+from kubernetes.client.exceptions import ApiException
+from kubernetes.utils.quantity import parse_quantity
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+from inferno_milp.control.config import CapacitySettings, ControlConfig
+from inferno_milp.control.fleet import ClusterError, Deployment, Fleet, Pod, Trouble
+from inferno_milp.errors import OptionError, nearest
+from inferno_milp.problem import Problem
+
+LABEL = "inferno.server"
+MANAGED, NAME, MODEL, CLASS, ACCELERATOR, BATCH = (
+    f"{LABEL}.{part}"
+    for part in ("managed", "name", "model", "class", "allocation.accelerator", "allocation.maxbatchsize")
+)
+MOVED_AT = f"{LABEL}.moved-at"
+FIELD_MANAGER = "inferno-milp"
+TROUBLES: dict[int, Trouble] = {
+    401: "forbidden", 403: "forbidden", 404: "gone", 409: "conflict", 410: "gone", 429: "throttled",
+}  # fmt: skip
+RETRIED = ("throttled", "unavailable")
+LONGEST_WAIT_S = 5.0
+PAGE = 500
+T = TypeVar("T")
+
+
+class KubernetesCluster:
+    """Deployments of a cluster.
+
+    Parameters
+    ----------
+    config : which ones.
+    problem : what their labels refer to.
+    api : a client that is set up already; None makes one.
+    pause : waits so many seconds between tries.
+
+    Raises
+    ------
+    OptionError
+        If there is no way to a cluster.
+    """
+
+    def __init__(
+        self,
+        config: ControlConfig,
+        problem: Problem,
+        api: kubernetes.ApiClient | None = None,
+        pause: Callable[[float], None] = time.sleep,
+    ):
+        self._config = config
+        self._problem = problem
+        self._pause = pause
+        api = api or _connect(config.kubernetes.context)
+        self._apps, self._core = kubernetes.AppsV1Api(api), kubernetes.CoreV1Api(api)
+        self._leases = kubernetes.CoordinationV1Api(api)
+
+    def read(self) -> Fleet:
+        """Return what runs."""
+        problems: list[str] = []
+        found = []
+        listed = self._config.kubernetes.deployments
+        for item in self._list(self._apps.list_deployment_for_all_namespaces, self._apps.list_namespaced_deployment):
+            key = f"{item.metadata.namespace}/{item.metadata.name}"
+            labels = item.metadata.labels or {}
+            if key in listed:
+                managed = listed[key]
+                labels = {NAME: managed.server, ACCELERATOR: managed.accelerator, BATCH: managed.batch_size, **labels}
+            elif str(labels.get(MANAGED, "")).lower() != "true":
+                continue
+            wrong = self._wrong(labels)
+            if wrong:
+                problems.append(f"{key}: {wrong}")
+                continue
+            found.append((item, labels))
+        pods = list(self._list(self._core.list_pod_for_all_namespaces, self._core.list_namespaced_pod)) if found else []
+        deployments = tuple(self._deployment(item, labels, pods) for item, labels in found)
+        problems += [
+            f"{key}: there is no such deployment" for key in listed if key not in {d.key for d in deployments}
+        ]
+        if self._config.capacity.source == "problem":
+            return Fleet(deployments, None, {}, tuple(problems))
+        own = {(d.namespace, pod.name) for d in deployments for pod in d.pods}
+        devices, foreign = self._nodes(own, problems)
+        return Fleet(deployments, devices, foreign, tuple(problems))
+
+    def scale(self, deployment: Deployment, replicas: int) -> None:
+        """Set the scale subresource, if the deployment still asks for what it did when it was read.
+
+        Its status changes all the time, and its version with it; what counts is whether somebody else scaled it.
+        """
+        where = (deployment.name, deployment.namespace)
+        for _ in range(self._config.kubernetes.retries + 1):
+            scale = self._ask(self._apps.read_namespaced_deployment_scale, *where)
+            if (scale.spec.replicas or 0) == replicas:
+                return
+            if (scale.spec.replicas or 0) != deployment.replicas:
+                words = f"{deployment.key} was scaled by another, to {scale.spec.replicas or 0}"
+                raise ClusterError("conflict", words)
+            scale.spec.replicas = replicas
+            try:
+                self._ask(
+                    self._apps.replace_namespaced_deployment_scale, *where, scale, field_manager=FIELD_MANAGER
+                )
+                return
+            except ClusterError as error:
+                if error.trouble != "conflict":
+                    raise
+        raise ClusterError("conflict", f"{deployment.key} changes all the time")
+
+    def move(self, deployment: Deployment, accelerator: str, replicas: int, batch_size: int) -> None:
+        """Apply other pods, server-side: node selector, batch size, replicas, and the label that says so."""
+        where = (deployment.name, deployment.namespace)
+        item = self._ask(self._apps.read_namespaced_deployment, *where)
+        if item.metadata.resource_version != deployment.version and (item.spec.replicas or 0) != deployment.replicas:
+            raise ClusterError("conflict", f"{deployment.key} was changed by another")
+        container = item.spec.template.spec.containers[0]
+        settings = self._config.actuation
+        arguments = _with_argument(container.args or [], settings.batch_size_argument, str(batch_size))
+        body = {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {
+                "name": deployment.name,
+                "namespace": deployment.namespace,
+                "labels": {ACCELERATOR: accelerator, BATCH: str(batch_size)},
+                "annotations": {MOVED_AT: datetime.now(UTC).isoformat()},
+            },
+            "spec": {
+                "replicas": replicas,
+                "template": {
+                    "spec": {
+                        "nodeSelector": settings.node_selector.get(accelerator, {}),
+                        "containers": [{"name": container.name, "args": arguments}],
+                    }
+                },
+            },
+        }
+        self._ask(
+            self._apps.patch_namespaced_deployment,
+            *where,
+            body,
+            field_manager=FIELD_MANAGER,
+            force=True,
+            _content_type="application/apply-patch+yaml",
+        )
+
+    def write_status(self, documents: Mapping[str, str]) -> None:
+        """Keep the last round in a ConfigMap."""
+        lease = self._config.lease
+        body = kubernetes.V1ConfigMap(
+            api_version="v1",
+            kind="ConfigMap",
+            metadata=kubernetes.V1ObjectMeta(name=lease.status, namespace=lease.namespace),
+            data=dict(documents),
+        )
+        try:
+            self._ask(self._core.replace_namespaced_config_map, lease.status, lease.namespace, body)
+        except ClusterError as error:
+            if error.trouble != "gone":
+                raise
+            self._ask(self._core.create_namespaced_config_map, lease.namespace, body)
+
+    def tell(self, deployment: Deployment, reason: str, words: str, *, is_warning: bool = False) -> None:
+        """Post an event on a deployment."""
+        now = datetime.now(UTC)
+        event = kubernetes.CoreV1Event(
+            metadata=kubernetes.V1ObjectMeta(generate_name=f"{deployment.name}.", namespace=deployment.namespace),
+            involved_object=kubernetes.V1ObjectReference(
+                api_version="apps/v1", kind="Deployment", name=deployment.name, namespace=deployment.namespace
+            ),
+            reason=reason,
+            message=words[:1000],
+            type="Warning" if is_warning else "Normal",
+            first_timestamp=now,
+            last_timestamp=now,
+            count=1,
+            source=kubernetes.V1EventSource(component=FIELD_MANAGER),
+        )
+        self._ask(self._core.create_namespaced_event, deployment.namespace, event)
+
+    def read_lease(self) -> Mapping[str, Any] | None:
+        """Return the lease, or None."""
+        try:
+            found = self._ask(
+                self._leases.read_namespaced_lease, self._config.lease.name, self._config.lease.namespace
+            )
+        except ClusterError as error:
+            if error.trouble == "gone":
+                return None
+            raise
+        return {
+            "holder": found.spec.holder_identity or "",
+            "duration_s": found.spec.lease_duration_seconds,
+            "transitions": found.spec.lease_transitions or 0,
+            "version": found.metadata.resource_version,
+        }
+
+    def write_lease(self, holder: str, duration_s: float, now_s: float, before: Mapping[str, Any] | None) -> None:
+        """Write the lease in the place of what was read; a `conflict` if it is no longer that."""
+        settings, now = self._config.lease, datetime.fromtimestamp(now_s, UTC)
+        changes = before is not None and before["holder"] != holder
+        body = kubernetes.V1Lease(
+            api_version="coordination.k8s.io/v1",
+            kind="Lease",
+            metadata=kubernetes.V1ObjectMeta(
+                name=settings.name,
+                namespace=settings.namespace,
+                resource_version=None if before is None else before["version"],
+            ),
+            spec=kubernetes.V1LeaseSpec(
+                holder_identity=holder,
+                lease_duration_seconds=max(round(duration_s), 1),
+                renew_time=now,
+                lease_transitions=(0 if before is None else int(before["transitions"])) + changes,
+            ),
+        )
+        if before is None:
+            self._ask(self._leases.create_namespaced_lease, settings.namespace, body)
+        else:
+            self._ask(self._leases.replace_namespaced_lease, settings.name, settings.namespace, body)
+
+    def _ask(self, request: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        """Make a request, again and later where that may help."""
+        tries = Retrying(
+            stop=stop_after_attempt(self._config.kubernetes.retries + 1),
+            wait=wait_exponential_jitter(initial=0.2, max=LONGEST_WAIT_S, jitter=0.2),
+            retry=retry_if_exception(lambda e: isinstance(e, ClusterError) and e.trouble in RETRIED),
+            sleep=self._pause,
+            reraise=True,
+        )
+        return tries(self._ask_once, request, *arguments, **options)
+
+    def _ask_once(self, request: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        try:
+            return request(*arguments, **options, _request_timeout=self._config.kubernetes.timeout_s)
+        except ApiException as error:
+            trouble = TROUBLES.get(error.status or 0, "unavailable" if (error.status or 500) >= 500 else "refused")
+            raise ClusterError(trouble, f"HTTP {error.status} {error.reason or ''}".strip()) from None
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            raise ClusterError("unavailable", str(error) or repr(error)) from None
+
+    def _list(self, everywhere: Callable[..., Any], in_one: Callable[..., Any]) -> Iterator[Any]:
+        namespaces = self._config.kubernetes.namespaces
+        for request, where in [(in_one, (name,)) for name in namespaces] or [(everywhere, ())]:
+            following = None
+            while True:
+                page = self._ask(request, *where, limit=PAGE, **({"_continue": following} if following else {}))
+                yield from page.items
+                following = page.metadata._continue if page.metadata else None
+                if not following:
+                    break
+
+    def _wrong(self, labels: Mapping[str, Any]) -> str:
+        servers = {s.name for s in self._problem.servers}
+        accelerators = {a.name for a in self._problem.accelerators}
+        name, accelerator = labels.get(NAME), labels.get(ACCELERATOR)
+        if name not in servers:
+            return f"label {NAME}: unknown server {name!r}; {nearest(str(name), servers)}"
+        if accelerator not in accelerators:
+            return f"label {ACCELERATOR}: unknown accelerator {accelerator!r}; {nearest(str(accelerator), accelerators)}"
+        server = next(s for s in self._problem.servers if s.name == name)
+        if (server.model, accelerator) not in {(p.model, p.accelerator) for p in self._problem.profiles}:
+            return f"{server.model!r} has no profile on {accelerator!r}"
+        for label, should in ((MODEL, server.model), (CLASS, server.service_class)):
+            if labels.get(label, should) != should:
+                return f"label {label} is {labels[label]!r}, and server {name!r} has {should!r}"
+        batch = labels.get(BATCH)
+        return f"label {BATCH}: {batch!r} is no batch size" if batch and not str(batch).isdecimal() else ""
+
+    def _deployment(self, item: Any, labels: Mapping[str, Any], pods: Iterable[Any]) -> Deployment:
+        wanted = item.spec.selector.match_labels or {}
+        own = [
+            _pod(pod)
+            for pod in pods
+            if pod.metadata.namespace == item.metadata.namespace
+            and wanted.items() <= (pod.metadata.labels or {}).items()
+            and pod.status.phase not in ("Succeeded", "Failed")
+        ]
+        batch = labels.get(BATCH)
+        moved = (item.metadata.annotations or {}).get(MOVED_AT)
+        return Deployment(
+            namespace=item.metadata.namespace,
+            name=item.metadata.name,
+            server=labels[NAME],
+            accelerator=labels[ACCELERATOR],
+            replicas=item.spec.replicas or 0,
+            pods=tuple(own),
+            batch_size=int(batch) if batch else None,
+            version=item.metadata.resource_version or "",
+            moved_at_s=_seconds(moved),
+        )
+
+    def _nodes(self, own: set[tuple[str, str]], problems: list[str]) -> tuple[dict[str, int], dict[str, int]]:
+        """Count the devices of each type in nodes that take pods, and those of them that others use."""
+        settings = self._config.capacity
+        devices: dict[str, int] = {}
+        homes = {}
+        unknown = set()
+        for node in self._pages(self._core.list_node):
+            product = _first_of(node.metadata.labels or {}, settings.product_labels)
+            if product is None:
+                continue
+            type_name = settings.types.get(product)
+            if type_name is None:
+                unknown.add(product)
+                continue
+            homes[node.metadata.name] = type_name
+            ready = any(c.type == "Ready" and c.status == "True" for c in node.status.conditions or ())
+            if ready and not node.spec.unschedulable:
+                count = _devices(node.status.allocatable or {}, settings)
+                devices[type_name] = devices.get(type_name, 0) + count
+        problems += [f"capacity.types does not say which type {product!r} is" for product in sorted(unknown)]
+        foreign: dict[str, int] = {}
+        for pod in self._pages(self._core.list_pod_for_all_namespaces):
+            home = homes.get(pod.spec.node_name or "")
+            is_own = (pod.metadata.namespace, pod.metadata.name) in own
+            if home is None or is_own or pod.status.phase in ("Succeeded", "Failed"):
+                continue
+            count = sum(
+                _devices((c.resources and c.resources.limits) or {}, settings) for c in pod.spec.containers
+            )
+            foreign[home] = foreign.get(home, 0) + count
+        return devices, {name: count for name, count in foreign.items() if count}
+
+    def _pages(self, request: Callable[..., Any]) -> Iterator[Any]:
+        following = None
+        while True:
+            page = self._ask(request, limit=PAGE, **({"_continue": following} if following else {}))
+            yield from page.items
+            following = page.metadata._continue if page.metadata else None
+            if not following:
+                return
+
+
+def _connect(context: str | None) -> kubernetes.ApiClient:
+    try:
+        if context is None:
+            try:
+                kubernetes_config.load_incluster_config()
+                return kubernetes.ApiClient()
+            except kubernetes_config.ConfigException:
+                pass
+        return kubernetes_config.new_client_from_config(context=context)
+    except (kubernetes_config.ConfigException, OSError) as error:
+        raise OptionError(f"no way to a cluster: {error}") from None
+
+
+def _pod(pod: Any) -> Pod:
+    is_leaving = pod.metadata.deletion_timestamp is not None
+    ready = [c for c in pod.status.conditions or () if c.type == "Ready" and c.status == "True"]
+    since = _seconds(ready[0].last_transition_time) if ready and not is_leaving else None
+    return Pod(pod.metadata.name, since if since is not None or not ready or is_leaving else 0.0, is_leaving)
+
+
+def _seconds(moment: Any) -> float | None:
+    if isinstance(moment, str):
+        try:
+            moment = datetime.fromisoformat(moment)
+        except ValueError:
+            return None
+    return moment.timestamp() if isinstance(moment, datetime) else None
+
+
+def _first_of(labels: Mapping[str, str], names: Iterable[str]) -> str | None:
+    return next((labels[name] for name in names if name in labels), None)
+
+
+def _devices(amounts: Mapping[str, Any], settings: CapacitySettings) -> int:
+    return sum(int(parse_quantity(amounts[name])) for name in settings.resources if name in amounts)
+
+
+def _with_argument(arguments: list[str], name: str, value: str) -> list[str]:
+    """Set an argument, `--name value` or `--name=value`, or add it."""
+    found = list(arguments)
+    for i, argument in enumerate(found):
+        if argument == name and i + 1 < len(found):
+            found[i + 1] = value
+            return found
+        if argument.startswith(f"{name}="):
+            found[i] = f"{name}={value}"
+            return found
+    return [*found, f"{name}={value}"]
