@@ -220,7 +220,7 @@ class Collector:
         good = self._good.get(server.name)
         if now.state in ("fresh", "idle"):
             tokens = {name: _first(getattr(now, name), good, name, server) for name in TOKENS}
-            now = replace(now, **tokens)
+            now = replace(now, input_tokens=tokens["input_tokens"], output_tokens=tokens["output_tokens"])
             if now.rate_per_s > 0 and any(math.isnan(value) for value in tokens.values()):
                 now = replace(now, state="frozen", reason="no request has finished yet: its tokens are not known")
             else:

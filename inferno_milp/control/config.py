@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from inferno_milp.errors import Fault, InputError
+from inferno_milp.control.queries import QUERIES
+from inferno_milp.errors import Fault, InputError, nearest
 from inferno_milp.fields import Count, Flag, Model, Name, NonNegative, Positive, PositiveCount
 from inferno_milp.problem import Problem
 from inferno_milp.read import read_problem
@@ -228,36 +230,36 @@ def read_control_config(path: str | PathLike[str]) -> tuple[ControlConfig, Probl
     return config, problem
 
 
-def _faults(source: Source, config: ControlConfig, problem: Problem) -> list[Fault]:
-    from inferno_milp.control.queries import QUERIES
-    from inferno_milp.errors import nearest
-
+def _faults(source: Source, config: ControlConfig, problem: Problem) -> Iterator[Fault]:
+    """Find names that nothing has, and settings that need others."""
     servers = {server.name for server in problem.servers}
     accelerators = {accelerator.name for accelerator in problem.accelerators}
     types = {accelerator.type for accelerator in problem.accelerators}
-    found = []
-
-    def check(kind: str, name: str, known: set[str], *path: str) -> None:
+    queries = set(QUERIES[config.prometheus.engine])
+    named: list[tuple[str, str, set[str], tuple[str, ...]]]
+    named = [("server", name, servers, ("prometheus", "arrivals", name)) for name in config.prometheus.arrivals]
+    named += [("query", name, queries, ("prometheus", "queries", name)) for name in config.prometheus.queries]
+    for key, managed in config.kubernetes.deployments.items():
+        place = ("kubernetes", "deployments", key)
+        named.append(("server", managed.server, servers, (*place, "server")))
+        named.append(("accelerator", managed.accelerator, accelerators, (*place, "accelerator")))
+    named += [
+        ("accelerator type", name, types, ("capacity", "types", key)) for key, name in config.capacity.types.items()
+    ]
+    selectors = config.actuation.node_selector
+    named += [("accelerator", name, accelerators, ("actuation", "node_selector", name)) for name in selectors]
+    for kind, name, known, path in named:
         if name not in known:
-            found.append(source.fault(f"unknown {kind} {name!r}", nearest(name, known), path))
+            yield source.fault(f"unknown {kind} {name!r}", nearest(name, known), path)
+    yield from _missing(source, config)
 
-    for name in config.prometheus.arrivals:
-        check("server", name, servers, "prometheus", "arrivals", name)
-    for name in config.prometheus.queries:
-        check("query", name, set(QUERIES[config.prometheus.engine]), "prometheus", "queries", name)
-    for name, managed in config.kubernetes.deployments.items():
-        check("server", managed.server, servers, "kubernetes", "deployments", name, "server")
-        check("accelerator", managed.accelerator, accelerators, "kubernetes", "deployments", name, "accelerator")
-    for product, type_name in config.capacity.types.items():
-        check("accelerator type", type_name, types, "capacity", "types", product)
-    for name in config.actuation.node_selector:
-        check("accelerator", name, accelerators, "actuation", "node_selector", name)
+
+def _missing(source: Source, config: ControlConfig) -> Iterator[Fault]:
     if config.capacity.source == "nodes" and not config.capacity.types:
         remedy = "say which type each value of the product label is: `types: {NVIDIA-L4: L4}`"
-        found.append(source.fault("capacity is from nodes, and no types are given", remedy, ("capacity",)))
+        yield source.fault("capacity is from nodes, and no types are given", remedy, ("capacity",))
     if config.actuation.mode == "manifests" and config.actuation.folder is None:
-        found.append(source.fault("manifests are to be written, and no folder is given", "", ("actuation", "folder")))
+        yield source.fault("manifests are to be written, and no folder is given", "", ("actuation",))
     if config.actuation.move and not config.actuation.node_selector:
         remedy = "give the node selector of each accelerator"
-        found.append(source.fault("deployments may move, and no node selectors are given", remedy, ("actuation",)))
-    return found
+        yield source.fault("deployments may move, and no node selectors are given", remedy, ("actuation",))

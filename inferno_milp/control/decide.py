@@ -11,10 +11,11 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from inferno_milp.candidates import find_candidates
 from inferno_milp.control.config import ControlConfig
 from inferno_milp.control.fleet import Fleet
 from inferno_milp.plan import Plan
-from inferno_milp.planner import optimize
+from inferno_milp.planner import plan_candidates
 from inferno_milp.problem import Problem
 from inferno_milp.sections import CurrentAllocation, Server
 
@@ -65,7 +66,7 @@ class Decider:
         problem = _with_today(problem, fleet, current)
         cooling = {s.name for s in problem.servers if self._is_cooling(fleet, s.name, now_s)}
         problem = _held(problem, {name: {} for name in cooling if current[name]})
-        right_now = self._optimize(problem)
+        right_now = self._optimize(problem, fleet)
         if right_now.status == "no_solution":
             return None
         holds: dict[str, Wanted] = {}
@@ -75,13 +76,19 @@ class Decider:
             hold = self._hold(history, current[name], now_s)
             if hold is not None:
                 holds[name] = hold
-        plan = self._with_holds(problem, right_now, holds)
+        plan = self._with_holds(problem, fleet, right_now, holds)
         targets = _targets(problem, plan, current)
         reasons = {s.name: _reason(s.name, plan, targets, current, holds, cooling) for s in problem.servers}
         return Decision(right_now, plan, targets, reasons)
 
-    def _optimize(self, problem: Problem) -> Plan:
-        return optimize(problem, time_limit_s=self.config.time_limit_s, advised=False)
+    def _optimize(self, problem: Problem, fleet: Fleet) -> Plan:
+        """Plan; unless deployments may move, a server may only run where it has one."""
+        table = find_candidates(problem)
+        if not self.config.actuation.move:
+            positions = {a.name: i for i, a in enumerate(problem.accelerators)}
+            for s, server in enumerate(problem.servers):
+                table = table.only(s, sorted({positions[d.accelerator] for d in fleet.of(server.name)}))
+        return plan_candidates(table, time_limit_s=self.config.time_limit_s)
 
     def _is_cooling(self, fleet: Fleet, server: str, now_s: float) -> bool:
         cooldown = self.config.stability.move_cooldown_s
@@ -105,12 +112,12 @@ class Decider:
             return None
         return {name: count for name, count in kept.items() if count}
 
-    def _with_holds(self, problem: Problem, right_now: Plan, holds: dict[str, Wanted]) -> Plan:
+    def _with_holds(self, problem: Problem, fleet: Fleet, right_now: Plan, holds: dict[str, Wanted]) -> Plan:
         """Plan with what is held; give up the holds that stand in the way of what could be served without them."""
         priority = {s.name: s.priority for s in right_now.servers}
         served = {s.name for s in right_now.servers if s.meets_targets}
         while holds:
-            plan = self._optimize(_held(problem, holds))
+            plan = self._optimize(_held(problem, holds), fleet)
             if plan.status == "no_solution":
                 break
             hurt = [s.name for s in plan.servers if not s.meets_targets and s.name in served]

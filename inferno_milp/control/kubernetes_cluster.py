@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import urllib3
 from kubernetes import client as kubernetes
@@ -32,7 +32,6 @@ TROUBLES: dict[int, Trouble] = {
 RETRIED = ("throttled", "unavailable")
 LONGEST_WAIT_S = 5.0
 PAGE = 500
-T = TypeVar("T")
 
 
 class KubernetesCluster:
@@ -85,9 +84,7 @@ class KubernetesCluster:
             found.append((item, labels))
         pods = list(self._list(self._core.list_pod_for_all_namespaces, self._core.list_namespaced_pod)) if found else []
         deployments = tuple(self._deployment(item, labels, pods) for item, labels in found)
-        problems += [
-            f"{key}: there is no such deployment" for key in listed if key not in {d.key for d in deployments}
-        ]
+        problems += [f"{key}: there is no such deployment" for key in listed if key not in {d.key for d in deployments}]
         if self._config.capacity.source == "problem":
             return Fleet(deployments, None, {}, tuple(problems))
         own = {(d.namespace, pod.name) for d in deployments for pod in d.pods}
@@ -101,7 +98,7 @@ class KubernetesCluster:
         """
         where = (deployment.name, deployment.namespace)
         for _ in range(self._config.kubernetes.retries + 1):
-            scale = self._ask(self._apps.read_namespaced_deployment_scale, *where)
+            scale: Any = self._ask(self._apps.read_namespaced_deployment_scale, *where)
             if (scale.spec.replicas or 0) == replicas:
                 return
             if (scale.spec.replicas or 0) != deployment.replicas:
@@ -109,9 +106,7 @@ class KubernetesCluster:
                 raise ClusterError("conflict", words)
             scale.spec.replicas = replicas
             try:
-                self._ask(
-                    self._apps.replace_namespaced_deployment_scale, *where, scale, field_manager=FIELD_MANAGER
-                )
+                self._ask(self._apps.replace_namespaced_deployment_scale, *where, scale, field_manager=FIELD_MANAGER)
                 return
             except ClusterError as error:
                 if error.trouble != "conflict":
@@ -121,7 +116,7 @@ class KubernetesCluster:
     def move(self, deployment: Deployment, accelerator: str, replicas: int, batch_size: int) -> None:
         """Apply other pods, server-side: node selector, batch size, replicas, and the label that says so."""
         where = (deployment.name, deployment.namespace)
-        item = self._ask(self._apps.read_namespaced_deployment, *where)
+        item: Any = self._ask(self._apps.read_namespaced_deployment, *where)
         if item.metadata.resource_version != deployment.version and (item.spec.replicas or 0) != deployment.replicas:
             raise ClusterError("conflict", f"{deployment.key} was changed by another")
         container = item.spec.template.spec.containers[0]
@@ -192,9 +187,8 @@ class KubernetesCluster:
     def read_lease(self) -> Mapping[str, Any] | None:
         """Return the lease, or None."""
         try:
-            found = self._ask(
-                self._leases.read_namespaced_lease, self._config.lease.name, self._config.lease.namespace
-            )
+            lease = self._config.lease
+            found: Any = self._ask(self._leases.read_namespaced_lease, lease.name, lease.namespace)
         except ClusterError as error:
             if error.trouble == "gone":
                 return None
@@ -230,7 +224,7 @@ class KubernetesCluster:
         else:
             self._ask(self._leases.replace_namespaced_lease, settings.name, settings.namespace, body)
 
-    def _ask(self, request: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    def _ask(self, request: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """Make a request, again and later where that may help."""
         tries = Retrying(
             stop=stop_after_attempt(self._config.kubernetes.retries + 1),
@@ -241,7 +235,7 @@ class KubernetesCluster:
         )
         return tries(self._ask_once, request, *arguments, **options)
 
-    def _ask_once(self, request: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    def _ask_once(self, request: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         try:
             return request(*arguments, **options, _request_timeout=self._config.kubernetes.timeout_s)
         except ApiException as error:
@@ -252,14 +246,10 @@ class KubernetesCluster:
 
     def _list(self, everywhere: Callable[..., Any], in_one: Callable[..., Any]) -> Iterator[Any]:
         namespaces = self._config.kubernetes.namespaces
-        for request, where in [(in_one, (name,)) for name in namespaces] or [(everywhere, ())]:
-            following = None
-            while True:
-                page = self._ask(request, *where, limit=PAGE, **({"_continue": following} if following else {}))
-                yield from page.items
-                following = page.metadata._continue if page.metadata else None
-                if not following:
-                    break
+        for name in namespaces:
+            yield from self._pages(in_one, name)
+        if not namespaces:
+            yield from self._pages(everywhere)
 
     def _wrong(self, labels: Mapping[str, Any]) -> str:
         servers = {s.name for s in self._problem.servers}
@@ -268,7 +258,9 @@ class KubernetesCluster:
         if name not in servers:
             return f"label {NAME}: unknown server {name!r}; {nearest(str(name), servers)}"
         if accelerator not in accelerators:
-            return f"label {ACCELERATOR}: unknown accelerator {accelerator!r}; {nearest(str(accelerator), accelerators)}"
+            return (
+                f"label {ACCELERATOR}: unknown accelerator {accelerator!r}; {nearest(str(accelerator), accelerators)}"
+            )
         server = next(s for s in self._problem.servers if s.name == name)
         if (server.model, accelerator) not in {(p.model, p.accelerator) for p in self._problem.profiles}:
             return f"{server.model!r} has no profile on {accelerator!r}"
@@ -327,16 +319,14 @@ class KubernetesCluster:
             is_own = (pod.metadata.namespace, pod.metadata.name) in own
             if home is None or is_own or pod.status.phase in ("Succeeded", "Failed"):
                 continue
-            count = sum(
-                _devices((c.resources and c.resources.limits) or {}, settings) for c in pod.spec.containers
-            )
+            count = sum(_devices((c.resources and c.resources.limits) or {}, settings) for c in pod.spec.containers)
             foreign[home] = foreign.get(home, 0) + count
         return devices, {name: count for name, count in foreign.items() if count}
 
-    def _pages(self, request: Callable[..., Any]) -> Iterator[Any]:
+    def _pages(self, request: Callable[..., Any], *where: Any) -> Iterator[Any]:
         following = None
         while True:
-            page = self._ask(request, limit=PAGE, **({"_continue": following} if following else {}))
+            page = self._ask(request, *where, limit=PAGE, **({"_continue": following} if following else {}))
             yield from page.items
             following = page.metadata._continue if page.metadata else None
             if not following:
@@ -347,11 +337,12 @@ def _connect(context: str | None) -> kubernetes.ApiClient:
     try:
         if context is None:
             try:
-                kubernetes_config.load_incluster_config()
+                kubernetes_config.load_incluster_config()  # type: ignore[no-untyped-call]
                 return kubernetes.ApiClient()
             except kubernetes_config.ConfigException:
                 pass
-        return kubernetes_config.new_client_from_config(context=context)
+        api: kubernetes.ApiClient = kubernetes_config.new_client_from_config(context=context)  # type: ignore[no-untyped-call]
+        return api
     except (kubernetes_config.ConfigException, OSError) as error:
         raise OptionError(f"no way to a cluster: {error}") from None
 
@@ -377,7 +368,8 @@ def _first_of(labels: Mapping[str, str], names: Iterable[str]) -> str | None:
 
 
 def _devices(amounts: Mapping[str, Any], settings: CapacitySettings) -> int:
-    return sum(int(parse_quantity(amounts[name])) for name in settings.resources if name in amounts)
+    named = [amounts[name] for name in settings.resources if name in amounts]
+    return sum(int(parse_quantity(amount)) for amount in named)  # type: ignore[no-untyped-call, misc]
 
 
 def _with_argument(arguments: list[str], name: str, value: str) -> list[str]:

@@ -16,7 +16,7 @@ def _rate(name: str, labels: str = "") -> str:
 
 
 def _arrivals(finished: str, *in_system: str) -> str:
-    """Requests that came: those that finished, and those by which the system filled up meanwhile."""
+    """Ask for requests that came: those that finished, and those by which the system filled up meanwhile."""
     filling = " + ".join(f"sum by ($by) (deriv({name}{{$selector}}[$window]))" for name in in_system)
     return f"clamp_min(sum by ($by) ({_rate(finished)}) + {filling}, 0)"
 
@@ -33,7 +33,7 @@ def _engine(
     itl: str,
     most: str = "sum",
 ) -> dict[str, str]:
-    """Queries of an engine; `prompt` … `itl` are histograms."""
+    """Make the queries of an engine; `prompt` … `itl` are histograms."""
     sums = {"input_tokens": prompt, "output_tokens": generation, "ttft_s": ttft, "itl_s": itl}
     return {
         "arrivals_per_s": _arrivals(finished, running, waiting),

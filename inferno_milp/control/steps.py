@@ -116,9 +116,7 @@ def next_steps(
     return Steps((*steps, *granted), waiting)
 
 
-def _aims(
-    own: Iterable[Deployment], wanted: Mapping[str, int], max_step: int
-) -> list[tuple[Deployment, int]]:
+def _aims(own: Iterable[Deployment], wanted: Mapping[str, int], max_step: int) -> list[tuple[Deployment, int]]:
     """Share what is wanted on an accelerator among the deployments there: what they have, then the first takes all."""
     aims, left = [], dict(wanted)
     listed = list(own)

@@ -1,0 +1,271 @@
+"""The loop: observe, plan, act; every round by itself, whatever became of the one before.
+
+What a round needs is in the cluster and in Prometheus. What the loop remembers besides (what was right lately, the last
+good values) makes it quicker, never bolder: without it nothing is taken from a server.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from inferno_milp.control.clock import Clock
+from inferno_milp.control.collector import MetricSource, Observation, Observed
+from inferno_milp.control.config import ControlConfig
+from inferno_milp.control.decide import Decider, Decision
+from inferno_milp.control.demand import Demand
+from inferno_milp.control.fleet import Cluster, ClusterError, Deployment, Fleet, devices_held, devices_per_replica
+from inferno_milp.control.learning import Learning
+from inferno_milp.control.lease import Lease
+from inferno_milp.control.report import Applied, Report, Role, ServerReport
+from inferno_milp.control.steps import Step, Steps, next_steps
+from inferno_milp.errors import InfernoError
+from inferno_milp.problem import Problem
+from inferno_milp.sections import Load, Server
+
+logger = logging.getLogger(__name__)
+
+JUMP_S = 5.0
+"""Clocks that differ by more than this from one round to the next: one was set."""
+SATURATION = "priority_exhaustive"
+"""Who gets what is left when not all can be served, unless the problem says: no server is put out for want of all."""
+
+
+@dataclass(slots=True)
+class Controller:
+    """One copy of the loop.
+
+    Attributes
+    ----------
+    problem : as its file says it; loads are observed.
+    lease : who may act; None where there is one copy.
+    """
+
+    config: ControlConfig
+    problem: Problem
+    cluster: Cluster
+    source: MetricSource
+    clock: Clock
+    lease: Lease | None = None
+    learning: Learning = field(init=False)
+    _demand: Demand = field(init=False)
+    _decider: Decider = field(init=False)
+    _round: int = field(default=0, init=False)
+    _clocks: tuple[float, float] | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        servers = tuple(
+            s
+            if "min_replicas" in s.model_fields_set
+            else s.model_copy(update={"min_replicas": self.config.min_replicas})
+            for s in self.problem.servers
+        )
+        self.problem = self.problem.model_copy(update={"servers": servers})
+        changes: dict[str, object] = {"max_changes": self.config.stability.max_moves}
+        if "saturation_policy" not in self.problem.options.model_fields_set:
+            changes["saturation_policy"] = SATURATION
+        self.problem = self.problem.with_options(**changes)
+        self.learning = Learning(self.config.tracking)
+        self._demand = Demand(self.config)
+        self._decider = Decider(self.config)
+
+    def run_round(self) -> Report:
+        """Do one round; whatever fails is told in its report."""
+        self._round += 1
+        now, start = self.clock.now_s(), self.clock.elapsed_s()
+        errors = list(self._jump(now, start))
+        role = self._role(errors)
+        try:
+            fleet = self.cluster.read()
+        except ClusterError as error:
+            return self._kept(Report(now, self._round, role, None, {}, errors=(*errors, f"cluster: {error}")))
+        errors += fleet.problems
+        observed = self.source.observe(self.problem, fleet, now)
+        errors += observed.errors
+        self.learning.observe(self.problem, fleet, observed)
+        planned, available = self._to_plan(fleet, observed, now)
+        decision = None
+        if planned is not None:
+            try:
+                decision = self._decider.decide(planned, fleet, now)
+                if decision is None:
+                    errors.append(f"no plan within {self.config.time_limit_s:g} s: all stays as it is")
+            except (InfernoError, ValueError, ArithmeticError) as error:
+                errors.append(f"no plan: {error}")
+        steps = Steps((), {})
+        if decision is not None and planned is not None:
+            steps = next_steps(
+                planned,
+                fleet,
+                available,
+                decision.targets,
+                max_step=self.config.stability.max_step,
+                batch_sizes={
+                    s.name: max((a.batch_size for a in s.allocations), default=1) for s in decision.plan.servers
+                },
+                may_move=self.config.actuation.move,
+            )
+        applied = tuple(self._apply(steps, decision, role))
+        errors += [f"{one.deployment}: {one.reason}" for one in applied if one.outcome == "failed"]
+        report = Report(
+            at_s=now,
+            round=self._round,
+            role=role,
+            plan=None if decision is None else decision.plan,
+            servers=dict(self._servers(fleet, observed, planned, decision, steps)),
+            steps=applied,
+            errors=tuple(dict.fromkeys(errors)),
+            capacity=self._capacity(fleet, available),
+            running_cost_per_hour=running_cost(self.problem, fleet),
+            seconds=self.clock.elapsed_s() - start,
+        )
+        return self._kept(report)
+
+    def _jump(self, now_s: float, elapsed_s: float) -> Iterator[str]:
+        """Notice a clock that was set, and forget what it stamped later than now."""
+        if self._clocks is not None:
+            jump = (now_s - self._clocks[0]) - (elapsed_s - self._clocks[1])
+            if abs(jump) > JUMP_S:
+                yield f"the clock jumped by {jump:+.0f} s"
+                self._demand.forget_after(now_s)
+                self._decider.forget_after(now_s)
+        self._clocks = (now_s, elapsed_s)
+
+    def _role(self, errors: list[str]) -> Role:
+        if self.lease is None:
+            return "leader"
+        try:
+            return "leader" if self.lease.renew() else "follower"
+        except ClusterError as error:
+            errors.append(f"lease: {error}")
+            return "leader" if self.lease.is_held else "unknown"
+
+    def _to_plan(
+        self, fleet: Fleet, observed: Observed, now_s: float
+    ) -> tuple[Problem | None, Mapping[str, int] | None]:
+        """Return the problem of the servers whose load is known, and the devices that all controlled ones may hold.
+
+        What servers hold that are left alone is not there for the others.
+        """
+        problem = self.learning.applied(self.problem)
+        servers: list[Server] = []
+        left_alone: list[Deployment] = []
+        for server in problem.servers:
+            seen = observed.servers.get(server.name)
+            if seen is None:
+                continue
+            if seen.state == "frozen":
+                left_alone += fleet.of(server.name)
+                continue
+            load: Load | None = self._demand.load(server, seen, now_s)
+            servers.append(server.model_copy(update={"load": load}))
+        available = self._available(fleet)
+        rest = available
+        if available is not None:
+            held = devices_held(problem, left_alone)
+            rest = {name: max(count - held.get(name, 0), 0) for name, count in available.items()}
+        if not servers:
+            return None, available
+        # Types that come in nodes are counted as devices: where a pod sits is the scheduler's to say.
+        update = {"servers": tuple(servers), "capacity": rest, "nodes": ()}
+        return problem.model_copy(update=update), available
+
+    def _available(self, fleet: Fleet) -> dict[str, int] | None:
+        if fleet.devices is None:
+            return self.problem.devices_available
+        types = {a.type for a in self.problem.accelerators}
+        return {name: max(fleet.devices.get(name, 0) - fleet.foreign.get(name, 0), 0) for name in types}
+
+    def _capacity(self, fleet: Fleet, available: Mapping[str, int] | None) -> dict[str, tuple[int, int]]:
+        held = devices_held(self.problem, fleet.deployments)
+        return {name: (count, held.get(name, 0)) for name, count in (available or {}).items()}
+
+    def _apply(self, steps: Steps, decision: Decision | None, role: Role) -> Iterator[Applied]:
+        """Make the changes, one after the other; one that fails stops only what is its own."""
+        acts = self.config.actuation.mode == "scale" and role == "leader"
+        for step in steps.now:
+            key = step.deployment.key
+            if not acts:
+                yield Applied(key, step.text, "told")
+                continue
+            if self.lease is not None and not self.lease.is_held:
+                yield Applied(key, step.text, "failed", "the lease ran out meanwhile")
+                continue
+            try:
+                self._make(step)
+            except ClusterError as error:
+                yield Applied(key, step.text, "failed", str(error))
+                if step.replicas < step.deployment.replicas:
+                    break  # the ups that follow counted on this down, or may have
+                continue
+            yield Applied(key, step.text, "done")
+            reason = "" if decision is None else decision.reasons.get(step.deployment.server, "")
+            self._tell(step, reason)
+
+    def _make(self, step: Step) -> None:
+        if step.accelerator is None:
+            self.cluster.scale(step.deployment, step.replicas)
+        else:
+            self.cluster.move(step.deployment, step.accelerator, step.replicas, step.batch_size or 1)
+
+    def _tell(self, step: Step, reason: str) -> None:
+        what = "Moved" if step.accelerator else "ScaledUp" if step.replicas > step.deployment.replicas else "ScaledDown"
+        try:
+            self.cluster.tell(step.deployment, what, f"{step.text}. {reason}".strip())
+        except ClusterError as error:
+            logger.warning("no event: %s", error)
+
+    def _servers(
+        self, fleet: Fleet, observed: Observed, planned: Problem | None, decision: Decision | None, steps: Steps
+    ) -> Iterator[tuple[str, ServerReport]]:
+        loads = {} if planned is None else {s.name: s.load for s in planned.servers}
+        for server in self.problem.servers:
+            own, seen = fleet.of(server.name), observed.servers.get(server.name)
+            load = loads.get(server.name)
+            running, ready = {d.accelerator: d.replicas for d in own}, {d.accelerator: d.ready for d in own}
+            target = None if decision is None else decision.targets.get(server.name)
+            reason = "" if decision is None else decision.reasons.get(server.name, "")
+            yield (
+                server.name,
+                ServerReport(
+                    observation=seen,
+                    planned_rate_per_s=(0.0 if load is None else load.arrival_rate_per_s)
+                    if server.name in loads
+                    else None,
+                    running=running,
+                    ready=ready,
+                    target=target,
+                    reason=reason or _why_alone(seen),
+                    waiting=steps.waiting.get(server.name, ""),
+                ),
+            )
+
+    def _kept(self, report: Report) -> Report:
+        """Log the round, and keep it in the cluster."""
+        for error in report.errors:
+            logger.warning("%s", error)
+        for step in report.steps:
+            logger.info("%s: %s %s", step.outcome, step.step, step.reason)
+        if report.role == "leader" and self.config.actuation.mode != "dry-run":
+            try:
+                self.cluster.write_status({"status.json": json.dumps(report.to_dict(), allow_nan=False)})
+            except ClusterError as error:
+                logger.warning("status: %s", error)
+        return report
+
+
+def _why_alone(seen: Observation | None) -> str:
+    if seen is None:
+        return "it has no deployment"
+    return f"left alone: {seen.reason}" if seen.state == "frozen" else ""
+
+
+def running_cost(problem: Problem, fleet: Fleet) -> float:
+    """Return what the devices cost per hour that the fleet's deployments hold."""
+    prices = {a.name: a.cost_per_hour / a.devices for a in problem.accelerators}
+    models, pieces = {s.name: s.model for s in problem.servers}, devices_per_replica(problem)
+    return sum(
+        d.holding * pieces.get((models[d.server], d.accelerator), 1) * prices[d.accelerator] for d in fleet.deployments
+    )
