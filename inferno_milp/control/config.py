@@ -81,7 +81,7 @@ class ForecastSettings(Model):
 class StabilitySettings(Model):
     """What keeps answers from flapping. Scaling up is never delayed."""
 
-    scale_down_after_s: NonNegative = 300.0
+    scale_down_after_s: NonNegative = 600.0
     """Fewer replicas, or another accelerator, only after that has been right for so long."""
     move_cooldown_s: NonNegative = 1800.0
     """A server that changed its accelerator keeps it for so long."""

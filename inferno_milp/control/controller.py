@@ -19,7 +19,7 @@ from inferno_milp.control.demand import Demand
 from inferno_milp.control.fleet import Cluster, ClusterError, Deployment, Fleet, devices_held, devices_per_replica
 from inferno_milp.control.learning import Learning
 from inferno_milp.control.lease import Lease
-from inferno_milp.control.report import Applied, Report, Role, ServerReport
+from inferno_milp.control.report import Applied, DeploymentReport, Report, Role, ServerReport
 from inferno_milp.control.steps import Step, Steps, next_steps
 from inferno_milp.errors import InfernoError
 from inferno_milp.problem import Problem
@@ -119,6 +119,7 @@ class Controller:
             errors=tuple(dict.fromkeys(errors)),
             capacity=self._capacity(fleet, available),
             running_cost_per_hour=running_cost(self.problem, fleet),
+            deployments=tuple(_deployments(fleet, steps)),
             seconds=self.clock.elapsed_s() - start,
         )
         return self._kept(report)
@@ -254,6 +255,12 @@ class Controller:
             except ClusterError as error:
                 logger.warning("status: %s", error)
         return report
+
+
+def _deployments(fleet: Fleet, steps: Steps) -> Iterator[DeploymentReport]:
+    desired = {step.deployment.key: step.replicas for step in steps.now}
+    for d in fleet.deployments:
+        yield DeploymentReport(d.namespace, d.name, d.accelerator, d.replicas, desired.get(d.key, d.replicas))
 
 
 def _why_alone(seen: Observation | None) -> str:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from inferno_milp.candidates import find_candidates
+import numpy as np
+
+from inferno_milp.candidates import Candidates, find_candidates
 from inferno_milp.control.config import ControlConfig
 from inferno_milp.control.fleet import Fleet
 from inferno_milp.plan import Plan
@@ -21,6 +23,8 @@ from inferno_milp.sections import CurrentAllocation, Server
 
 Wanted = Mapping[str, int]
 """Replicas by accelerator."""
+Moment = tuple[float, Wanted, Wanted]
+"""When it was, what was right then, and what would have been right on the accelerators that ran."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class Decider:
     """Plans, and remembers what was right lately."""
 
     config: ControlConfig
-    _wanted: dict[str, deque[tuple[float, Wanted]]] = field(default_factory=dict)
+    _wanted: dict[str, deque[Moment]] = field(default_factory=dict)
 
     def forget_after(self, now_s: float) -> None:
         """Leave out what is stamped later than now: a clock was set back."""
@@ -63,16 +67,19 @@ class Decider:
         fleet : what runs.
         """
         current = {s.name: _running(fleet, s.name) for s in problem.servers}
-        problem = _with_today(problem, fleet, current)
+        problem = _with_today(problem, current)
         cooling = {s.name for s in problem.servers if self._is_cooling(fleet, s.name, now_s)}
         problem = _held(problem, {name: {} for name in cooling if current[name]})
-        right_now = self._optimize(problem, fleet)
+        table = candidates_at_hand(problem, fleet, may_move=self.config.actuation.move)
+        right_now = plan_candidates(table, time_limit_s=self.config.time_limit_s)
         if right_now.status == "no_solution":
             return None
         holds: dict[str, Wanted] = {}
+        staying = _replicas_alone(table)
         for name, wanted in _wanted_of(right_now).items():
             history = self._wanted.setdefault(name, deque())
-            history.append((now_s, wanted))
+            stays = {accelerator: staying.get((name, accelerator), 0) for accelerator in current[name]}
+            history.append((now_s, wanted, stays))
             hold = self._hold(history, current[name], now_s)
             if hold is not None:
                 holds[name] = hold
@@ -82,32 +89,32 @@ class Decider:
         return Decision(right_now, plan, targets, reasons)
 
     def _optimize(self, problem: Problem, fleet: Fleet) -> Plan:
-        """Plan; unless deployments may move, a server may only run where it has one."""
-        table = find_candidates(problem)
-        if not self.config.actuation.move:
-            positions = {a.name: i for i, a in enumerate(problem.accelerators)}
-            for s, server in enumerate(problem.servers):
-                table = table.only(s, sorted({positions[d.accelerator] for d in fleet.of(server.name)}))
+        """Plan with the candidates at hand."""
+        table = candidates_at_hand(problem, fleet, may_move=self.config.actuation.move)
         return plan_candidates(table, time_limit_s=self.config.time_limit_s)
 
     def _is_cooling(self, fleet: Fleet, server: str, now_s: float) -> bool:
         cooldown = self.config.stability.move_cooldown_s
         return any(d.moved_at_s is not None and 0 <= now_s - d.moved_at_s < cooldown for d in fleet.of(server))
 
-    def _hold(self, history: deque[tuple[float, Wanted]], current: Wanted, now_s: float) -> Wanted | None:
-        """Return what a server must keep for now; None if it may have what is right now."""
+    def _hold(self, history: deque[Moment], current: Wanted, now_s: float) -> Wanted | None:
+        """Return what a server must keep for now; None if it may have what is right now.
+
+        An accelerator that was right at any moment lately is kept, with the most replicas that were right on it, or
+        would have been, had it stayed there.
+        """
         length = self.config.stability.scale_down_after_s
         while len(history) > 1 and history[1][0] <= now_s - length:
             history.popleft()
         latest = history[-1][1]
         if all(latest.get(name, 0) >= count for name, count in current.items()):
             return None  # nothing is taken away
-        if history[0][0] > now_s - length:
-            recent: list[Wanted] = [*(wanted for _, wanted in history), current]  # what was right before is not known
-        else:
-            recent = [wanted for _, wanted in history]
-        most = {name: max(wanted.get(name, 0) for wanted in recent) for name in current}
-        kept = {name: min(count, most[name]) for name, count in current.items()}
+        is_known = history[0][0] <= now_s - length
+        kept = {}
+        for name, count in current.items():
+            was_right = not is_known or any(wanted.get(name) for _, wanted, _ in history)
+            most = max(max(wanted.get(name, 0), stays.get(name, 0)) for _, wanted, stays in history)
+            kept[name] = min(count, most if is_known else max(most, count)) if was_right else 0
         if all(latest.get(name, 0) >= count for name, count in kept.items()):
             return None
         return {name: count for name, count in kept.items() if count}
@@ -132,6 +139,32 @@ class Decider:
         return right_now
 
 
+def candidates_at_hand(problem: Problem, fleet: Fleet, *, may_move: bool) -> Candidates:
+    """Find the candidates: unless deployments may move, those where a server has one, with the batch size it runs."""
+    table = find_candidates(problem)
+    if may_move:
+        return table
+    rows = table.rows
+    kept = np.zeros(len(rows), dtype=bool)
+    positions = {a.name: i for i, a in enumerate(problem.accelerators)}
+    for s, server in enumerate(problem.servers):
+        for d in fleet.of(server.name):
+            own = (rows.server == s) & (rows.accelerator == positions[d.accelerator])
+            if d.batch_size is not None and own.any():
+                smaller = own & (rows.batch_size <= d.batch_size)
+                at = rows.batch_size[smaller].max() if smaller.any() else rows.batch_size[own].min()
+                own &= rows.batch_size == at
+            kept |= own
+    return replace(table, rows=rows.take(kept))
+
+
+def _replicas_alone(table: Candidates) -> dict[tuple[str, str], int]:
+    """Return the replicas that would carry a server's load on one accelerator, by server and accelerator."""
+    problem, rows = table.problem, table.one_per_accelerator().rows
+    names = zip(rows.server.tolist(), rows.accelerator.tolist(), rows.replicas.tolist(), strict=True)
+    return {(problem.servers[s].name, problem.accelerators[a].name): int(n) for s, a, n in names}
+
+
 def _running(fleet: Fleet, server: str) -> dict[str, int]:
     found: dict[str, int] = {}
     for d in fleet.of(server):
@@ -140,15 +173,12 @@ def _running(fleet: Fleet, server: str) -> dict[str, int]:
     return found
 
 
-def _with_today(problem: Problem, fleet: Fleet, current: Mapping[str, Wanted]) -> Problem:
-    """Say what servers run today, and with which batch size where that cannot be changed."""
+def _with_today(problem: Problem, current: Mapping[str, Wanted]) -> Problem:
+    """Say what servers run today."""
     servers = []
     for server in problem.servers:
-        batches = {d.batch_size for d in fleet.of(server.name) if d.batch_size is not None}
         now = tuple(CurrentAllocation(accelerator=a, replicas=n) for a, n in current[server.name].items())
         update: dict[str, object] = {"current": now, "keep_accelerator": server.keep_accelerator and bool(now)}
-        if len(batches) == 1 and server.max_batch_size is None:
-            update["max_batch_size"] = batches.pop()
         servers.append(server.model_copy(update=update))
     return problem.model_copy(update={"servers": tuple(servers)})
 

@@ -55,6 +55,22 @@ class ServerReport:
 
 
 @dataclass(frozen=True, slots=True)
+class DeploymentReport:
+    """A deployment in a round.
+
+    Attributes
+    ----------
+    current, desired : replicas that are asked for, and that are to be by the end of the round.
+    """
+
+    namespace: str
+    name: str
+    accelerator: str
+    current: int
+    desired: int
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A round.
 
@@ -65,6 +81,9 @@ class Report:
     plan : that was followed; None if there was none.
     errors : what went wrong, in words.
     capacity : devices of each type that the servers may hold, and that they hold; empty without limits.
+    running_cost_per_hour : of all devices that are held.
+    deployments : those that are controlled.
+    seconds : that the round took.
     """
 
     at_s: float
@@ -76,6 +95,7 @@ class Report:
     errors: tuple[str, ...] = ()
     capacity: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     running_cost_per_hour: float = 0.0
+    deployments: tuple[DeploymentReport, ...] = ()
     seconds: float = 0.0
 
     @property
@@ -85,7 +105,11 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, without NaN; the plan in short."""
-        document = {name: getattr(self, name) for name in self.__slots__ if name not in ("plan", "servers", "steps")}
+        document = {
+            name: getattr(self, name)
+            for name in self.__slots__
+            if name not in ("plan", "servers", "steps", "deployments")
+        }
         plan = self.plan
         document["plan"] = None if plan is None else {
             "status": plan.status,
@@ -95,6 +119,7 @@ class Report:
             "unserved": {s.name: s.reason for s in plan.servers if not s.meets_targets},
         }  # fmt: skip
         document["servers"] = {name: asdict(server) for name, server in self.servers.items()}
+        document["deployments"] = [asdict(deployment) for deployment in self.deployments]
         document["steps"] = [asdict(step) for step in self.steps]
         found = _plain(document)
         assert isinstance(found, dict)

@@ -19,6 +19,7 @@ from inferno_milp.plots.studies import (
     plot_target_prices,
 )
 from inferno_milp.plots.style import figure_bytes, new_figure
+from inferno_milp.plots.timeline import plot_timeline
 
 __all__ = [
     "figure_bytes",
@@ -41,6 +42,7 @@ __all__ = [
     "plot_sweep",
     "plot_target_prices",
     "plot_targets",
+    "plot_timeline",
     "plot_tracking",
     "plot_types",
 ]

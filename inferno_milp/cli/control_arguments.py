@@ -1,0 +1,159 @@
+"""What `control` takes, and what it does."""
+
+from __future__ import annotations
+
+import os
+import socket
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inferno_milp.cli.control_view import print_day, print_round, watch_day
+from inferno_milp.cli.output import STDOUT, check_outputs, missing_extra, tell, write_bytes, write_json, write_text
+from inferno_milp.cli.shared_arguments import Subparsers, add_output
+from inferno_milp.cli.values import positive, whole
+from inferno_milp.errors import OptionError
+
+if TYPE_CHECKING:
+    from inferno_milp.control.emulation.timeline import Timeline
+    from inferno_milp.control.report import Report
+    from inferno_milp.problem import Problem
+
+SUBCOMMANDS = ("control",)
+NEEDED = ("fastapi", "httpx", "kubernetes", "prometheus_client", "statsmodels", "tenacity", "uvicorn")
+
+
+def add_control(subparsers: Subparsers) -> None:
+    """Add the subcommand `control`."""
+    parser = subparsers.add_parser(
+        "control",
+        help="the autoscaling loop: Prometheus in, plan, Kubernetes out",
+        description="Scale the deployments of a cluster, round after round, by what Prometheus says of them; or try "
+        "that on an emulated cluster, over a day of load.",
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config", type=Path, metavar="FILE", help="set-up of the loop: docs/control.md")
+    what.add_argument(
+        "--emulate", type=Path, metavar="PROBLEM", dest="problem", help="emulate the servers of a problem"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
+    parser.add_argument("--once", action="store_true", help="one round, its report on stdout, and no service")
+    _add_day(parser)
+    add_output(parser)
+    parser.set_defaults(run=run_control)
+
+
+def _add_day(parser: ArgumentParser) -> None:
+    day = parser.add_argument_group("the emulated day")
+    day.add_argument("--hours", type=positive, metavar="H", default=24.0, help="of the day (default: 24)")
+    day.add_argument("--burst", type=positive, metavar="X", default=3.0, help="factor of its burst (default: 3)")
+    day.add_argument("--interval", type=positive, metavar="S", default=60.0, help="between rounds (default: 60)")
+    day.add_argument("--startup", type=positive, metavar="S", default=120.0, help="of a replica (default: 120)")
+    day.add_argument("--seed", type=whole(0, 10**9), metavar="N", default=0, help="of the load (default: 0)")
+    day.add_argument("--plot", metavar="FILE", help="draw the day: .svg, .png or .pdf")
+
+
+def run_control(arguments: Namespace) -> int:
+    """Run the loop, or emulate it."""
+    missing = list(missing_extra("control", *NEEDED))
+    if missing:
+        raise OptionError("; ".join(missing))
+    if arguments.problem is not None:
+        return _emulate(arguments)
+    if arguments.plot or arguments.csv:
+        raise OptionError("--plot and --csv are of an emulated day: they go with --emulate")
+    check_outputs(arguments)
+    return _control(arguments)
+
+
+def _control(arguments: Namespace) -> int:
+    from inferno_milp.control.clock import SystemClock
+    from inferno_milp.control.collector import Collector
+    from inferno_milp.control.config import read_control_config
+    from inferno_milp.control.controller import Controller
+    from inferno_milp.control.kubernetes_cluster import KubernetesCluster
+    from inferno_milp.control.lease import Lease
+    from inferno_milp.control.prometheus import PrometheusClient
+    from inferno_milp.control.runner import Runner, run_loop
+
+    config, problem = read_control_config(arguments.config)
+    if arguments.dry_run:
+        config = config.model_copy(update={"actuation": config.actuation.model_copy(update={"mode": "dry-run"})})
+    cluster, clock = KubernetesCluster(config, problem), SystemClock()
+    acts = config.actuation.mode != "dry-run"
+    lease = None
+    if config.lease.enabled and acts:
+        holder = f"{socket.gethostname()}-{os.getpid()}"
+        lease = Lease(cluster, clock, holder, config.lease.duration_s)
+    source = Collector(PrometheusClient(config.prometheus), config.prometheus)
+    controller = Controller(config, problem, cluster, source, clock, lease)
+    if arguments.once:
+        report = Runner(controller, config).run_once()
+        _show_report(arguments, report)
+        if lease is not None:
+            lease.give_up()
+        return 0 if report.plan is not None and report.plan.serves_all and not report.errors else 1
+    run_loop(Runner(controller, config, lambda report: _tell_report(report, quiet=arguments.quiet)), config)
+    return 0
+
+
+def _show_report(arguments: Namespace, report: Report) -> None:
+    for error in report.errors:
+        tell(f"warning: {error}")
+    if arguments.json is not None:
+        write_json(report.to_dict(), arguments.json)
+    if arguments.json != STDOUT and not arguments.quiet:
+        print_round(report)
+
+
+def _tell_report(report: Report, *, quiet: bool) -> None:
+    if not quiet:
+        for step in report.steps:
+            tell(f"{step.outcome}: {step.step} {step.reason}".strip())
+
+
+def _emulate(arguments: Namespace) -> int:
+    from inferno_milp.control.config import ControlConfig
+    from inferno_milp.control.emulation.day import Emulation, run_controlled
+    from inferno_milp.control.emulation.load import Day
+    from inferno_milp.read import opened_files, read_problem
+
+    with opened_files() as opened:
+        problem = read_problem(arguments.problem)
+    check_outputs(arguments, opened)
+    day = Day(hours=arguments.hours, burst=arguments.burst)
+    emulation = Emulation(problem, day, interval_s=arguments.interval, startup_s=arguments.startup, seed=arguments.seed)
+    config = ControlConfig(problem=str(arguments.problem), interval_s=arguments.interval)
+    forecast = config.forecast.model_copy(update={"startup_s": arguments.startup})
+    config = config.model_copy(update={"forecast": forecast})
+    plan = emulation.begin(day.factor(0.0))
+    if not plan.serves_all:
+        raise OptionError(f"not all servers can be served at the day's start: {', '.join(plan.unserved)}")
+    with watch_day(emulation, quiet=arguments.quiet) as on_round:
+        emulation.on_round = on_round
+        timeline = run_controlled(emulation, config)
+    _write_day(arguments, problem, timeline)
+    if arguments.json != STDOUT and not arguments.quiet:
+        print_day(timeline)
+    return 0
+
+
+def _write_day(arguments: Namespace, problem: Problem, timeline: Timeline) -> None:
+    if arguments.json is not None:
+        write_json(timeline.to_dict(), arguments.json)
+    if arguments.csv is not None:
+        write_text(timeline.to_frame().to_csv(index=False), arguments.csv)
+    if arguments.plot is not None:
+        from matplotlib.figure import Figure
+
+        from inferno_milp.plots import figure_bytes, plot_timeline
+
+        figure = Figure(figsize=(9.0, 8.0), layout="constrained")
+        targets = {
+            s.name: limit
+            for s in problem.servers
+            for latency, statistic, limit in problem.targets_of(s).limits_ms()
+            if latency == "ttft_ms" and statistic == "mean"
+        }
+        plot_timeline(timeline.to_dict(), figure.subplots(4, sharex=True), targets)
+        write_bytes(figure_bytes(figure, Path(arguments.plot).suffix[1:]), arguments.plot)

@@ -1,0 +1,145 @@
+"""The loop as a process: a round every interval and on demand, its last report over HTTP, and an orderly end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI, Response
+
+from inferno_milp.control.config import ControlConfig
+from inferno_milp.control.controller import Controller
+from inferno_milp.control.fleet import ClusterError
+from inferno_milp.control.published import Published
+from inferno_milp.control.report import Report
+
+logger = logging.getLogger(__name__)
+
+SOON_S = 10.0
+"""The next round comes after this, at the latest, where a step waits for devices that are about to be free."""
+ROUNDS_MISSED = 3
+"""A loop without a round for so many intervals, and the time limits of one, is not alive."""
+JSON = "application/json"
+
+
+class Runner:
+    """Runs rounds, one at a time.
+
+    Parameters
+    ----------
+    on_report : called after each round.
+    """
+
+    def __init__(
+        self, controller: Controller, config: ControlConfig, on_report: Callable[[Report], None] | None = None
+    ):
+        self._controller = controller
+        self._config = config
+        self._on_report = on_report
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self.published = Published()
+        self.last: Report | None = None
+        self._last_elapsed_s = controller.clock.elapsed_s()
+
+    def run_once(self) -> Report:
+        """Do a round; if one is being done, after it."""
+        with self._lock:
+            report = self._controller.run_round()
+            self.published.show(report)
+            self.last, self._last_elapsed_s = report, self._controller.clock.elapsed_s()
+        if self._on_report is not None:
+            self._on_report(report)
+        return report
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether rounds are being done."""
+        late = self._controller.clock.elapsed_s() - self._last_elapsed_s
+        config = self._config
+        longest = config.prometheus.deadline_s + 3 * config.time_limit_s + 60
+        return late < ROUNDS_MISSED * config.interval_s + longest
+
+    def run(self) -> None:
+        """Do rounds until told to stop; one that fails by a defect is logged, and the next one tries again."""
+        while not self._stopped.is_set():
+            wait = self._config.interval_s
+            try:
+                if self.run_once().is_waiting:
+                    wait = min(wait, SOON_S)
+            except Exception:
+                logger.exception("a round failed")
+            self._stopped.wait(wait)
+
+    def stop(self) -> None:
+        """End after the round that is being done, and let another copy take over at once."""
+        self._stopped.set()
+        with self._lock:
+            if self._controller.lease is not None:
+                try:
+                    self._controller.lease.give_up()
+                except ClusterError as error:
+                    logger.warning("lease: %s", error)
+
+
+def make_app(runner: Runner) -> FastAPI:
+    """Make the loop's own small service."""
+    app = FastAPI(title="inferno_milp control loop", docs_url=None, redoc_url=None, openapi_url=None)
+
+    def answer(report: Report | None) -> Response:
+        if report is None:
+            return Response('{"message": "no round yet"}', 503, media_type=JSON)
+        return Response(json.dumps(report.to_dict(), allow_nan=False), media_type=JSON)
+
+    @app.api_route("/invoke", methods=["GET", "POST"])
+    def invoke() -> Response:
+        return answer(runner.run_once())
+
+    @app.get("/status")
+    def status() -> Response:
+        return answer(runner.last)
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(runner.published.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/healthz")
+    def healthz() -> Response:
+        return Response("ok\n" if runner.is_alive else "no rounds\n", 200 if runner.is_alive else 503)
+
+    @app.get("/readyz")
+    def readyz() -> Response:
+        return Response("ok\n" if runner.last else "no round yet\n", 200 if runner.last else 503)
+
+    return app
+
+
+def run_loop(runner: Runner, config: ControlConfig) -> None:
+    """Run the loop, and its service, until SIGTERM or SIGINT.
+
+    Raises
+    ------
+    OSError
+        If its address cannot be listened on.
+    """
+    server = uvicorn.Server(
+        uvicorn.Config(make_app(runner), host=config.listen.host, port=config.listen.port, log_config=None)
+    )
+    rounds = threading.Thread(target=runner.run, name="rounds", daemon=True)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    rounds.start()
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+        server.run()
+    finally:
+        runner.stop()
+        rounds.join(config.time_limit_s + config.prometheus.deadline_s)
