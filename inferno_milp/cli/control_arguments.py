@@ -8,7 +8,6 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inferno_milp.cli.control_view import print_day, print_round, watch_day
 from inferno_milp.cli.output import STDOUT, check_outputs, missing_extra, tell, write_bytes, write_json, write_text
 from inferno_milp.cli.shared_arguments import Subparsers, add_output
 from inferno_milp.cli.values import positive, whole
@@ -103,6 +102,8 @@ def _show_report(arguments: Namespace, report: Report) -> None:
     if arguments.json is not None:
         write_json(report.to_dict(), arguments.json)
     if arguments.json != STDOUT and not arguments.quiet:
+        from inferno_milp.cli.control_view import print_round
+
         print_round(report)
 
 
@@ -113,6 +114,7 @@ def _tell_report(report: Report, *, quiet: bool) -> None:
 
 
 def _emulate(arguments: Namespace) -> int:
+    from inferno_milp.cli.control_view import print_day, watch_day
     from inferno_milp.control.config import ControlConfig
     from inferno_milp.control.emulation.day import Emulation, run_controlled
     from inferno_milp.control.emulation.load import Day
