@@ -95,9 +95,9 @@ class Controller:
             except (InfernoError, ValueError, ArithmeticError) as error:
                 errors.append(f"no plan: {error}")
         steps = Steps((), {})
-        if decision is not None and planned is not None:
+        if decision is not None:
             steps = next_steps(
-                planned,
+                self.problem,
                 fleet,
                 available,
                 decision.targets,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from inferno_milp.control.fleet import Deployment, Fleet, devices_held, devices_per_replica
 from inferno_milp.problem import Problem
+from inferno_milp.sections import Server
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,8 @@ def next_steps(
             waiting[d.server] = f"{missing} × {d.accelerator} wait for free {room.type_of(d.accelerator)}"
             type_name = room.type_of(d.accelerator)
             short[type_name] = short.get(type_name, 0) + missing * room.pieces(d, d.accelerator)
-    steps += _broken_first(reversed(downs), room, short)
+    running = {s.name: sum(d.replicas for d in fleet.of(s.name)) for s in servers}
+    steps += _broken_first(reversed(downs), room, short, running)
     return Steps((*steps, *granted), waiting)
 
 
@@ -144,17 +146,20 @@ def _moves(
 
 
 def _broken_first(
-    downs: Iterable[tuple[object, Deployment, int, bool]], room: _Room, short: dict[str, int]
+    downs: Iterable[tuple[Server, Deployment, int, bool]], room: _Room, short: dict[str, int], running: dict[str, int]
 ) -> Iterator[Step]:
-    """Let servers that move give devices up before they have others, as few as others wait for."""
-    for _, d, aim, is_free in downs:
+    """Let servers that move give devices up before they have others: as few as others wait for, none of a minimum."""
+    for server, d, aim, is_free in downs:
         type_name, pieces = room.type_of(d.accelerator), room.pieces(d, d.accelerator)
         missing = short.get(type_name, 0)
         if is_free or missing <= 0:
             continue
-        count = min(d.replicas - aim, -(-missing // pieces))
-        short[type_name] = missing - count * pieces
-        yield Step(d, d.replicas - count)
+        spare = running[server.name] - server.min_replicas
+        count = min(d.replicas - aim, -(-missing // pieces), spare)
+        if count > 0:
+            short[type_name] = missing - count * pieces
+            running[server.name] -= count
+            yield Step(d, d.replicas - count)
 
 
 class _Room:

@@ -296,6 +296,16 @@ class EmulatedCluster:
             assert pod.engine is not None
             pod.engine.waiting.append(queue.popleft())
 
+    def costs(self) -> dict[str, float]:
+        """Return what each server's pods cost per hour, those that wait for a device apart."""
+        prices = {a.name: a.cost_per_hour / a.devices for a in self.problem.accelerators}
+        found: dict[str, float] = {}
+        for pod in self.pods:
+            if pod.is_placed:
+                d = self._deployments[pod.deployment]
+                found[d.server] = found.get(d.server, 0.0) + self._takes(d)[1] * prices[d.accelerator]
+        return found
+
     def gauges(self) -> Iterator[tuple[EmulatedPod, Deployment, Replica]]:
         """Go through the pods that serve, those that are going away included."""
         for pod in self.pods:

@@ -11,7 +11,7 @@ import numpy as np
 
 from inferno_milp.control.collector import Collector
 from inferno_milp.control.config import ControlConfig
-from inferno_milp.control.controller import Controller, running_cost
+from inferno_milp.control.controller import Controller
 from inferno_milp.control.emulation.cluster import EmulatedCluster
 from inferno_milp.control.emulation.exporter import Exporter
 from inferno_milp.control.emulation.load import Day, draw_requests
@@ -103,7 +103,7 @@ class Emulation:
                 self.cluster.advance(high, requests)
                 if on_step is not None:
                     on_step()
-            cost += running_cost(self.problem, self.cluster.read()) * self.interval_s
+            cost += sum(self.cluster.costs().values()) * self.interval_s
             report = self._round(policy)
             self._note(offered, report)
             if self.on_round is not None:
@@ -135,13 +135,12 @@ class Emulation:
 
     def _note(self, offered: Mapping[str, int], report: Report | None) -> None:
         recent, self._seen = self.cluster.served[self._seen :], len(self.cluster.served)
-        fleet = self.cluster.read()
+        fleet, costs = self.cluster.read(), self.cluster.costs()
         for server in self.problem.servers:
             own = [one for one in recent if one.server == server.name]
             deployments = fleet.of(server.name)
             pods = self.cluster.pods_of(server.name)
             queued = sum(len(pod.engine.waiting) for pod in pods if pod.engine is not None)
-            shown = type(fleet)(deployments)
             self.timeline.rows.append(
                 Row(
                     time_s=self.cluster.time_s,
@@ -152,7 +151,7 @@ class Emulation:
                     ttft_ms=_mean([one.ttft_ms for one in own]),
                     itl_ms=_mean([one.itl_ms for one in own]),
                     waiting=queued + self.cluster.waiting_at_gateway(server.name),
-                    cost_per_hour=running_cost(self.problem, shown),
+                    cost_per_hour=costs.get(server.name, 0.0),
                     reason="" if report is None else report.servers[server.name].reason,
                 )
             )

@@ -1,0 +1,309 @@
+"""The loop over a cluster in memory: what it decides, and what becomes of it when things fail."""
+
+import itertools
+import json
+
+import pytest
+from control_parts import FakeClock, FakeCluster, FakeSource, config, problem
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from inferno_milp.control.controller import Controller
+from inferno_milp.control.fleet import ClusterError
+from inferno_milp.control.lease import Lease
+
+REPLICAS = {("gold", "A100"): (1, 32), ("gold", "H100"): (0, 64), ("tin", "A100"): (1, 32), ("tin", "H100"): (0, 64)}
+
+
+def make(rates, *, replicas=REPLICAS, slow=False, found=None, lease=None, **changes):
+    found = found or problem()
+    clock = FakeClock()
+    cluster = FakeCluster(found, replicas, clock, slow=slow)
+    controller = Controller(config(**changes), found, cluster, FakeSource(rates), clock, lease)
+    return controller, cluster, clock
+
+
+def total(cluster, server):
+    return sum(n for name, n in cluster.replicas().items() if name.startswith(server))
+
+
+def rounds(controller, clock, count, seconds=60):
+    reports = []
+    for _ in range(count):
+        reports.append(controller.run_round())
+        clock.wait(seconds)
+    return reports
+
+
+def test_scales_up_at_once_and_down_after_a_while():
+    controller, cluster, clock = make({"gold": 2.0, "tin": 2.0})
+    rounds(controller, clock, 1)
+    few = total(cluster, "gold")
+    controller.source.rates["gold"] = 25.0
+    (report,) = rounds(controller, clock, 1)
+    many = total(cluster, "gold")
+    assert many > few
+    assert any(step.outcome == "done" for step in report.steps)
+    controller.source.rates["gold"] = 2.0
+    held = rounds(controller, clock, 9)
+    assert total(cluster, "gold") == many, "600 s have not passed"
+    assert "holds" in held[-1].servers["gold"].reason
+    rounds(controller, clock, 4)
+    assert total(cluster, "gold") < many
+
+
+def test_noise_does_not_make_it_flap():
+    controller, cluster, clock = make({"gold": 10.0, "tin": 4.0})
+    for i in range(60):
+        controller.source.rates["gold"] = 10.0 * (1.25 if i % 3 == 0 else 0.75)
+        rounds(controller, clock, 1)
+    directions = {}
+    before = dict.fromkeys(cluster.deployments, None)
+    reversals = 0
+    for name, after in cluster.calls:
+        if before[name] is not None:
+            direction = after > before[name]
+            reversals += directions.get(name) not in (None, direction)
+            directions[name] = direction
+        before[name] = after
+    assert reversals <= 1
+    assert len(cluster.calls) <= 4
+
+
+def test_a_frozen_server_is_left_alone_and_its_devices_are_nobody_elses():
+    controller, cluster, clock = make(
+        {"gold": 60.0, "tin": 3.0}, replicas={("gold", "A100"): (1, 32), ("tin", "A100"): (6, 32)}
+    )
+    controller.source.states["tin"] = "frozen"
+    reports = rounds(controller, clock, 3)
+    assert cluster.replicas()["tin-a100"] == 6
+    assert cluster.replicas()["gold-a100"] == 2
+    assert cluster.most["A100"] <= 8
+    assert reports[-1].servers["tin"].target is None
+    assert "told so" in reports[-1].servers["tin"].reason
+
+
+def test_blind_it_changes_nothing():
+    controller, cluster, clock = make({"gold": 5.0, "tin": 5.0})
+    rounds(controller, clock, 2)
+    before, calls = cluster.replicas(), len(cluster.calls)
+    controller.source.states = {"gold": "frozen", "tin": "frozen"}
+    controller.source.errors = ("arrivals_per_s: no answer in time",)
+    (report,) = rounds(controller, clock, 1)
+    assert (cluster.replicas(), len(cluster.calls)) == (before, calls)
+    assert report.plan is None
+    assert report.errors == controller.source.errors
+    controller.source.states, controller.source.errors = {}, ()
+    (report,) = rounds(controller, clock, 1)
+    assert report.plan is not None, "it recovers by itself"
+
+
+def test_shortage_goes_by_priority_and_never_below_minimum():
+    controller, cluster, clock = make({"gold": 150.0, "tin": 150.0})
+    reports = rounds(controller, clock, 5)
+    assert reports[-1].plan.status == "partial" or not reports[-1].plan.serves_all
+    assert total(cluster, "tin") >= 1
+    assert total(cluster, "gold") > total(cluster, "tin")
+    assert all(cluster.most[name] <= count for name, count in (("A100", 8), ("H100", 4)))
+
+
+def test_capacity_that_drops_under_use_is_given_back():
+    controller, cluster, clock = make({"gold": 20.0, "tin": 20.0}, capacity={"source": "nodes", "types": {"a": "A100"}})
+    cluster.devices = {"A100": 8, "H100": 4}
+    rounds(controller, clock, 3)
+    cluster.devices = {"A100": 2, "H100": 1}
+    reports = rounds(controller, clock, 16)
+    held = reports[-1].capacity
+    assert all(used <= count for count, used in held.values()), held
+    assert total(cluster, "tin") >= 1
+    assert total(cluster, "gold") >= 1
+
+
+def test_foreign_devices_are_not_used():
+    controller, cluster, clock = make({"gold": 80.0, "tin": 80.0}, capacity={"source": "nodes", "types": {"a": "A100"}})
+    cluster.devices, cluster.foreign = {"A100": 8, "H100": 4}, {"A100": 5, "H100": 4}
+    rounds(controller, clock, 3)
+    assert cluster.most["A100"] <= 3
+    assert cluster.most.get("H100", 0) == 0
+
+
+def test_a_clock_that_jumps_is_told_and_does_no_harm():
+    controller, cluster, clock = make({"gold": 10.0, "tin": 10.0})
+    rounds(controller, clock, 12)
+    before = cluster.replicas()
+    clock.wall += 7200
+    forward = controller.run_round()
+    assert any("jumped by +7200" in error for error in forward.errors)
+    clock.wait(60)
+    clock.wall -= 10_000
+    backward = controller.run_round()
+    assert any("jumped by -10000" in error for error in backward.errors)
+    assert cluster.replicas() == before
+    rounds(controller, clock, 14)
+    assert cluster.replicas() == before
+
+
+@pytest.mark.parametrize("trouble", ["unavailable", "throttled", "forbidden", "conflict", "gone", "refused"])
+def test_a_step_that_fails_is_told_and_made_later(trouble):
+    controller, cluster, clock = make({"gold": 2.0, "tin": 2.0})
+    rounds(controller, clock, 1)
+    controller.source.rates = {"gold": 25.0, "tin": 2.0}
+    cluster.failures = [("scale", ClusterError(trouble, "injected"))]
+    (report,) = rounds(controller, clock, 1)
+    assert [step.outcome for step in report.steps].count("failed") == 1
+    assert any("injected" in error for error in report.errors)
+    cluster.failures = []
+    (report,) = rounds(controller, clock, 1)
+    assert {step.outcome for step in report.steps} == {"done"}
+    assert not report.errors
+
+
+def test_a_cluster_that_does_not_answer_is_a_state():
+    controller, cluster, clock = make({"gold": 2.0, "tin": 2.0})
+    cluster.failures = [("read", ClusterError("unavailable", "HTTP 503"))]
+    (report,) = rounds(controller, clock, 1)
+    assert report.errors == ("cluster: unavailable: HTTP 503",)
+    assert not report.steps
+    (report,) = rounds(controller, clock, 1)
+    assert not report.errors
+
+
+def test_a_deployment_that_vanishes():
+    controller, cluster, clock = make({"gold": 2.0, "tin": 2.0})
+    rounds(controller, clock, 1)
+    for name in [name for name in cluster.deployments if name.startswith("tin")]:
+        del cluster.deployments[name]
+    (report,) = rounds(controller, clock, 1)
+    assert report.servers["tin"].reason == "it has no deployment"
+    assert report.plan is not None
+
+
+class _KilledError(BaseException):
+    pass
+
+
+def test_killed_while_it_applies_another_goes_on_from_what_runs():
+    controller, cluster, clock = make({"gold": 2.0, "tin": 2.0})
+    rounds(controller, clock, 12)
+    controller.source.rates = {"gold": 40.0, "tin": 25.0}
+    cluster.failures = [("scale", None), ("scale", _KilledError())]
+    with pytest.raises(_KilledError):
+        controller.run_round()
+    half = cluster.replicas()
+    another = Controller(controller.config, controller.problem, cluster, controller.source, clock)
+    clock.wait(60)
+    report = another.run_round()
+    assert all(cluster.replicas()[name] >= count for name, count in half.items()), "nothing is taken on ignorance"
+    clock.wait(60)
+    report = another.run_round()
+    assert report.plan.serves_all
+    assert all(cluster.most[name] <= count for name, count in (("A100", 8), ("H100", 4)))
+
+
+class LeaseBox:
+    """Keeps one lease, with versions."""
+
+    def __init__(self):
+        self.lease, self.version, self.is_down = None, 0, False
+
+    def read_lease(self):
+        if self.is_down:
+            raise ClusterError("unavailable", "down")
+        return None if self.lease is None else dict(self.lease)
+
+    def write_lease(self, holder, duration_s, now_s, before):
+        if self.is_down:
+            raise ClusterError("unavailable", "down")
+        if (before or {}).get("version") != (self.lease or {}).get("version"):
+            raise ClusterError("conflict", "changed")
+        self.version += 1
+        self.lease = {"holder": holder, "duration_s": duration_s, "transitions": 0, "version": str(self.version)}
+
+
+def test_of_two_copies_one_acts_and_the_other_takes_over():
+    box = LeaseBox()
+    controller, cluster, clock = make({"gold": 2.0, "tin": 2.0})
+    first = Controller(
+        controller.config, controller.problem, cluster, controller.source, clock, Lease(box, clock, "a", 30)
+    )
+    second = Controller(
+        controller.config, controller.problem, cluster, controller.source, clock, Lease(box, clock, "b", 30)
+    )
+    assert first.run_round().role == "leader"
+    controller.source.rates["gold"] = 25.0
+    report = second.run_round()
+    assert report.role == "follower"
+    assert {step.outcome for step in report.steps} == {"told"}
+    calls = len(cluster.calls)
+    for _ in range(3):  # the first is gone
+        clock.wait(15)
+        report = second.run_round()
+    assert report.role == "leader"
+    assert len(cluster.calls) > calls
+    assert first.run_round().role == "follower"
+    box.is_down = True
+    clock.wait(5)
+    assert second.run_round().role == "leader", "its lease has not run out"
+    clock.wait(30)
+    lost = second.run_round()
+    assert lost.role == "unknown"
+    assert all(step.outcome == "told" for step in lost.steps)
+
+
+def test_a_lease_that_is_given_up_is_free_at_once():
+    box, clock = LeaseBox(), FakeClock()
+    first, second = Lease(box, clock, "a", 30), Lease(box, clock, "b", 30)
+    assert first.renew()
+    assert not second.renew()
+    first.give_up()
+    assert not first.is_held
+    assert second.renew()
+
+
+def test_dry_run_changes_nothing():
+    controller, cluster, clock = make({"gold": 25.0, "tin": 2.0}, actuation={"mode": "dry-run"})
+    (report,) = rounds(controller, clock, 1)
+    assert {step.outcome for step in report.steps} == {"told"}
+    assert not cluster.calls
+    assert not cluster.status
+
+
+def test_the_status_is_kept_as_json():
+    controller, cluster, clock = make({"gold": 2.0, "tin": 2.0})
+    rounds(controller, clock, 1)
+    status = json.loads(cluster.status["status.json"])
+    assert status["servers"]["gold"]["observation"]["rate_per_s"] == 2.0
+    assert status["plan"]["status"] == "optimal"
+    assert {d["name"] for d in status["deployments"]} == set(cluster.deployments)
+
+
+def test_a_move_brings_the_new_before_it_takes_the_old():
+    replicas = {("gold", "A100"): (1, 32), ("gold", "H100"): (0, 64)}
+    found = problem(capacity={"A100": 8, "H100": 4})
+    controller, cluster, clock = make({"gold": 1.0}, replicas=replicas, found=found, slow=True)
+    seen = []
+    for rate in [1.0] * 3 + [30.0] * 20 + [1.0] * 30:
+        controller.source.rates["gold"] = rate
+        rounds(controller, clock, 1)
+        seen.append(total(cluster, "gold"))
+    assert min(seen) >= 1
+
+
+@settings(max_examples=25, deadline=None, phases=(Phase.explicit, Phase.generate))
+@given(
+    rates=st.lists(st.tuples(st.floats(0, 120), st.floats(0, 120)), min_size=3, max_size=6),
+    capacity=st.tuples(st.integers(2, 8), st.integers(0, 4)),
+    slow=st.booleans(),
+    seconds=st.sampled_from([60, 400]),
+)
+def test_never_above_capacity_never_below_minimum(rates, capacity, slow, seconds):
+    found = problem(capacity={"A100": capacity[0], "H100": capacity[1]})
+    controller, cluster, clock = make({"gold": 0.0, "tin": 0.0}, found=found, slow=slow)
+    for gold, tin in itertools.chain(rates, rates[::-1]):
+        controller.source.rates = {"gold": gold, "tin": tin}
+        (report,) = rounds(controller, clock, 1, seconds)
+        assert not report.errors
+        assert total(cluster, "gold") >= 1
+        assert total(cluster, "tin") >= 1
+        assert cluster.most.get("A100", 0) <= capacity[0]
+        assert cluster.most.get("H100", 0) <= capacity[1]
