@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from kubernetes import client as kubernetes
 from kubernetes import config as kubernetes_config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.utils.quantity import parse_quantity
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from inferno_milp.control.config import CapacitySettings, ControlConfig
 from inferno_milp.control.fleet import ClusterError, Deployment, Fleet, Pod, Trouble
@@ -228,7 +229,7 @@ class KubernetesCluster:
         """Make a request, again and later where that may help."""
         tries = Retrying(
             stop=stop_after_attempt(self._config.kubernetes.retries + 1),
-            wait=wait_exponential_jitter(initial=0.2, max=LONGEST_WAIT_S, jitter=0.2),
+            wait=wait_random_exponential(multiplier=0.4, max=LONGEST_WAIT_S),
             retry=retry_if_exception(lambda e: isinstance(e, ClusterError) and e.trouble in RETRIED),
             sleep=self._pause,
             reraise=True,
@@ -341,7 +342,9 @@ def _connect(context: str | None) -> kubernetes.ApiClient:
                 return kubernetes.ApiClient()
             except kubernetes_config.ConfigException:
                 pass
-        api: kubernetes.ApiClient = kubernetes_config.new_client_from_config(context=context)  # type: ignore[no-untyped-call]
+        files = os.environ.get("KUBECONFIG") or None  # the client looks at it only as it is imported
+        make: Any = kubernetes_config.new_client_from_config
+        api: kubernetes.ApiClient = make(config_file=files, context=context)
         return api
     except (kubernetes_config.ConfigException, OSError) as error:
         raise OptionError(f"no way to a cluster: {error}") from None

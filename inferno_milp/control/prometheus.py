@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from inferno_milp.control.config import PrometheusSettings
 from inferno_milp.errors import InfernoError
@@ -98,7 +98,7 @@ class PrometheusClient:
     def _ask(self, path: str, parameters: dict[str, str]) -> list[Series]:
         tries = Retrying(
             stop=stop_after_attempt(self._settings.retries + 1),
-            wait=wait_exponential_jitter(initial=0.2, max=LONGEST_WAIT_S, jitter=0.2),
+            wait=wait_random_exponential(multiplier=0.4, max=LONGEST_WAIT_S),
             retry=retry_if_exception(lambda e: isinstance(e, PrometheusError) and e.is_transient),
             sleep=self._pause,
             reraise=True,

@@ -1,0 +1,238 @@
+"""Kubernetes through the official client, against a double that keeps objects, versions and conflicts."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from api_double import deployment, node, pod, running_double
+from control_parts import FakeClock, FakeSource, config, problem
+
+from inferno_milp.control.controller import Controller
+from inferno_milp.control.fleet import ClusterError
+from inferno_milp.control.kubernetes_cluster import KubernetesCluster
+from inferno_milp.control.lease import Lease
+
+
+@pytest.fixture
+def double():
+    with running_double() as found:
+        for name, server, accelerator, count in (
+            ("gold-a100", "gold", "A100", 2), ("gold-h100", "gold", "H100", 0), ("tin-a100", "tin", "A100", 1),
+        ):  # fmt: skip
+            found.put("deployments", deployment(name, server, accelerator, count))
+            for i in range(count):
+                found.put("pods", pod(f"{name}-{i}", name, node="n1"))
+        yield found
+
+
+def make(double, **changes):
+    waits = []
+    settings = config(**{"kubernetes": {"timeout_s": 1.0}, **changes})
+    cluster = KubernetesCluster(settings, problem(), double.client(), waits.append)
+    return cluster, waits
+
+
+def of(cluster, name):
+    return next(d for d in cluster.read().deployments if d.name == name)
+
+
+def test_reads_deployments_and_their_pods(double):
+    double.put("pods", pod("gold-a100-old", "gold-a100", is_leaving=True))
+    double.put("pods", pod("gold-a100-new", "gold-a100", is_ready=False))
+    double.put("deployments", deployment("other", "gold", "A100", 1, **{"inferno.server.managed": "false"}))
+    cluster, _ = make(double)
+    gold = of(cluster, "gold-a100")
+    assert (gold.server, gold.accelerator, gold.replicas, gold.batch_size) == ("gold", "A100", 2, 64)
+    assert (gold.ready, len(gold.pods), gold.holding) == (2, 4, 4)
+    assert {d.name for d in cluster.read().deployments} == {"gold-a100", "gold-h100", "tin-a100"}
+    assert not cluster.read().problems
+
+
+def test_labels_that_name_nothing_are_told_and_left_alone(double):
+    double.put("deployments", deployment("a", "golf", "A100", 1))
+    double.put("deployments", deployment("b", "gold", "A10", 1))
+    double.put("deployments", deployment("c", "gold", "A100", 1, **{"inferno.server.class": "tin"}))
+    cluster, _ = make(double)
+    told = "\n".join(cluster.read().problems)
+    assert "llm/a: label inferno.server.name: unknown server 'golf'; did you mean 'gold'?" in told
+    assert "unknown accelerator 'A10'; did you mean 'A100'?" in told
+    assert "inferno.server.class is 'tin', and server 'gold' has 'gold'" in told
+    assert {d.name for d in cluster.read().deployments} == {"gold-a100", "gold-h100", "tin-a100"}
+
+
+def test_deployments_may_be_listed_instead(double):
+    item = deployment("plain", "gold", "A100", 3)
+    item["metadata"]["labels"] = {}
+    double.put("deployments", item)
+    listed = {"llm/plain": {"server": "tin", "accelerator": "H100", "batch_size": 8}, "llm/none": {
+        "server": "tin", "accelerator": "A100"}}  # fmt: skip
+    cluster, _ = make(double, kubernetes={"deployments": listed})
+    found = of(cluster, "plain")
+    assert (found.server, found.accelerator, found.batch_size) == ("tin", "H100", 8)
+    assert cluster.read().problems == ("llm/none: there is no such deployment",)
+
+
+def test_scales_by_the_scale_subresource(double):
+    cluster, _ = make(double)
+    cluster.scale(of(cluster, "gold-a100"), 5)
+    assert of(cluster, "gold-a100").replicas == 5
+    assert ("PUT", "/apis/apps/v1/namespaces/llm/deployments/gold-a100/scale") in double.requests
+    assert not any(method == "PATCH" for method, _ in double.requests)
+
+
+def test_a_status_that_changes_meanwhile_is_no_conflict(double):
+    cluster, _ = make(double)
+    gold = of(cluster, "gold-a100")
+    touched = []
+
+    def touch(method, path):
+        if method == "PUT" and path.endswith("/scale") and len(touched) < 2:
+            touched.append(path)
+            double.put("deployments", double.objects["deployments", "llm", "gold-a100"])
+
+    double.faults = touch
+    cluster.scale(gold, 4)
+    assert len(touched) == 2
+    assert of(cluster, "gold-a100").replicas == 4
+
+
+def test_scaled_by_another_is_a_conflict(double):
+    cluster, _ = make(double)
+    gold = of(cluster, "gold-a100")
+    double.objects["deployments", "llm", "gold-a100"]["spec"]["replicas"] = 7
+    with pytest.raises(ClusterError, match="scaled by another, to 7") as caught:
+        cluster.scale(gold, 4)
+    assert caught.value.trouble == "conflict"
+    assert of(cluster, "gold-a100").replicas == 7
+
+
+@pytest.mark.parametrize(
+    ("status", "trouble", "tries"),
+    [(403, "forbidden", 1), (401, "forbidden", 1), (404, "gone", 1), (422, "refused", 1), (429, "throttled", 4),
+     (500, "unavailable", 4), (503, "unavailable", 4)],
+)  # fmt: skip
+def test_what_may_succeed_later_is_tried_again(double, status, trouble, tries):
+    cluster, waits = make(double)
+    gold = of(cluster, "gold-a100")
+    before = len(double.requests)
+    double.faults = lambda method, path: status
+    with pytest.raises(ClusterError) as caught:
+        cluster.scale(gold, 4)
+    assert caught.value.trouble == trouble
+    assert len(double.requests) - before == tries
+    assert len(waits) == tries - 1
+
+
+def test_trouble_that_passes_is_not_seen(double):
+    cluster, _ = make(double)
+    gold = of(cluster, "gold-a100")
+    answers = iter([429, 500, None])
+    double.faults = lambda method, path: next(answers, None)
+    cluster.scale(gold, 3)
+    assert of(cluster, "gold-a100").replicas == 3
+
+
+def test_no_answer_in_time(double):
+    cluster, _ = make(double, kubernetes={"timeout_s": 0.2, "retries": 1})
+    double.faults = lambda method, path: 1.0
+    with pytest.raises(ClusterError) as caught:
+        cluster.read()
+    assert caught.value.trouble == "unavailable"
+
+
+def test_an_update_that_came_through_though_its_answer_did_not(double):
+    cluster, _ = make(double, kubernetes={"timeout_s": 0.3})
+    gold = of(cluster, "gold-a100")
+    slow = iter([1.0])
+    double.faults = lambda method, path: next(slow, None) if method == "PUT" else None
+    cluster.scale(gold, 6)
+    assert of(cluster, "gold-a100").replicas == 6
+
+
+def test_moves_server_side(double):
+    changes = {"actuation": {"move": True, "node_selector": {"H100": {"gpu": "h100"}}}}
+    cluster, _ = make(double, **changes)
+    cluster.move(of(cluster, "tin-a100"), "H100", 2, 48)
+    moved = of(cluster, "tin-a100")
+    assert (moved.accelerator, moved.replicas, moved.batch_size) == ("H100", 2, 48)
+    assert moved.moved_at_s is not None
+    spec = double.objects["deployments", "llm", "tin-a100"]["spec"]["template"]["spec"]
+    assert spec["nodeSelector"] == {"gpu": "h100"}
+    assert spec["containers"] == [{"name": "vllm", "image": "vllm", "args": ["--max-num-seqs", "48"]}]
+    assert ("PATCH", "/apis/apps/v1/namespaces/llm/deployments/tin-a100") in double.requests
+
+
+def test_counts_devices_of_nodes_less_what_others_use(double):
+    double.put("nodes", node("n1", "NVIDIA-A100", 8))
+    double.put("nodes", node("n2", "NVIDIA-A100", 8, is_ready=False))
+    double.put("nodes", node("n3", "NVIDIA-H100", 4))
+    double.put("nodes", node("n4", "NVIDIA-H100", 4, is_cordoned=True))
+    double.put("nodes", node("n5", "NVIDIA-L4", 2))
+    double.put("pods", pod("train-0", "train", namespace="research", node="n3", devices=3))
+    types = {"NVIDIA-A100": "A100", "NVIDIA-H100": "H100"}
+    cluster, _ = make(double, capacity={"source": "nodes", "types": types})
+    fleet = cluster.read()
+    assert fleet.devices == {"A100": 8, "H100": 4}
+    assert fleet.foreign == {"H100": 3}
+    assert fleet.problems == ("capacity.types does not say which type 'NVIDIA-L4' is",)
+
+
+def test_status_and_events(double):
+    cluster, _ = make(double)
+    for text in ("1", "2"):
+        cluster.write_status({"status.json": text})
+    found = double.objects["configmaps", "inferno-milp", "inferno-milp-status"]
+    assert found["data"] == {"status.json": "2"}
+    cluster.tell(of(cluster, "gold-a100"), "ScaledUp", "2 → 3")
+    (event,) = [item for (kind, _, _), item in double.objects.items() if kind == "events"]
+    assert (event["reason"], event["message"], event["involvedObject"]["name"]) == ("ScaledUp", "2 → 3", "gold-a100")
+
+
+def test_two_copies_and_one_lease(double):
+    clock = FakeClock()
+    first, second = (Lease(make(double)[0], clock, name, 30) for name in "ab")
+    assert first.renew()
+    assert not second.renew()
+    assert second.seen == "a"
+    clock.wait(20)
+    assert first.renew()
+    clock.wait(20)
+    assert not second.renew(), "it was renewed 20 s ago"
+    clock.wait(31)
+    assert second.renew()
+    assert not first.is_held
+    assert not first.renew()
+
+
+def test_a_round_through_the_api(double):
+    """With a down that does not come through, the ups that would use its devices are not made."""
+    clock = FakeClock()
+    cluster, _ = make(double)
+    source = FakeSource({"gold": 25.0, "tin": 2.0})
+    controller = Controller(cluster._config, problem(), cluster, source, clock)
+    report = controller.run_round()
+    assert report.plan.serves_all
+    assert {step.outcome for step in report.steps} == {"done"}
+    asked = {
+        name: item["spec"]["replicas"] for (kind, _, name), item in double.objects.items() if kind == "deployments"
+    }
+    assert sum(asked.values()) > 3
+    status = json.loads(double.objects["configmaps", "inferno-milp", "inferno-milp-status"]["data"]["status.json"])
+    assert status["round"] == 1
+    double.faults = lambda method, path: 500 if method == "PUT" and path.endswith("scale") else None
+    source.rates["gold"] = 60.0
+    clock.wait(60)
+    failed = controller.run_round()
+    assert any(step.outcome == "failed" for step in failed.steps)
+    double.faults = lambda method, path: None
+    clock.wait(60)
+    assert {step.outcome for step in controller.run_round().steps} <= {"done"}
+
+
+def test_holding_counts_what_is_going_away():
+    from inferno_milp.control.fleet import Deployment, Pod
+
+    d = Deployment("n", "d", "gold", "A100", 2, pods=(Pod("a", 0.0), Pod("b", 0.0), Pod("c", None, is_leaving=True)))
+    assert d.holding == 3
+    assert replace(d, replicas=4).holding == 5
+    assert replace(d, replicas=0).holding == 3
