@@ -6,7 +6,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY inferno_milp inferno_milp
 COPY instances instances
 COPY models models
-RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir '.[service,postgres]'
+RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir '.[service,postgres,control]'
 
 FROM python:3.13-slim
 COPY --from=build /venv /venv

@@ -138,7 +138,7 @@ class FakeSource:
     """Says what it is told to."""
 
     def __init__(self, rates):
-        self.rates, self.states, self.errors = dict(rates), {}, ()
+        self.rates, self.states, self.errors, self.past = dict(rates), {}, (), {}
 
     def observe(self, found, fleet, now_s):
         servers = {}
@@ -154,3 +154,6 @@ class FakeSource:
                     **tokens,
                 )
         return Observed(servers, {}, self.errors)
+
+    def history(self, fleet, server, now_s, length_s, step_s):
+        return self.past.get(server, [])

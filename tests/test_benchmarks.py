@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks import (
+    control_day,
     figures,
+    forecast,
     queueing,
     queueing_accuracy,
     simulation,
@@ -94,3 +97,16 @@ def test_the_plain_port_sizes_alike() -> None:
     engine = {name: float(values[0]) for name, values in queueing.engines(1, 3, 40).items()}
     sized = queueing.queueing.size("inferno", **engine, ttft_ms=2000.0, itl_ms=80.0)  # type: ignore[arg-type]
     assert 1000 * queueing.plain_size(engine, 2000.0, 80.0) == pytest.approx(float(sized.max_rate_per_s), rel=1e-9)
+
+
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="no prometheus on this machine")
+def test_control_day(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(monkeypatch, control_day, "--hours", "0.1", "--plot", str(tmp_path / "day.svg"))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines[1:3]] == ["the loop", "static, daily peak"]
+    assert (tmp_path / "day.svg").stat().st_size > 5000
+
+
+def test_forecast(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run(monkeypatch, forecast, "--last", "4")
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == ["last", "trend", "seasonal"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +14,8 @@ from inferno_milp.control.prometheus import PrometheusClient, PrometheusError, S
 from inferno_milp.control.queries import QUERIES, fill_in
 from inferno_milp.problem import Problem
 from inferno_milp.sections import Server
+
+logger = logging.getLogger(__name__)
 
 State = Literal["fresh", "held", "idle", "frozen"]
 """`held`: the last good value stands in; `idle`: no replicas, and nobody counts the arrivals; `frozen`: not known, and
@@ -63,6 +66,9 @@ class MetricSource(Protocol):
     def observe(self, problem: Problem, fleet: Fleet, now_s: float) -> Observed:
         """Say what every server with a deployment does."""
 
+    def history(self, fleet: Fleet, server: str, now_s: float, length_s: float, step_s: float) -> list[float]:
+        """Return a server's arrival rates in bins up to now, the last one last; empty where they are not known."""
+
 
 @dataclass(frozen=True, slots=True)
 class Observed:
@@ -106,13 +112,7 @@ class Collector:
         return Observed(servers, deployments, tuple(errors))
 
     def history(self, fleet: Fleet, server: str, now_s: float, length_s: float, step_s: float) -> list[float]:
-        """Return a server's arrival rates in bins up to now, the last one last; empty where there are none.
-
-        Raises
-        ------
-        PrometheusError
-            If there is no answer.
-        """
+        """Return a server's arrival rates in bins up to now, the last one last; empty where they are not known."""
         own = {(d.namespace, d.name) for d in fleet.of(server)}
         settings = self._settings
         if server in settings.arrivals:
@@ -121,7 +121,13 @@ class Collector:
             text = self._text(self._queries()["arrivals_per_s"], step_s)
         start = now_s - length_s
         counted: dict[int, float] = {}
-        for series in self._client.query_range(text, start + step_s, now_s, step_s):
+        try:
+            self._client.begin_round()
+            answer = self._client.query_range(text, start + step_s, now_s, step_s)
+        except PrometheusError as error:
+            logger.warning("no history of %s: %s", server, error)
+            return []
+        for series in answer:
             namespace, pod = (series.labels.get(label, "") for label in self._labels())
             if server not in settings.arrivals and not any(
                 namespace == home and pod.startswith(f"{name}-") for home, name in own

@@ -21,7 +21,7 @@ Fraction = Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)]
 Url = Annotated[str, Field(pattern=r"^https?://\S+$", max_length=2000)]
 Port = Annotated[int, Field(strict=True, ge=0, le=65535)]
 EngineName = Literal["vllm", "vllm-v0", "sglang", "tgi"]
-Mode = Literal["scale", "publish", "manifests", "dry-run"]
+Mode = Literal["scale", "publish", "dry-run"]
 
 
 class PrometheusSettings(Model):
@@ -148,15 +148,13 @@ class ActuationSettings(Model):
     """What is done with a plan."""
 
     mode: Mode = "scale"
-    """`scale` deployments; `publish` metrics for HPA or KEDA; write `manifests`; or tell alone (`dry-run`)."""
+    """`scale` deployments; `publish` metrics for HPA or KEDA; or tell alone (`dry-run`)."""
     move: Flag = False
     """Whether a server's only deployment may be moved to another accelerator: node selector, batch size, label."""
     node_selector: dict[Name, dict[Name, Name]] = Field(default_factory=dict)
     """By accelerator, the node selector of pods that run on it; needed to move."""
     batch_size_argument: str = "--max-num-seqs"
     """Argument of the engine that a move sets."""
-    folder: str | None = None
-    """Where manifests are written."""
 
 
 class LeaseSettings(Model):
@@ -258,8 +256,6 @@ def _missing(source: Source, config: ControlConfig) -> Iterator[Fault]:
     if config.capacity.source == "nodes" and not config.capacity.types:
         remedy = "say which type each value of the product label is: `types: {NVIDIA-L4: L4}`"
         yield source.fault("capacity is from nodes, and no types are given", remedy, ("capacity",))
-    if config.actuation.mode == "manifests" and config.actuation.folder is None:
-        yield source.fault("manifests are to be written, and no folder is given", "", ("actuation",))
     if config.actuation.move and not config.actuation.node_selector:
         remedy = "give the node selector of each accelerator"
         yield source.fault("deployments may move, and no node selectors are given", remedy, ("actuation",))

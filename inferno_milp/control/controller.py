@@ -160,6 +160,10 @@ class Controller:
             if seen.state == "frozen":
                 left_alone += fleet.of(server.name)
                 continue
+            settings = self.config.forecast
+            if settings.method != "last" and not self._demand.knows(server.name):
+                past = self.source.history(fleet, server.name, now_s, settings.history_s, self._demand.bin_s)
+                self._demand.recall(server.name, past, now_s)
             load: Load | None = self._demand.load(server, seen, now_s)
             servers.append(server.model_copy(update={"load": load}))
         available = self._available(fleet)
