@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from inferno_milp.catalogue import shipped_catalogue
     from inferno_milp.differences import diff, with_current
     from inferno_milp.errors import InfernoError, InputError, OptionError, PlanCheckError
+    from inferno_milp.export import export_manifests
     from inferno_milp.fitting import fit_profile
     from inferno_milp.fitting.tracking import track_profile
     from inferno_milp.generate import generate_problem
@@ -54,6 +55,7 @@ _HOME = {
     "diff": "differences",
     "estimate_profile": "roofline",
     "explain": "why",
+    "export_manifests": "export",
     "find_frontier": "sweeps",
     "find_prices": "prices",
     "find_transition": "load_change",
@@ -92,6 +94,7 @@ __all__ = [
     "diff",
     "estimate_profile",
     "explain",
+    "export_manifests",
     "find_frontier",
     "find_prices",
     "find_transition",

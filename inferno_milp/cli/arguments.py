@@ -41,6 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     profile_arguments.add_profiles(commands_)
     service_arguments.add_service(commands_)
     control_arguments.add_control(commands_)
+    control_arguments.add_export(commands_)
     return parser
 
 

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inferno_milp.cli.output import STDOUT, check_outputs, missing_extra, tell, write_bytes, write_json, write_text
-from inferno_milp.cli.shared_arguments import Subparsers, add_output
+from inferno_milp.cli.shared_arguments import Subparsers, add_output, add_problem, add_solving, add_volume
 from inferno_milp.cli.values import positive, whole
 from inferno_milp.errors import OptionError
+from inferno_milp.export import KINDS
 
 if TYPE_CHECKING:
     from inferno_milp.control.emulation.timeline import Timeline
     from inferno_milp.control.report import Report
     from inferno_milp.problem import Problem
 
-SUBCOMMANDS = ("control",)
+SUBCOMMANDS = ("control", "export")
 NEEDED = ("fastapi", "httpx", "kubernetes", "prometheus_client", "statsmodels", "tenacity", "uvicorn")
 
 
@@ -40,6 +41,48 @@ def add_control(subparsers: Subparsers) -> None:
     _add_day(parser)
     add_output(parser)
     parser.set_defaults(run=run_control)
+
+
+def add_export(subparsers: Subparsers) -> None:
+    """Add the subcommand `export`."""
+    parser = subparsers.add_parser("export", help="a plan as Kubernetes manifests: deployments, HPA or KEDA objects")
+    add_problem(parser)
+    parser.add_argument("--plan", type=Path, metavar="FILE", help="a plan written by --json (default: plan first)")
+    parser.add_argument("--kind", choices=KINDS, default="deployments", help="default: deployments")
+    parser.add_argument("--namespace", metavar="NAME", default="default", help="default: default")
+    parser.add_argument("--image", metavar="NAME", default="vllm/vllm-openai:latest", help="of the engines")
+    parser.add_argument("--resource", metavar="NAME", default="nvidia.com/gpu", help="that counts devices")
+    parser.add_argument(
+        "--prometheus-url", metavar="URL", default="http://prometheus.monitoring:9090", help="that KEDA asks"
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", default=STDOUT, help="write to FILE (default: stdout)")
+    add_solving(parser)
+    add_volume(parser)
+    parser.set_defaults(run=run_export, json=None, csv=None)
+
+
+def run_export(arguments: Namespace) -> int:
+    """Write a plan, made now or read from a file, as manifests."""
+    from inferno_milp.cli.commands import plan_with, read
+    from inferno_milp.export import export_manifests
+
+    if arguments.plan is None:
+        problem, (plan,) = plan_with(arguments, "milp")
+    else:
+        from inferno_milp.plan_file import read_plan
+
+        problem, plan = read(arguments), read_plan(arguments.plan)
+    text = export_manifests(
+        problem,
+        plan,
+        kind=arguments.kind,
+        namespace=arguments.namespace,
+        image=arguments.image,
+        resource=arguments.resource,
+        prometheus_url=arguments.prometheus_url,
+    )
+    write_text(text, arguments.output)
+    return 0 if plan.serves_all else 1
 
 
 def _add_day(parser: ArgumentParser) -> None:

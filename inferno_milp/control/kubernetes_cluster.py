@@ -72,7 +72,8 @@ class KubernetesCluster:
         listed = self._config.kubernetes.deployments
         for item in self._list(self._apps.list_deployment_for_all_namespaces, self._apps.list_namespaced_deployment):
             key = f"{item.metadata.namespace}/{item.metadata.name}"
-            labels = item.metadata.labels or {}
+            # What cannot be the value of a label, as a name with a slash, may be an annotation.
+            labels = {**(item.metadata.annotations or {}), **(item.metadata.labels or {})}
             if key in listed:
                 managed = listed[key]
                 labels = {NAME: managed.server, ACCELERATOR: managed.accelerator, BATCH: managed.batch_size, **labels}

@@ -1,0 +1,186 @@
+"""From a plan to what Kubernetes runs: deployments with the loop's labels, and HPA or KEDA objects that scale them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Literal, get_args
+
+import yaml
+
+from inferno_milp.errors import OptionError
+from inferno_milp.plan import Allocation, Plan, ServerPlan
+from inferno_milp.problem import Problem
+
+Kind = Literal["deployments", "hpa", "keda"]
+KINDS: tuple[str, ...] = get_args(Kind)
+LABEL = "inferno.server"
+LABEL_VALUE = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+LONGEST_NAME = 63
+METRIC = "inferno_desired_replicas"
+"""What the control loop publishes, in its mode `publish`."""
+MOST_REPLICAS = 1000
+
+
+def export_manifests(
+    problem: Problem,
+    plan: Plan,
+    *,
+    kind: Kind = "deployments",
+    namespace: str = "default",
+    image: str = "vllm/vllm-openai:latest",
+    resource: str = "nvidia.com/gpu",
+    prometheus_url: str = "http://prometheus.monitoring:9090",
+) -> str:
+    """Write a plan as Kubernetes manifests.
+
+    Parameters
+    ----------
+    kind : `deployments`: one for each allocation, with the labels that `control` looks for; `hpa`, `keda`: for each,
+        what scales it by the replicas that the loop publishes.
+    namespace : of all of them.
+    image : of the engines, vLLM's.
+    resource : that counts devices.
+    prometheus_url : that KEDA asks.
+
+    Returns
+    -------
+    YAML documents.
+
+    Raises
+    ------
+    OptionError
+        If the plan runs nothing, is of another problem, or two of its allocations come to the same name.
+    """
+    if kind not in KINDS:
+        raise OptionError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
+    found: dict[str, dict[str, Any]] = {}
+    for server, allocation in _allocations(problem, plan):
+        name = deployment_name(f"{server.name}-{allocation.accelerator}")
+        if name in found:
+            raise OptionError(f"two allocations come to the name {name!r}: rename a server")
+        if kind == "deployments":
+            found[name] = _deployment(problem, server, allocation, name, namespace, image, resource)
+        elif kind == "hpa":
+            found[name] = _hpa(problem, server, name, namespace)
+        else:
+            found[name] = _keda(problem, server, name, namespace, prometheus_url)
+    if not found:
+        raise OptionError("the plan runs nothing")
+    return yaml.safe_dump_all(found.values(), sort_keys=False, allow_unicode=True)
+
+
+def deployment_name(text: str) -> str:
+    """Return a name that Kubernetes takes."""
+    name = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    return name[:LONGEST_NAME].strip("-") or "server"
+
+
+def _allocations(problem: Problem, plan: Plan) -> Iterator[tuple[ServerPlan, Allocation]]:
+    servers, known = {s.name for s in problem.servers}, {a.name for a in problem.accelerators}
+    for server in plan.servers:
+        for allocation in server.allocations:
+            if server.name not in servers or allocation.accelerator not in known:
+                raise OptionError(f"the problem does not know {server.name!r} on {allocation.accelerator!r}")
+            yield server, allocation
+
+
+def _metadata(name: str, namespace: str, **labels: str) -> dict[str, Any]:
+    return {"name": name, "namespace": namespace, "labels": {"app.kubernetes.io/name": name, **labels}}
+
+
+def _deployment(
+    problem: Problem, server: ServerPlan, allocation: Allocation, name: str, namespace: str, image: str, resource: str
+) -> dict[str, Any]:
+    devices = allocation.devices // allocation.replicas
+    told = {
+        f"{LABEL}.managed": "true",
+        f"{LABEL}.name": server.name,
+        f"{LABEL}.model": server.model,
+        f"{LABEL}.class": server.service_class,
+        f"{LABEL}.allocation.accelerator": allocation.accelerator,
+        f"{LABEL}.allocation.maxbatchsize": str(allocation.batch_size),
+    }
+    # Not every name can be the value of a label; the loop looks at annotations too.
+    labels = {label: value for label, value in told.items() if re.fullmatch(LABEL_VALUE, value)}
+    annotations = {label: value for label, value in told.items() if label not in labels}
+    arguments = ["--model", server.model, "--max-num-seqs", str(allocation.batch_size)]
+    if devices > 1:
+        arguments += ["--tensor-parallel-size", str(devices)]
+    container = {
+        "name": "engine",
+        "image": image,
+        "args": arguments,
+        "ports": [{"name": "http", "containerPort": 8000}],
+        "resources": {"limits": {resource: str(devices)}},
+        "readinessProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 5},
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {**_metadata(name, namespace, **labels), **({"annotations": annotations} if annotations else {})},
+        "spec": {
+            "replicas": allocation.replicas,
+            "selector": {"matchLabels": {"app.kubernetes.io/name": name}},
+            "template": {
+                "metadata": {"labels": {"app.kubernetes.io/name": name}},
+                "spec": {"nodeSelector": {"accelerator": deployment_name(allocation.type)}, "containers": [container]},
+            },
+        },
+    }
+
+
+def _bounds(problem: Problem, server: ServerPlan) -> tuple[int, int]:
+    found = next(s for s in problem.servers if s.name == server.name)
+    return found.min_replicas, found.max_replicas or MOST_REPLICAS
+
+
+def _hpa(problem: Problem, server: ServerPlan, name: str, namespace: str) -> dict[str, Any]:
+    at_least, at_most = _bounds(problem, server)
+    metric = {
+        "type": "External",
+        "external": {
+            "metric": {"name": METRIC, "selector": {"matchLabels": {"variant_name": name}}},
+            "target": {"type": "AverageValue", "averageValue": "1"},
+        },
+    }
+    at_once = {"stabilizationWindowSeconds": 0, "policies": [{"type": "Pods", "value": at_most, "periodSeconds": 15}]}
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": _metadata(name, namespace),
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+            # Fewer than one are not HPA's to ask for, unless the cluster's feature HPAScaleToZero is on.
+            "minReplicas": max(at_least, 1),
+            "maxReplicas": at_most,
+            # What is published is stable already.
+            "behavior": {"scaleUp": at_once, "scaleDown": at_once},
+            "metrics": [metric],
+        },
+    }
+
+
+def _keda(problem: Problem, server: ServerPlan, name: str, namespace: str, prometheus_url: str) -> dict[str, Any]:
+    _, at_most = _bounds(problem, server)
+    query = f'max({METRIC}{{variant_name="{name}",exported_namespace="{namespace}"}} or '
+    query += f'{METRIC}{{variant_name="{name}",namespace="{namespace}"}})'
+    return {
+        "apiVersion": "keda.sh/v1alpha1",
+        "kind": "ScaledObject",
+        "metadata": _metadata(name, namespace),
+        "spec": {
+            "scaleTargetRef": {"name": name},
+            "minReplicaCount": 0,  # a deployment that is not used has none; the minimum is the server's
+            "maxReplicaCount": at_most,
+            "pollingInterval": 15,
+            "cooldownPeriod": 30,
+            "triggers": [
+                {
+                    "type": "prometheus",
+                    "metricType": "AverageValue",
+                    "metadata": {"serverAddress": prometheus_url, "query": query, "threshold": "1"},
+                }
+            ],
+        },
+    }
