@@ -70,7 +70,7 @@ def test_names_that_nothing_has(tmp_path, problem_path):
         "unknown server 'golf'; did you mean 'gold'?",
         "unknown query 'runing'; did you mean 'running'?",
         "unknown accelerator 'A10'; did you mean 'A100'?",
-        "no node selectors are given",
+        "no node selectors are given for A100, H100",
     ):
         assert part in text, part
 

@@ -236,3 +236,61 @@ def test_holding_counts_what_is_going_away():
     assert d.holding == 3
     assert replace(d, replicas=4).holding == 5
     assert replace(d, replicas=0).holding == 3
+
+
+def test_a_wrong_label_frees_no_devices(double):
+    double.put("deployments", deployment("tin-a100", "tin", "A100", 7, batch="thirty"))
+    clock = FakeClock()
+    cluster, _ = make(double)
+    controller = Controller(cluster._config, problem(), cluster, FakeSource({"gold": 90.0, "tin": 2.0}), clock)
+    report = controller.run_round()
+    assert any("'thirty' is no batch size" in error for error in report.errors)
+    assert report.servers["tin"].target is None
+    assert report.capacity["A100"][1] >= 9
+    assert double.objects["deployments", "llm", "tin-a100"]["spec"]["replicas"] == 7
+    assert double.objects["deployments", "llm", "gold-a100"]["spec"]["replicas"] <= 2
+
+
+def test_others_on_a_closed_node_take_nothing_from_the_open_ones(double):
+    double.put("nodes", node("n1", "NVIDIA-A100", 8))
+    double.put("nodes", node("n2", "NVIDIA-A100", 8, is_cordoned=True))
+    double.put("pods", pod("train-0", "train", namespace="research", node="n2", devices=8))
+    double.put("pods", pod("gold-a100-9", "gold-a100", node="n2", devices=1))
+    cluster, _ = make(double, capacity={"source": "nodes", "types": {"NVIDIA-A100": "A100"}})
+    fleet = cluster.read()
+    assert (fleet.devices, fleet.foreign) == ({"A100": 9}, {})
+
+
+def test_no_try_comes_when_the_lease_has_run_out(double):
+    cluster, _ = make(double)
+    gold = of(cluster, "gold-a100")
+    tries = []
+
+    def fault(method, path):
+        if method == "PUT" and path.endswith("/scale"):
+            tries.append(path)
+            return 503
+        return None
+
+    double.faults = fault
+    cluster.may_change = lambda: not tries
+    with pytest.raises(ClusterError, match="the lease ran out"):
+        cluster.scale(gold, 5)
+    assert len(tries) == 1
+
+
+def test_pods_from_before_a_move_hold_what_they_hold(double):
+    from inferno_milp.control.fleet import devices_held
+
+    selectors = {"H100": {"gpu": "h100"}, "A100": {"gpu": "a100"}}
+    cluster, _ = make(double, actuation={"move": True, "node_selector": selectors})
+    cluster.move(of(cluster, "gold-a100"), "H100", 1, 64)
+    moved = of(cluster, "gold-a100")
+    assert moved.ready == 0
+    assert devices_held(problem(), [moved]) == {"H100": 1, "A100": 2}
+    new = pod("gold-a100-new", "gold-a100")
+    new["metadata"]["labels"]["inferno.server.allocation.accelerator"] = "H100"
+    double.put("pods", new)
+    moved = of(cluster, "gold-a100")
+    assert moved.ready == 1
+    assert devices_held(problem(), [moved]) == {"H100": 1, "A100": 2}

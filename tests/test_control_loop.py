@@ -307,3 +307,76 @@ def test_never_above_capacity_never_below_minimum(rates, capacity, slow, seconds
         assert total(cluster, "tin") >= 1
         assert cluster.most.get("A100", 0) <= capacity[0]
         assert cluster.most.get("H100", 0) <= capacity[1]
+
+
+def test_a_server_on_two_accelerators_is_kept_as_it_is_until_more_is_known():
+    replicas = {("gold", "A100"): (2, 32), ("gold", "H100"): (1, 64), ("tin", "A100"): (1, 32)}
+    controller, cluster, clock = make({"gold": 10.0, "tin": 2.0}, replicas=replicas)
+    for _ in range(9):
+        rounds(controller, clock, 1)
+        assert (cluster.replicas()["gold-a100"], cluster.replicas()["gold-h100"]) == (2, 1)
+    rounds(controller, clock, 6)
+    assert total(cluster, "gold") < 3
+
+
+def test_who_is_short_is_not_put_out_for_a_lower_priority():
+    found = problem(capacity={"A100": 6, "H100": 0})
+    replicas = {("gold", "A100"): (4, 32), ("tin", "A100"): (2, 32)}
+    controller, cluster, clock = make({"gold": 80.0, "tin": 60.0}, replicas=replicas, found=found)
+    for _ in range(20):
+        (report,) = rounds(controller, clock, 1)
+        assert cluster.replicas()["gold-a100"] >= 4
+        assert cluster.replicas()["tin-a100"] >= 1
+        targets = [sum(server.target.values()) for server in report.servers.values()]
+        assert sum(targets) <= 6
+    assert cluster.most["A100"] <= 6
+
+
+def test_time_in_which_nothing_was_known_does_not_count():
+    controller, cluster, clock = make({"gold": 40.0, "tin": 2.0})
+    rounds(controller, clock, 30)
+    many = total(cluster, "gold")
+    controller.source.rates["gold"] = 2.0
+    rounds(controller, clock, 1)
+    controller.source.states["gold"] = "frozen"
+    rounds(controller, clock, 11)
+    controller.source.states = {}
+    rounds(controller, clock, 1)
+    assert total(cluster, "gold") == many
+
+
+def test_a_replica_that_serves_is_not_taken_for_a_lower_priority():
+    from dataclasses import replace
+
+    from inferno_milp.control.fleet import Deployment, Fleet, Pod
+    from inferno_milp.control.steps import next_steps
+
+    found = problem(capacity={"A100": 2, "H100": 1})
+    old = Deployment("llm", "gold-a100", "gold", "A100", 1, pods=(Pod("a", 0.0),))
+    new = Deployment("llm", "gold-h100", "gold", "H100", 1, pods=(Pod("b", None),))
+    tin = Deployment("llm", "tin-a100", "tin", "A100", 1, pods=(Pod("c", 0.0),))
+    targets = {"gold": {"H100": 1}, "tin": {"A100": 2}}
+    steps = next_steps(found, Fleet((old, new, tin)), {"A100": 2, "H100": 1}, targets, max_step=9)
+    assert not steps.now
+    assert "tin" in steps.waiting
+    ready = replace(new, pods=(Pod("b", 0.0),))
+    steps = next_steps(found, Fleet((old, ready, tin)), {"A100": 2, "H100": 1}, targets, max_step=9)
+    assert [step.text for step in steps.now] == ["llm/gold-a100: 1 → 0"]
+
+
+def test_a_slow_plan_renews_the_lease_before_it_acts():
+    box = LeaseBox()
+    controller, cluster, clock = make({"gold": 2.0, "tin": 2.0})
+    parts = (controller.config, controller.problem, cluster, controller.source, clock)
+    slow = Controller(*parts, Lease(box, clock, "a", 30))
+    observe = controller.source.observe
+
+    def slowly(*arguments):
+        clock.wait(25)
+        return observe(*arguments)
+
+    controller.source.observe = slowly
+    controller.source.rates["gold"] = 25.0
+    report = slow.run_round()
+    assert report.role == "leader"
+    assert {step.outcome for step in report.steps} == {"done"}

@@ -127,6 +127,7 @@ def _control(arguments: Namespace) -> int:
     if config.lease.enabled and acts:
         holder = f"{socket.gethostname()}-{os.getpid()}"
         lease = Lease(cluster, clock, holder, config.lease.duration_s)
+        cluster.may_change = lambda: lease.is_held
     source = Collector(PrometheusClient(config.prometheus), config.prometheus)
     controller = Controller(config, problem, cluster, source, clock, lease)
     if arguments.once:

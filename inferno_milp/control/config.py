@@ -249,13 +249,19 @@ def _faults(source: Source, config: ControlConfig, problem: Problem) -> Iterator
     for kind, name, known, path in named:
         if name not in known:
             yield source.fault(f"unknown {kind} {name!r}", nearest(name, known), path)
-    yield from _missing(source, config)
+    yield from _missing(source, config, problem)
 
 
-def _missing(source: Source, config: ControlConfig) -> Iterator[Fault]:
+def _missing(source: Source, config: ControlConfig, problem: Problem) -> Iterator[Fault]:
     if config.capacity.source == "nodes" and not config.capacity.types:
         remedy = "say which type each value of the product label is: `types: {NVIDIA-L4: L4}`"
         yield source.fault("capacity is from nodes, and no types are given", remedy, ("capacity",))
-    if config.actuation.move and not config.actuation.node_selector:
-        remedy = "give the node selector of each accelerator"
-        yield source.fault("deployments may move, and no node selectors are given", remedy, ("actuation",))
+    without = sorted({p.accelerator for p in problem.profiles} - set(config.actuation.node_selector))
+    if config.actuation.move and without:
+        fault = f"deployments may move, and no node selectors are given for {', '.join(without)}"
+        yield source.fault(fault, "give that of each accelerator", ("actuation",))
+    if config.forecast.season_s < 2 * config.forecast.bin_s:
+        yield source.fault("a season must have two bins or more", "bin_s is too long for it", ("forecast", "season_s"))
+    ca_file = config.prometheus.ca_file
+    if ca_file is not None and not Path(ca_file).is_file():
+        yield source.fault(f"no such file {ca_file!r}", "", ("prometheus", "ca_file"))

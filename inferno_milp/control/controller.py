@@ -57,9 +57,7 @@ class Controller:
 
     def __post_init__(self) -> None:
         servers = tuple(
-            s
-            if "min_replicas" in s.model_fields_set
-            else s.model_copy(update={"min_replicas": self.config.min_replicas})
+            s if "min_replicas" in s.model_fields_set else s.model_copy(update={"min_replicas": self._least(s)})
             for s in self.problem.servers
         )
         self.problem = self.problem.model_copy(update={"servers": servers})
@@ -70,6 +68,10 @@ class Controller:
         self.learning = Learning(self.config.tracking)
         self._demand = Demand(self.config)
         self._decider = Decider(self.config)
+
+    def _least(self, server: Server) -> int:
+        most = server.max_replicas
+        return self.config.min_replicas if most is None else min(self.config.min_replicas, most)
 
     def run_round(self) -> Report:
         """Do one round; whatever fails is told in its report."""
@@ -107,6 +109,8 @@ class Controller:
                 },
                 may_move=self.config.actuation.move,
             )
+        if steps.now and self.lease is not None and self.config.actuation.mode == "scale":
+            role = self._role(errors)  # planning may have taken longer than the lease lasts
         applied = tuple(self._apply(steps, decision, role))
         errors += [f"{one.deployment}: {one.reason}" for one in applied if one.outcome == "failed"]
         report = Report(
@@ -131,7 +135,7 @@ class Controller:
             if abs(jump) > JUMP_S:
                 yield f"the clock jumped by {jump:+.0f} s"
                 self._demand.forget_after(now_s)
-                self._decider.forget_after(now_s)
+                self._decider.forget()
         self._clocks = (now_s, elapsed_s)
 
     def _role(self, errors: list[str]) -> Role:
@@ -157,7 +161,7 @@ class Controller:
             seen = observed.servers.get(server.name)
             if seen is None:
                 continue
-            if seen.state == "frozen":
+            if seen.state == "frozen" or any(d.server == server.name for d in fleet.set_aside):
                 left_alone += fleet.of(server.name)
                 continue
             settings = self.config.forecast
@@ -169,7 +173,7 @@ class Controller:
         available = self._available(fleet)
         rest = available
         if available is not None:
-            held = devices_held(problem, left_alone)
+            held = devices_held(problem, [*left_alone, *fleet.set_aside])
             rest = {name: max(count - held.get(name, 0), 0) for name, count in available.items()}
         if not servers:
             return None, available
@@ -184,7 +188,7 @@ class Controller:
         return {name: max(fleet.devices.get(name, 0) - fleet.foreign.get(name, 0), 0) for name in types}
 
     def _capacity(self, fleet: Fleet, available: Mapping[str, int] | None) -> dict[str, tuple[int, int]]:
-        held = devices_held(self.problem, fleet.deployments)
+        held = devices_held(self.problem, [*fleet.deployments, *fleet.set_aside])
         return {name: (count, held.get(name, 0)) for name, count in (available or {}).items()}
 
     def _apply(self, steps: Steps, decision: Decision | None, role: Role) -> Iterator[Applied]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from inferno_milp.candidates import Candidates, find_candidates
 from inferno_milp.control.config import ControlConfig
-from inferno_milp.control.fleet import Fleet
+from inferno_milp.control.fleet import Fleet, devices_per_replica
 from inferno_milp.plan import Plan
 from inferno_milp.planner import plan_candidates
 from inferno_milp.problem import Problem
@@ -52,11 +52,14 @@ class Decider:
     config: ControlConfig
     _wanted: dict[str, deque[Moment]] = field(default_factory=dict)
 
-    def forget_after(self, now_s: float) -> None:
-        """Leave out what is stamped later than now: a clock was set back."""
-        for history in self._wanted.values():
-            while history and history[-1][0] > now_s:
-                history.pop()
+    def forget(self) -> None:
+        """Forget what was right lately: a clock was set."""
+        self._wanted.clear()
+
+    @property
+    def _gap_s(self) -> float:
+        """Longest time between two rounds of which it is known what was right between them."""
+        return 3 * self.config.interval_s + 2 * self.config.time_limit_s + self.config.prometheus.deadline_s
 
     def decide(self, problem: Problem, fleet: Fleet, now_s: float) -> Decision | None:
         """Plan; None if the time ran out before any plan was found.
@@ -76,15 +79,20 @@ class Decider:
             return None
         holds: dict[str, Wanted] = {}
         staying = _replicas_alone(table)
+        unserved = {s.name for s in right_now.servers if not s.meets_targets}
         for name, wanted in _wanted_of(right_now).items():
             history = self._wanted.setdefault(name, deque())
             stays = {accelerator: staying.get((name, accelerator), 0) for accelerator in current[name]}
+            if history and now_s - history[-1][0] > self._gap_s:
+                history.clear()  # what was right meanwhile is not known
             history.append((now_s, wanted, stays))
             hold = self._hold(history, current[name], now_s)
-            if hold is not None:
+            if name in unserved:
+                hold = _at_most(current[name], stays)  # who is short keeps what is of use to it
+            if hold:
                 holds[name] = hold
-        plan = self._with_holds(problem, fleet, right_now, holds)
-        targets = _targets(problem, plan, current)
+        plan, aside = self._with_holds(problem, fleet, right_now, dict(holds), current)
+        targets = _targets(problem, plan, current) | aside
         reasons = {s.name: _reason(s.name, plan, targets, current, holds, cooling) for s in problem.servers}
         return Decision(right_now, plan, targets, reasons)
 
@@ -119,24 +127,44 @@ class Decider:
             return None
         return {name: count for name, count in kept.items() if count}
 
-    def _with_holds(self, problem: Problem, fleet: Fleet, right_now: Plan, holds: dict[str, Wanted]) -> Plan:
-        """Plan with what is held; give up the holds that stand in the way of what could be served without them."""
+    def _with_holds(
+        self, problem: Problem, fleet: Fleet, right_now: Plan, holds: dict[str, Wanted], current: Mapping[str, Wanted]
+    ) -> tuple[Plan, dict[str, Wanted]]:
+        """Plan with what is held; give up the holds that stand in the way of what could be served without them.
+
+        A hold of several accelerators, or one that the plan does not give (nobody is served a little less than in full
+        by the program), is set aside: the server keeps it, and its devices are not there for the others.
+        """
         priority = {s.name: s.priority for s in right_now.servers}
         served = {s.name for s in right_now.servers if s.meets_targets}
-        while holds:
-            plan = self._optimize(_held(problem, holds), fleet)
+        least = {s.name: _first_of(current[s.name], s.min_replicas) for s in problem.servers}
+        aside = {name: hold for name, hold in holds.items() if len(hold) > 1}
+        holds = {name: hold for name, hold in holds.items() if name not in aside}
+        for _ in range(4 * len(problem.servers) + 4):
+            rest, aside = _without(problem, aside, least)
+            if not rest.servers:
+                return right_now, aside
+            plan = self._optimize(_held(rest, holds), fleet)
             if plan.status == "no_solution":
                 break
             hurt = [s.name for s in plan.servers if not s.meets_targets and s.name in served]
-            if not hurt:
-                return plan
-            highest = min(priority[name] for name in hurt)
-            given_up = {name for name in holds if name in hurt or priority[name] > highest}
-            if not given_up:
-                return plan  # those that wait are of no higher priority than those that hold
+            highest = min((priority[name] for name in hurt), default=0)
+            in_the_way = [name for name in (*holds, *aside) if hurt and (name in hurt or priority[name] > highest)]
+            given_up = [name for name in in_the_way if holds.get(name, aside.get(name)) != least[name]]
             for name in given_up:
-                del holds[name]
-        return right_now
+                holds.pop(name, None)
+                if aside.pop(name, None) is not None and least[name]:
+                    aside[name] = least[name]
+            if given_up:
+                continue
+            wanted = _wanted_of(plan)
+            broken = {name: hold for name, hold in holds.items() if sum(wanted[name].values()) < sum(hold.values())}
+            broken |= {name: least[name] for name in wanted if not wanted[name] and least[name] and name not in broken}
+            if not broken:
+                return plan, aside
+            aside |= broken
+            holds = {name: hold for name, hold in holds.items() if name not in broken}
+        return right_now, {}
 
 
 def candidates_at_hand(problem: Problem, fleet: Fleet, *, may_move: bool) -> Candidates:
@@ -163,6 +191,45 @@ def _replicas_alone(table: Candidates) -> dict[tuple[str, str], int]:
     problem, rows = table.problem, table.one_per_accelerator().rows
     names = zip(rows.server.tolist(), rows.accelerator.tolist(), rows.replicas.tolist(), strict=True)
     return {(problem.servers[s].name, problem.accelerators[a].name): int(n) for s, a, n in names}
+
+
+def _first_of(running: Wanted, count: int) -> dict[str, int]:
+    """Return so many of the replicas that run."""
+    kept: dict[str, int] = {}
+    for name, replicas in running.items():
+        kept[name] = min(replicas, count - sum(kept.values()))
+    return {name: replicas for name, replicas in kept.items() if replicas}
+
+
+def _at_most(running: Wanted, useful: Wanted) -> dict[str, int]:
+    """Return what runs, but on one accelerator no more than would carry the whole load there."""
+    kept = {name: min(count, useful.get(name) or count) for name, count in running.items()}
+    return {name: count for name, count in kept.items() if count}
+
+
+def _without(
+    problem: Problem, aside: Mapping[str, Wanted], least: Mapping[str, Wanted]
+) -> tuple[Problem, dict[str, Wanted]]:
+    """Leave servers out of a problem, and what is set aside for them, by priority as far as there are devices.
+
+    What is least for them is set aside whatever there is.
+    """
+    priorities = {c.name: c.priority for c in problem.service_classes}
+    pieces, types = devices_per_replica(problem), {a.name: a.type for a in problem.accelerators}
+    left = None if problem.capacity is None else dict(problem.capacity)
+    fitting: dict[str, Wanted] = {}
+    for server in sorted(problem.servers, key=lambda server: priorities[server.service_class]):
+        counts = {}
+        for name, count in aside.get(server.name, {}).items():
+            each, type_name = pieces.get((server.model, name), 1), types[name]
+            if left is not None:
+                count = max(min(count, left.get(type_name, 0) // each), least[server.name].get(name, 0))
+                left[type_name] = max(left.get(type_name, 0) - count * each, 0)
+            counts[name] = count
+        if server.name in aside:
+            fitting[server.name] = {name: count for name, count in counts.items() if count}
+    servers = tuple(server for server in problem.servers if server.name not in aside)
+    return problem.model_copy(update={"servers": servers, "capacity": left}), fitting
 
 
 def _running(fleet: Fleet, server: str) -> dict[str, int]:
@@ -207,13 +274,8 @@ def _targets(problem: Problem, plan: Plan, current: Mapping[str, Wanted]) -> dic
     """Return what is planned; a server that gets nothing keeps its minimum, as far as that runs."""
     targets = _wanted_of(plan)
     for server in problem.servers:
-        if targets[server.name] or not server.min_replicas:
-            continue
-        left, kept = server.min_replicas, {}
-        for name, count in current[server.name].items():
-            kept[name] = min(count, left)
-            left -= kept[name]
-        targets[server.name] = {name: count for name, count in kept.items() if count}
+        if server.name in targets and not targets[server.name]:
+            targets[server.name] = _first_of(current[server.name], server.min_replicas)
     return targets
 
 
@@ -225,11 +287,11 @@ def _reason(
     holds: Mapping[str, Wanted],
     cooling: Iterable[str],
 ) -> str:
-    planned = next(server for server in plan.servers if server.name == name)
+    planned = next((server for server in plan.servers if server.name == name), None)
     parts = []
-    if not planned.meets_targets:
+    if planned is not None and not planned.meets_targets:
         parts.append(planned.reason or "not served in full")
-    if name in holds:
+    if name in holds and sum(targets[name].values()) >= sum(holds[name].values()):
         parts.append(f"holds {_text(holds[name])}: fewer has not been right for long enough")
     if name in cooling:
         parts.append("moved lately: keeps its accelerator")

@@ -34,11 +34,13 @@ class Pod:
     Attributes
     ----------
     ready_since_s : since when it serves; None if it does not yet, or is going away.
+    accelerator : that it runs on, where that is another than its deployment's: one from before a move.
     """
 
     name: str
     ready_since_s: float | None
     is_leaving: bool = False
+    accelerator: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +74,13 @@ class Deployment:
     @property
     def ready(self) -> int:
         """Pods that serve."""
-        return sum(pod.ready_since_s is not None for pod in self.pods)
+        return sum(pod.ready_since_s is not None and pod.accelerator is None for pod in self.pods)
 
     @property
     def holding(self) -> int:
         """Replicas whose devices are not free: those that are asked for, or that are there still."""
-        return max(self.replicas + sum(pod.is_leaving for pod in self.pods), len(self.pods))
+        own = [pod for pod in self.pods if pod.accelerator is None]
+        return max(self.replicas + sum(pod.is_leaving for pod in own), len(own))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +93,14 @@ class Fleet:
     devices : of each type in the cluster's nodes; None where these were not asked.
     foreign : devices of each type that others use.
     problems : what is wrong with what was found: labels that name nothing, products of no known type.
+    set_aside : deployments with a wrong label: they are left alone, and so is their server.
     """
 
     deployments: tuple[Deployment, ...]
     devices: Mapping[str, int] | None = None
     foreign: Mapping[str, int] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    set_aside: tuple[Deployment, ...] = ()
 
     def of(self, server: str) -> tuple[Deployment, ...]:
         """Return the deployments of a server."""
@@ -131,8 +136,12 @@ def devices_held(problem: Problem, deployments: Iterable[Deployment]) -> dict[st
     """Count the devices of each type that deployments hold."""
     pieces, models = devices_per_replica(problem), {s.name: s.model for s in problem.servers}
     types = {a.name: a.type for a in problem.accelerators}
+    devices = {a.name: a.devices for a in problem.accelerators}
     held: dict[str, int] = {}
     for d in deployments:
-        type_name = types[d.accelerator]
-        held[type_name] = held.get(type_name, 0) + d.holding * pieces.get((models[d.server], d.accelerator), 1)
+        before = [pod.accelerator for pod in d.pods if pod.accelerator is not None]
+        for accelerator, count in ((d.accelerator, d.holding), *((name, 1) for name in before)):
+            each = pieces.get((models.get(d.server, ""), accelerator), devices.get(accelerator, 1))
+            type_name = types.get(accelerator, accelerator)
+            held[type_name] = held.get(type_name, 0) + count * each
     return held

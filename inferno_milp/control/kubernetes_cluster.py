@@ -25,7 +25,7 @@ MANAGED, NAME, MODEL, CLASS, ACCELERATOR, BATCH = (
     f"{LABEL}.{part}"
     for part in ("managed", "name", "model", "class", "allocation.accelerator", "allocation.maxbatchsize")
 )
-MOVED_AT = f"{LABEL}.moved-at"
+MOVED_AT, MOVED_FROM = f"{LABEL}.moved-at", f"{LABEL}.moved-from"
 FIELD_MANAGER = "inferno-milp"
 TROUBLES: dict[int, Trouble] = {
     401: "forbidden", 403: "forbidden", 404: "gone", 409: "conflict", 410: "gone", 429: "throttled",
@@ -61,6 +61,7 @@ class KubernetesCluster:
         self._config = config
         self._problem = problem
         self._pause = pause
+        self.may_change: Callable[[], bool] = lambda: True
         api = api or _connect(config.kubernetes.context)
         self._apps, self._core = kubernetes.AppsV1Api(api), kubernetes.CoreV1Api(api)
         self._leases = kubernetes.CoordinationV1Api(api)
@@ -82,16 +83,19 @@ class KubernetesCluster:
             wrong = self._wrong(labels)
             if wrong:
                 problems.append(f"{key}: {wrong}")
-                continue
-            found.append((item, labels))
+            found.append((item, labels, bool(wrong)))
         pods = list(self._list(self._core.list_pod_for_all_namespaces, self._core.list_namespaced_pod)) if found else []
-        deployments = tuple(self._deployment(item, labels, pods) for item, labels in found)
-        problems += [f"{key}: there is no such deployment" for key in listed if key not in {d.key for d in deployments}]
+        deployments, aside = (
+            tuple(self._deployment(item, labels, pods) for item, labels, is_wrong in found if is_wrong is which)
+            for which in (False, True)
+        )
+        there = {d.key for d in (*deployments, *aside)}
+        problems += [f"{key}: there is no such deployment" for key in listed if key not in there]
         if self._config.capacity.source == "problem":
-            return Fleet(deployments, None, {}, tuple(problems))
-        own = {(d.namespace, pod.name) for d in deployments for pod in d.pods}
+            return Fleet(deployments, None, {}, tuple(problems), aside)
+        own = {(d.namespace, pod.name) for d in (*deployments, *aside) for pod in d.pods}
         devices, foreign = self._nodes(own, problems)
-        return Fleet(deployments, devices, foreign, tuple(problems))
+        return Fleet(deployments, devices, foreign, tuple(problems), aside)
 
     def scale(self, deployment: Deployment, replicas: int) -> None:
         """Set the scale subresource, if the deployment still asks for what it did when it was read.
@@ -108,7 +112,7 @@ class KubernetesCluster:
                 raise ClusterError("conflict", words)
             scale.spec.replicas = replicas
             try:
-                self._ask(self._apps.replace_namespaced_deployment_scale, *where, scale, field_manager=FIELD_MANAGER)
+                self._change(self._apps.replace_namespaced_deployment_scale, *where, scale, field_manager=FIELD_MANAGER)
                 return
             except ClusterError as error:
                 if error.trouble != "conflict":
@@ -131,19 +135,20 @@ class KubernetesCluster:
                 "name": deployment.name,
                 "namespace": deployment.namespace,
                 "labels": {ACCELERATOR: accelerator, BATCH: str(batch_size)},
-                "annotations": {MOVED_AT: datetime.now(UTC).isoformat()},
+                "annotations": {MOVED_AT: datetime.now(UTC).isoformat(), MOVED_FROM: deployment.accelerator},
             },
             "spec": {
                 "replicas": replicas,
                 "template": {
+                    "metadata": {"labels": {ACCELERATOR: accelerator}},
                     "spec": {
                         "nodeSelector": settings.node_selector.get(accelerator, {}),
                         "containers": [{"name": container.name, "args": arguments}],
-                    }
+                    },
                 },
             },
         }
-        self._ask(
+        self._change(
             self._apps.patch_namespaced_deployment,
             *where,
             body,
@@ -226,6 +231,16 @@ class KubernetesCluster:
         else:
             self._ask(self._leases.replace_namespaced_lease, settings.name, settings.namespace, body)
 
+    def _change(self, request: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Make a request that changes a deployment; no try of it comes when this copy may no longer act."""
+
+        def guarded(*arguments: Any, **options: Any) -> Any:
+            if not self.may_change():
+                raise ClusterError("refused", "the lease ran out meanwhile")
+            return request(*arguments, **options)
+
+        return self._ask(guarded, *arguments, **options)
+
     def _ask(self, request: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """Make a request, again and later where that may help."""
         tries = Retrying(
@@ -274,23 +289,26 @@ class KubernetesCluster:
 
     def _deployment(self, item: Any, labels: Mapping[str, Any], pods: Iterable[Any]) -> Deployment:
         wanted = item.spec.selector.match_labels or {}
+        annotations = item.metadata.annotations or {}
+        template = (item.spec.template.metadata and item.spec.template.metadata.labels) or {}
+        before = annotations.get(MOVED_FROM) if ACCELERATOR in template else None
         own = [
-            _pod(pod)
+            _pod(pod, str(labels.get(ACCELERATOR)), before)
             for pod in pods
             if pod.metadata.namespace == item.metadata.namespace
             and wanted.items() <= (pod.metadata.labels or {}).items()
             and pod.status.phase not in ("Succeeded", "Failed")
         ]
         batch = labels.get(BATCH)
-        moved = (item.metadata.annotations or {}).get(MOVED_AT)
+        moved = annotations.get(MOVED_AT)
         return Deployment(
             namespace=item.metadata.namespace,
             name=item.metadata.name,
-            server=labels[NAME],
-            accelerator=labels[ACCELERATOR],
+            server=str(labels.get(NAME)),
+            accelerator=str(labels.get(ACCELERATOR)),
             replicas=item.spec.replicas or 0,
             pods=tuple(own),
-            batch_size=int(batch) if batch else None,
+            batch_size=int(batch) if batch and str(batch).isdecimal() else None,
             version=item.metadata.resource_version or "",
             moved_at_s=_seconds(moved),
         )
@@ -299,7 +317,7 @@ class KubernetesCluster:
         """Count the devices of each type in nodes that take pods, and those of them that others use."""
         settings = self._config.capacity
         devices: dict[str, int] = {}
-        homes = {}
+        homes, closed = {}, {}  # nodes that take pods, and those that do not
         unknown = set()
         for node in self._pages(self._core.list_node):
             product = _first_of(node.metadata.labels or {}, settings.product_labels)
@@ -309,20 +327,24 @@ class KubernetesCluster:
             if type_name is None:
                 unknown.add(product)
                 continue
-            homes[node.metadata.name] = type_name
             ready = any(c.type == "Ready" and c.status == "True" for c in node.status.conditions or ())
             if ready and not node.spec.unschedulable:
+                homes[node.metadata.name] = type_name
                 count = _devices(node.status.allocatable or {}, settings)
                 devices[type_name] = devices.get(type_name, 0) + count
+            else:
+                closed[node.metadata.name] = type_name
         problems += [f"capacity.types does not say which type {product!r} is" for product in sorted(unknown)]
         foreign: dict[str, int] = {}
         for pod in self._pages(self._core.list_pod_for_all_namespaces):
-            home = homes.get(pod.spec.node_name or "")
             is_own = (pod.metadata.namespace, pod.metadata.name) in own
-            if home is None or is_own or pod.status.phase in ("Succeeded", "Failed"):
+            home = (closed if is_own else homes).get(pod.spec.node_name or "")
+            if home is None or pod.status.phase in ("Succeeded", "Failed"):
                 continue
             count = sum(_devices((c.resources and c.resources.limits) or {}, settings) for c in pod.spec.containers)
-            foreign[home] = foreign.get(home, 0) + count
+            # What our own hold on a closed node is held and there; nobody else can have it.
+            counted = devices if is_own else foreign
+            counted[home] = counted.get(home, 0) + count
         return devices, {name: count for name, count in foreign.items() if count}
 
     def _pages(self, request: Callable[..., Any], *where: Any) -> Iterator[Any]:
@@ -351,11 +373,15 @@ def _connect(context: str | None) -> kubernetes.ApiClient:
         raise OptionError(f"no way to a cluster: {error}") from None
 
 
-def _pod(pod: Any) -> Pod:
+def _pod(pod: Any, accelerator: str, before: str | None) -> Pod:
+    """Read a pod; one that has no label, where its deployment's template has, is from before the first move."""
+    runs_on = (pod.metadata.labels or {}).get(ACCELERATOR, before)
+    other = runs_on if runs_on not in (None, accelerator) else None
     is_leaving = pod.metadata.deletion_timestamp is not None
     ready = [c for c in pod.status.conditions or () if c.type == "Ready" and c.status == "True"]
     since = _seconds(ready[0].last_transition_time) if ready and not is_leaving else None
-    return Pod(pod.metadata.name, since if since is not None or not ready or is_leaving else 0.0, is_leaving)
+    since = 0.0 if since is None and ready and not is_leaving else since
+    return Pod(pod.metadata.name, since, is_leaving, other)
 
 
 def _seconds(moment: Any) -> float | None:

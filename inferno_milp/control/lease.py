@@ -66,7 +66,8 @@ class Lease:
         if found is not None:
             self.seen = str(found["holder"])
             if found["version"] != self._version:
-                self._version, self._changed_at_s = str(found["version"]), elapsed
+                # It may have been written at any time until now.
+                self._version, self._changed_at_s = str(found["version"]), self.clock.elapsed_s()
             is_over = elapsed - self._changed_at_s >= float(found["duration_s"] or self.duration_s)
             if self.seen and self.seen != self.holder and not is_over:
                 self._renewed_at_s = None

@@ -15,9 +15,10 @@ def _rate(name: str, labels: str = "") -> str:
     return f"rate({name}{{{labels}$selector}}[$window])"
 
 
-def _arrivals(finished: str, *in_system: str) -> str:
+def _arrivals(finished: str, *in_system: str, most: str) -> str:
     """Ask for requests that came: those that finished, and those by which the system filled up meanwhile."""
-    filling = " + ".join(f"sum by ($by) (deriv({name}{{$selector}}[$window]))" for name in in_system)
+    of_pod = "sum" if most == "sum" else "avg"  # ranks that all say the same are not added up
+    filling = " + ".join(f"{of_pod} by ($by) (deriv({name}{{$selector}}[$window]))" for name in in_system)
     return f"clamp_min(sum by ($by) ({_rate(finished)}) + {filling}, 0)"
 
 
@@ -36,7 +37,7 @@ def _engine(
     """Make the queries of an engine; `prompt` … `itl` are histograms."""
     sums = {"input_tokens": prompt, "output_tokens": generation, "ttft_s": ttft, "itl_s": itl}
     return {
-        "arrivals_per_s": _arrivals(finished, running, waiting),
+        "arrivals_per_s": _arrivals(finished, running, waiting, most=most),
         "running": f"{most} by ($by) ({running}{{$selector}})",
         "waiting": f"{most} by ($by) ({waiting}{{$selector}})",
         "kv_use": f"max by ($by) ({kv}{{$selector}})",

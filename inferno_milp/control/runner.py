@@ -98,7 +98,11 @@ def make_app(runner: Runner) -> FastAPI:
 
     @app.api_route("/invoke", methods=["GET", "POST"])
     def invoke() -> Response:
-        return answer(runner.run_once())
+        try:
+            return answer(runner.run_once())
+        except Exception:
+            logger.exception("a round failed")
+            return Response('{"message": "the round failed; the log says why"}', 500, media_type=JSON)
 
     @app.get("/status")
     def status() -> Response:

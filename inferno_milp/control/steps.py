@@ -55,7 +55,7 @@ def free_devices(problem: Problem, fleet: Fleet, available: Mapping[str, int] | 
     """Count the devices of each type that nobody holds; below 0 where capacity shrank under use; None: no limit."""
     if available is None:
         return None
-    held = devices_held(problem, fleet.deployments)
+    held = devices_held(problem, [*fleet.deployments, *fleet.set_aside])
     return {name: available.get(name, 0) - held.get(name, 0) for name in {*available, *held}}
 
 
@@ -102,7 +102,7 @@ def next_steps(
         downs += [(server, *down) for down in going]
     steps = [Step(d, aim) for _, d, aim, is_free in downs if is_free]
     steps += _moves(moves, room, waiting, batch_sizes or {})
-    short: dict[str, int] = {}
+    short: list[tuple[Server, str, int]] = []
     granted = []
     for d, aim in ups:
         count = room.grant(d, d.accelerator, aim - d.replicas)
@@ -111,10 +111,10 @@ def next_steps(
         if count < aim - d.replicas:
             missing = aim - d.replicas - count
             waiting[d.server] = f"{missing} × {d.accelerator} wait for free {room.type_of(d.accelerator)}"
-            type_name = room.type_of(d.accelerator)
-            short[type_name] = short.get(type_name, 0) + missing * room.pieces(d, d.accelerator)
-    running = {s.name: sum(d.replicas for d in fleet.of(s.name)) for s in servers}
-    steps += _broken_first(reversed(downs), room, short, running)
+            server = next(s for s in servers if s.name == d.server)
+            short.append((server, room.type_of(d.accelerator), missing * room.pieces(d, d.accelerator)))
+    serving = {s.name: sum(min(d.ready, d.replicas) for d in fleet.of(s.name)) for s in servers}
+    steps += _broken_first(reversed(downs), room, short, serving, priority)
     return Steps((*steps, *granted), waiting)
 
 
@@ -146,19 +146,28 @@ def _moves(
 
 
 def _broken_first(
-    downs: Iterable[tuple[Server, Deployment, int, bool]], room: _Room, short: dict[str, int], running: dict[str, int]
+    downs: Iterable[tuple[Server, Deployment, int, bool]],
+    room: _Room,
+    short: list[tuple[Server, str, int]],
+    serving: dict[str, int],
+    priority: Mapping[str, int],
 ) -> Iterator[Step]:
-    """Let servers that move give devices up before they have others: as few as others wait for, none of a minimum."""
+    """Let servers that move give devices up before they have others: for themselves, or for a higher priority.
+
+    As few as are waited for, and none of the replicas that serve of a minimum.
+    """
+    taken: dict[str, int] = {}
     for server, d, aim, is_free in downs:
         type_name, pieces = room.type_of(d.accelerator), room.pieces(d, d.accelerator)
-        missing = short.get(type_name, 0)
+        own = priority[server.service_class]
+        wait = [n for s, t, n in short if t == type_name and (s is server or priority[s.service_class] < own)]
+        missing = sum(wait) - taken.get(type_name, 0)
         if is_free or missing <= 0:
             continue
-        spare = running[server.name] - server.min_replicas
-        count = min(d.replicas - aim, -(-missing // pieces), spare)
+        count = min(d.replicas - aim, -(-missing // pieces), serving[server.name] - server.min_replicas)
         if count > 0:
-            short[type_name] = missing - count * pieces
-            running[server.name] -= count
+            taken[type_name] = taken.get(type_name, 0) + count * pieces
+            serving[server.name] -= count
             yield Step(d, d.replicas - count)
 
 
