@@ -246,3 +246,33 @@ def test_a_real_prometheus_understands_every_query():
             with pytest.raises(PrometheusError, match="HTTP 400"):
                 client.query("sum(", time.time())
             client.close()
+
+
+def test_pods_that_are_not_measured_yet_take_nothing_from_the_rate(oracle):
+    collector = make(oracle)
+    assert gold(collector)[0].rate_per_s == 4.0
+    oracle.pods = {"g-0": FINE | {"sampled_at_s": START_S + 30}}
+    pods = (Pod("g-0", START_S - 5000), Pod("g-2", START_S + 20))
+    found = Fleet((Deployment("llm", "g", "gold", "A100", 2, pods=pods, batch_size=32),))
+    seen, _ = gold(collector, START_S + 35, found)
+    assert (seen.state, seen.rate_per_s) == ("fresh", 4.0)
+    assert "not measured yet" in seen.reason
+
+
+def test_selectors_are_taken_as_they_are():
+    text = fill_in(QUERIES["tgi"]["ttft_s_sum"], by="pod", selector='pod=~"a-[0-9]{1,}"', window_s=60)
+    assert text.count('pod=~"a-[0-9]{1,}"') == 4
+    assert 'method="prefill",pod=~' in text
+    plain = fill_in(QUERIES["tgi"]["ttft_s_sum"], by="pod", selector="", window_s=60)
+    assert '{method="prefill"}' in plain
+    assert "{}" not in plain
+
+
+def test_the_history_of_a_server_is_not_that_of_one_with_a_longer_name():
+    from inferno_milp.control.collector import _owner
+
+    one, two = Deployment("llm", "chat", "gold", "A100", 1), Deployment("llm", "chat-large", "tin", "A100", 1)
+    found = Fleet((one, two))
+    assert _owner(found, "llm", "chat-7d9f-abcde") == "gold"
+    assert _owner(found, "llm", "chat-large-6c5d-xyz12") == "tin"
+    assert _owner(found, "other", "chat-7d9f-abcde") is None

@@ -113,7 +113,6 @@ class Collector:
 
     def history(self, fleet: Fleet, server: str, now_s: float, length_s: float, step_s: float) -> list[float]:
         """Return a server's arrival rates in bins up to now, the last one last; empty where they are not known."""
-        own = {(d.namespace, d.name) for d in fleet.of(server)}
         settings = self._settings
         if server in settings.arrivals:
             text = self._text(settings.arrivals[server], step_s)
@@ -129,9 +128,7 @@ class Collector:
             return []
         for series in answer:
             namespace, pod = (series.labels.get(label, "") for label in self._labels())
-            if server not in settings.arrivals and not any(
-                namespace == home and pod.startswith(f"{name}-") for home, name in own
-            ):
+            if server not in settings.arrivals and _owner(fleet, namespace, pod) != server:
                 continue
             for at, value in series.points:
                 if math.isfinite(value):
@@ -204,13 +201,14 @@ class Collector:
             count = total(f"{name}_count")
             return total(f"{name}_sum") / count if count > 0 else math.nan
 
+        unmeasured = deployment.ready - len(pods)
         kv = [value for key in pods if math.isfinite(value := values.get("kv_use", {}).get(key, math.nan))]
         tokens = {name: mean(name) for name in TOKENS}
         if any(value > MOST_TOKENS for value in tokens.values()):
             return replace(nothing, reason=f"absurd tokens per request: {tokens}")
         return Observation(
             state="fresh",
-            reason="",
+            reason=f"{unmeasured} of its pods are not measured yet" if unmeasured > 0 else "",
             at_s=min(values["sampled_at_s"][key] for key in pods),
             rate_per_s=total("arrivals_per_s"),
             **tokens,
@@ -224,6 +222,9 @@ class Collector:
     def _settled(self, server: Server, now: Observation, now_s: float) -> Observation:
         """Let the last good value stand in for what is not known, for a while."""
         good = self._good.get(server.name)
+        is_recent = good is not None and good.state == "fresh" and 0 <= now_s - good.at_s <= self._settings.hold_s
+        if now.state == "fresh" and now.reason and good is not None and is_recent:
+            now = replace(now, rate_per_s=max(now.rate_per_s, good.rate_per_s))  # pods that are not measured serve too
         if now.state in ("fresh", "idle"):
             tokens = {name: _first(getattr(now, name), good, name, server) for name in TOKENS}
             now = replace(now, input_tokens=tokens["input_tokens"], output_tokens=tokens["output_tokens"])
@@ -232,9 +233,15 @@ class Collector:
             else:
                 self._good[server.name] = now
                 return now
-        if good is not None and good.state == "fresh" and 0 <= now_s - good.at_s <= self._settings.hold_s:
+        if good is not None and is_recent:
             return replace(good, state="held", reason=f"{now.reason}; as {now_s - good.at_s:.0f} s ago")
         return now
+
+
+def _owner(fleet: Fleet, namespace: str, pod: str) -> str | None:
+    """Return the server of a pod that may be gone, by its name: that of the deployment with the longest name."""
+    homes = [d for d in fleet.deployments if d.namespace == namespace and pod.startswith(f"{d.name}-")]
+    return max(homes, key=lambda d: len(d.name)).server if homes else None
 
 
 def _by_pod(series: Iterable[Series], labels: tuple[str, str]) -> dict[tuple[str, str], float]:
@@ -278,7 +285,7 @@ def _together(own: Iterable[Deployment], parts: Mapping[str, Observation], now_s
     rates = [max(part.rate_per_s, 1e-9) for part in found]
     return Observation(
         state="fresh",
-        reason="",
+        reason="; ".join(part.reason for part in found if part.reason),
         at_s=min(part.at_s for part in found),
         rate_per_s=math.fsum(part.rate_per_s for part in found),
         input_tokens=weighted("input_tokens", rates),

@@ -97,4 +97,6 @@ QUERIES: Final[dict[str, dict[str, str]]] = {
 def fill_in(query: str, *, by: str, selector: str, window_s: float) -> str:
     """Return PromQL with its labels and its window filled in."""
     text = query.replace("$by", by).replace("$window", f"{max(round(window_s), 1)}s")
-    return text.replace("$selector", selector).replace(",}", "}").replace("{}", "")
+    if not selector:
+        return text.replace("{$selector}", "").replace(",$selector}", "}")
+    return text.replace("$selector", selector)
