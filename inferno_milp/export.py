@@ -14,7 +14,11 @@ from inferno_milp.problem import Problem
 
 Kind = Literal["deployments", "hpa", "keda"]
 KINDS: tuple[str, ...] = get_args(Kind)
-LABEL = "inferno.server"
+MANAGED, NAME, MODEL, CLASS, ACCELERATOR, BATCH = (
+    f"inferno.server.{part}"
+    for part in ("managed", "name", "model", "class", "allocation.accelerator", "allocation.maxbatchsize")
+)
+"""Labels of deployments that the control loop looks for; llm-inferno's."""
 LABEL_VALUE = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 LONGEST_NAME = 63
 METRIC = "inferno_desired_replicas"
@@ -94,12 +98,12 @@ def _deployment(
 ) -> dict[str, Any]:
     devices = allocation.devices // allocation.replicas
     told = {
-        f"{LABEL}.managed": "true",
-        f"{LABEL}.name": server.name,
-        f"{LABEL}.model": server.model,
-        f"{LABEL}.class": server.service_class,
-        f"{LABEL}.allocation.accelerator": allocation.accelerator,
-        f"{LABEL}.allocation.maxbatchsize": str(allocation.batch_size),
+        MANAGED: "true",
+        NAME: server.name,
+        MODEL: server.model,
+        CLASS: server.service_class,
+        ACCELERATOR: allocation.accelerator,
+        BATCH: str(allocation.batch_size),
     }
     # Not every name can be the value of a label; the loop looks at annotations too.
     labels = {label: value for label, value in told.items() if re.fullmatch(LABEL_VALUE, value)}

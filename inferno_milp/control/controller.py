@@ -188,7 +188,7 @@ class Controller:
         return {name: max(fleet.devices.get(name, 0) - fleet.foreign.get(name, 0), 0) for name in types}
 
     def _capacity(self, fleet: Fleet, available: Mapping[str, int] | None) -> dict[str, tuple[int, int]]:
-        held = devices_held(self.problem, [*fleet.deployments, *fleet.set_aside])
+        held = devices_held(self.problem, fleet.holders)
         return {name: (count, held.get(name, 0)) for name, count in (available or {}).items()}
 
     def _apply(self, steps: Steps, decision: Decision | None, role: Role) -> Iterator[Applied]:

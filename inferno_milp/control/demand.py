@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from inferno_milp.control.collector import Observation
 from inferno_milp.control.config import ControlConfig
-from inferno_milp.control.forecast import Forecast, forecast_rate
+from inferno_milp.control.forecast import forecast_rate
 from inferno_milp.sections import Load, Server
 
 LEAST_RATE_PER_S = 1e-6
@@ -23,11 +23,9 @@ class Demand:
     Attributes
     ----------
     config : of the loop.
-    forecasts : of the latest round, by server.
     """
 
     config: ControlConfig
-    forecasts: dict[str, Forecast] = field(default_factory=dict)
     _rates: dict[str, deque[tuple[float, float]]] = field(default_factory=dict)
 
     @property
@@ -70,7 +68,6 @@ class Demand:
             quantile=settings.quantile,
             season_bins=round(settings.season_s / self.bin_s),
         )
-        self.forecasts[server.name] = found
         rate = float(f"{max(found.quantile_per_s, 0.0):.{FIGURES}g}")
         if rate < LEAST_RATE_PER_S or not math.isfinite(observation.output_tokens):
             return None

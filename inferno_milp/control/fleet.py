@@ -102,6 +102,11 @@ class Fleet:
     problems: tuple[str, ...] = ()
     set_aside: tuple[Deployment, ...] = ()
 
+    @property
+    def holders(self) -> tuple[Deployment, ...]:
+        """All deployments whose devices are not there for others."""
+        return (*self.deployments, *self.set_aside)
+
     def of(self, server: str) -> tuple[Deployment, ...]:
         """Return the deployments of a server."""
         return tuple(d for d in self.deployments if d.server == server)

@@ -18,14 +18,10 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 from inferno_milp.control.config import CapacitySettings, ControlConfig
 from inferno_milp.control.fleet import ClusterError, Deployment, Fleet, Pod, Trouble
 from inferno_milp.errors import OptionError, nearest
+from inferno_milp.export import ACCELERATOR, BATCH, CLASS, MANAGED, MODEL, NAME
 from inferno_milp.problem import Problem
 
-LABEL = "inferno.server"
-MANAGED, NAME, MODEL, CLASS, ACCELERATOR, BATCH = (
-    f"{LABEL}.{part}"
-    for part in ("managed", "name", "model", "class", "allocation.accelerator", "allocation.maxbatchsize")
-)
-MOVED_AT, MOVED_FROM = f"{LABEL}.moved-at", f"{LABEL}.moved-from"
+MOVED_AT, MOVED_FROM = "inferno.server.moved-at", "inferno.server.moved-from"
 FIELD_MANAGER = "inferno-milp"
 TROUBLES: dict[int, Trouble] = {
     401: "forbidden", 403: "forbidden", 404: "gone", 409: "conflict", 410: "gone", 429: "throttled",

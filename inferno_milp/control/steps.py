@@ -55,7 +55,7 @@ def free_devices(problem: Problem, fleet: Fleet, available: Mapping[str, int] | 
     """Count the devices of each type that nobody holds; below 0 where capacity shrank under use; None: no limit."""
     if available is None:
         return None
-    held = devices_held(problem, [*fleet.deployments, *fleet.set_aside])
+    held = devices_held(problem, fleet.holders)
     return {name: available.get(name, 0) - held.get(name, 0) for name in {*available, *held}}
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from inferno_milp.control.emulation.engine import Replica, Request
 from inferno_milp.control.fleet import Deployment, Fleet, Pod, devices_per_replica
+from inferno_milp.export import deployment_name
 from inferno_milp.problem import Problem
 from inferno_milp.sections import Server
 
@@ -85,7 +86,6 @@ class EmulatedCluster:
     time_s: float = 0.0
     pods: list[EmulatedPod] = field(default_factory=list)
     served: list[Served] = field(default_factory=list)
-    changes: Counter[str] = field(default_factory=Counter)
     most_held: dict[str, int] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
     status: dict[str, str] = field(default_factory=dict)
@@ -115,7 +115,7 @@ class EmulatedCluster:
         """
         for server, counts in replicas.items():
             for accelerator, count in counts.items():
-                name = f"{server}-{accelerator}".lower().replace("_", "-")
+                name = deployment_name(f"{server}-{accelerator}")
                 d = Deployment(
                     self.namespace, name, server, accelerator, count, batch_size=batches[server, accelerator]
                 )
@@ -130,14 +130,12 @@ class EmulatedCluster:
 
     def scale(self, deployment: Deployment, replicas: int) -> None:
         """Ask for so many replicas."""
-        self.changes[deployment.server] += 1
         d = self._deployments[deployment.name]
         self._deployments[deployment.name] = replace(d, replicas=replicas)
         self._note_held()
 
     def move(self, deployment: Deployment, accelerator: str, replicas: int, batch_size: int) -> None:
         """Replace all pods by others; they come while the old ones go."""
-        self.changes[deployment.server] += 1
         for pod in self._pods_of(deployment.name):
             self._dismiss(pod)
         d = self._deployments[deployment.name]
@@ -183,10 +181,6 @@ class EmulatedCluster:
         return [
             pod for pod in self.pods if pod.deployment in homes and not pod.is_leaving and pod.ready_at_s <= self.time_s
         ]
-
-    def deployment_of(self, pod: EmulatedPod) -> Deployment:
-        """Return the deployment of a pod."""
-        return self._deployments[pod.deployment]
 
     def _seen(self, d: Deployment) -> Deployment:
         pods = tuple(

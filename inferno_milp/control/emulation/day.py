@@ -52,7 +52,6 @@ class Emulation:
     cluster: EmulatedCluster = field(init=False)
     timeline: Timeline = field(init=False)
     _seen: int = 0
-    _counts: dict[str, tuple[int, int, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.problem = self.problem.model_copy(update={"nodes": (), "capacity": self.problem.devices_available})
