@@ -64,25 +64,10 @@ def main() -> None:
         text = json.dumps({name: timeline.to_dict() for name, timeline in days.items()}, allow_nan=False)
         arguments.json.write_text(text, encoding="utf-8")
     if arguments.plot is not None:
-        draw(problem, days, arguments.plot)
+        from inferno_milp.plots.timeline import draw_days
 
-
-def draw(problem: im.Problem, days: dict[str, Timeline], path: Path) -> None:
-    """Draw the loop's day, and what each policy cost."""
-    from matplotlib.figure import Figure
-
-    from inferno_milp.plots import figure_bytes, plot_timeline
-
-    figure = Figure(figsize=(9.0, 8.0), layout="constrained")
-    targets = {
-        s.name: limit
-        for s in problem.servers
-        for latency, statistic, limit in problem.targets_of(s).limits_ms()
-        if latency == "ttft_ms" and statistic == "mean"
-    }
-    shown = {name: timeline.to_dict() for name, timeline in days.items() if not name.startswith("thresholds")}
-    plot_timeline(shown, figure.subplots(4, sharex=True), targets)
-    path.write_bytes(figure_bytes(figure, path.suffix[1:]))
+        shown = {name: timeline.to_dict() for name, timeline in days.items() if not name.startswith("thresholds")}
+        arguments.plot.write_bytes(draw_days(problem, shown, arguments.plot.suffix[1:]))
 
 
 if __name__ == "__main__":

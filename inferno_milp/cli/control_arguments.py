@@ -190,16 +190,7 @@ def _write_day(arguments: Namespace, problem: Problem, timeline: Timeline) -> No
     if arguments.csv is not None:
         write_text(timeline.to_frame().to_csv(index=False), arguments.csv)
     if arguments.plot is not None:
-        from matplotlib.figure import Figure
+        from inferno_milp.plots.timeline import draw_days
 
-        from inferno_milp.plots import figure_bytes, plot_timeline
-
-        figure = Figure(figsize=(9.0, 8.0), layout="constrained")
-        targets = {
-            s.name: limit
-            for s in problem.servers
-            for latency, statistic, limit in problem.targets_of(s).limits_ms()
-            if latency == "ttft_ms" and statistic == "mean"
-        }
-        plot_timeline(timeline.to_dict(), figure.subplots(4, sharex=True), targets)
-        write_bytes(figure_bytes(figure, Path(arguments.plot).suffix[1:]), arguments.plot)
+        picture = draw_days(problem, timeline.to_dict(), Path(arguments.plot).suffix[1:])
+        write_bytes(picture, arguments.plot)

@@ -6,8 +6,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from inferno_milp.plots.style import RED, colours, legend, plain, tidy
+from inferno_milp.plots.style import RED, colours, figure_bytes, legend, plain, tidy
+from inferno_milp.problem import Problem
+
+
+def draw_days(problem: Problem, days: Mapping[str, Mapping[str, Any]] | Mapping[str, Any], file_format: str) -> bytes:
+    """Draw emulated days of a problem's servers as a file, times to first token over the means that are promised."""
+    figure = Figure(figsize=(9.0, 8.0), layout="constrained")
+    targets = {
+        s.name: limit
+        for s in problem.servers
+        for latency, statistic, limit in problem.targets_of(s).limits_ms()
+        if latency == "ttft_ms" and statistic == "mean"
+    }
+    plot_timeline(days, figure.subplots(4, sharex=True), targets)
+    return figure_bytes(figure, file_format)
 
 
 def plot_timeline(
