@@ -13,10 +13,10 @@ from kubernetes import client as kubernetes
 from kubernetes import config as kubernetes_config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.utils.quantity import parse_quantity
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from inferno_milp.control.config import CapacitySettings, ControlConfig
 from inferno_milp.control.fleet import ClusterError, Deployment, Fleet, Pod, Trouble
+from inferno_milp.control.retries import retrying
 from inferno_milp.errors import OptionError, nearest
 from inferno_milp.export import ACCELERATOR, BATCH, CLASS, MANAGED, MODEL, NAME
 from inferno_milp.problem import Problem
@@ -239,13 +239,11 @@ class KubernetesCluster:
 
     def _ask(self, request: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """Make a request, again and later where that may help."""
-        tries = Retrying(
-            stop=stop_after_attempt(self._config.kubernetes.retries + 1),
-            wait=wait_random_exponential(multiplier=0.4, max=LONGEST_WAIT_S),
-            retry=retry_if_exception(lambda e: isinstance(e, ClusterError) and e.trouble in RETRIED),
-            sleep=self._pause,
-            reraise=True,
-        )
+
+        def may_succeed(error: BaseException) -> bool:
+            return isinstance(error, ClusterError) and error.trouble in RETRIED
+
+        tries = retrying(self._config.kubernetes.retries, LONGEST_WAIT_S, may_succeed, self._pause)
         return tries(self._ask_once, request, *arguments, **options)
 
     def _ask_once(self, request: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

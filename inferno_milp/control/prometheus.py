@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from inferno_milp.control.config import PrometheusSettings
+from inferno_milp.control.retries import retrying
 from inferno_milp.errors import InfernoError
 
 LONGEST_WAIT_S = 2.0
@@ -96,13 +96,10 @@ class PrometheusClient:
         return [Series(dict(labels), tuple(points)) for labels, points in found.items()]
 
     def _ask(self, path: str, parameters: dict[str, str]) -> list[Series]:
-        tries = Retrying(
-            stop=stop_after_attempt(self._settings.retries + 1),
-            wait=wait_random_exponential(multiplier=0.4, max=LONGEST_WAIT_S),
-            retry=retry_if_exception(lambda e: isinstance(e, PrometheusError) and e.is_transient),
-            sleep=self._pause,
-            reraise=True,
-        )
+        def may_succeed(error: BaseException) -> bool:
+            return isinstance(error, PrometheusError) and error.is_transient
+
+        tries = retrying(self._settings.retries, LONGEST_WAIT_S, may_succeed, self._pause)
         return tries(self._ask_once, path, parameters)
 
     def _ask_once(self, path: str, parameters: dict[str, str]) -> list[Series]:
