@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import queue
 import re
 import threading
 import time
@@ -15,8 +16,9 @@ from urllib.parse import parse_qs, urlsplit
 
 from kubernetes import client
 
+CRDS, OURS = "customresourcedefinitions", "/apis/inferno-milp.dev/"
 PATH = re.compile(
-    r"/(?:api|apis/(?P<group>[^/]+))/v1(?:/namespaces/(?P<namespace>[^/]+))?/(?P<kind>[a-z]+)(?:/(?P<name>[^/]+))?"
+    r"/(?:api|apis/(?P<group>[^/]+))/v[0-9a-z]+(?:/namespaces/(?P<namespace>[^/]+))?/(?P<kind>[a-z]+)(?:/(?P<name>[^/]+))?"
     r"(?:/(?P<part>scale|status))?$"
 )
 
@@ -35,8 +37,10 @@ class ApiDouble:
         self.faults: Callable[[str, str], int | float | None] = lambda method, path: None
         self.requests: list[tuple[str, str]] = []
         self.on_change: Callable[[tuple[str, str, str], dict[str, Any]], None] = lambda key, item: None
+        self.kinds: dict[str, str] = {}
         self._version = 0
-        self._lock = threading.RLock()
+        self._watchers: list[tuple[str, queue.Queue]] = []
+        self._lock, self._closed = threading.RLock(), threading.Event()
         double = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -45,6 +49,8 @@ class ApiDouble:
 
             def _answer(self):
                 url = urlsplit(self.path)
+                if parse_qs(url.query).get("watch") == ["true"]:
+                    return double.stream(self, url.path, parse_qs(url.query))
                 length = int(self.headers.get("Content-Length") or 0)
                 body = json.loads(self.rfile.read(length)) if length else None
                 status, answer = double.handle(self.command, url.path, parse_qs(url.query), body)
@@ -71,6 +77,7 @@ class ApiDouble:
         return client.ApiClient(configuration)
 
     def close(self):
+        self._closed.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -81,9 +88,91 @@ class ApiDouble:
             metadata = item["metadata"]
             metadata["resourceVersion"] = str(self._version)
             key = (kind, metadata.get("namespace", ""), metadata["name"])
+            before = self.objects.get(key)
+            metadata["uid"] = before["metadata"]["uid"] if before else str(self._version)
+            generation = before["metadata"]["generation"] if before else 0
+            is_same = before is not None and before.get("spec") == item.get("spec")
+            metadata["generation"] = generation if is_same else generation + 1
+            # A test may change the object that it put: what is kept is compared with what it was.
             self.objects[key] = item
+            self._tell(kind, "MODIFIED" if before else "ADDED", item)
             self.on_change(key, item)
             return item
+
+    def remove(self, kind, namespace, name):
+        with self._lock:
+            self._tell(kind, "DELETED", self.objects.pop((kind, namespace, name)))
+
+    def _tell(self, kind, type_, item):
+        for watched, events in self._watchers:
+            if watched == kind:
+                events.put({"type": type_, "object": copy.deepcopy(item)})
+
+    def stream(self, handler, path, query):
+        """Answer a watch: what changes from now on, line by line, until the reader goes or the double is closed."""
+        match = PATH.fullmatch(path)
+        self.requests.append(("WATCH", path))
+        fault = self.faults("WATCH", path)
+        if isinstance(fault, int) or match is None:
+            handler.send_response(fault or 404)
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+            return
+        events: queue.Queue = queue.Queue()
+        since = int(query.get("resourceVersion", ["0"])[0])
+        with self._lock:
+            for (kind, _, _), item in self.objects.items():
+                if kind == match["kind"] and int(item["metadata"]["resourceVersion"]) > since:
+                    events.put({"type": "ADDED", "object": copy.deepcopy(item)})
+            self._watchers.append((match["kind"], events))
+        handler.send_response(200)
+        handler.send_header("Content-Type", "application/json")
+        handler.end_headers()
+        try:
+            while not self._closed.is_set():
+                try:
+                    event = events.get(timeout=0.1)
+                except queue.Empty:
+                    continue
+                handler.wfile.write(json.dumps(event).encode() + b"\n")
+                handler.wfile.flush()
+        except OSError:
+            pass
+        handler.close_connection = True
+
+    def _discovery(self, path):
+        """Say which groups and kinds there are: those of `kinds`, plural by `group/version/Kind`."""
+        by_place: dict[str, list[dict[str, Any]]] = {}
+        always = {"v1/Namespace": "namespaces", "apiextensions.k8s.io/v1/CustomResourceDefinition": CRDS}
+        for name, plural in (always | self.kinds).items():
+            place, kind = name.rsplit("/", 1)
+            verbs = ["get", "list", "watch", "patch", "create", "delete"]
+            one = {
+                "name": plural,
+                "singularName": kind.lower(),
+                "kind": kind,
+                "namespaced": plural not in always.values(),
+                "verbs": verbs,
+            }
+            by_place.setdefault(place, []).append(one)
+        if path == "/api":
+            return {"versions": ["v1"]}
+        if path == "/api/v1":
+            return {"groupVersion": "v1", "resources": by_place["v1"]}
+        if path == "/apis":
+            groups = {place.split("/")[0]: place for place in by_place if place != "v1"}
+            return {
+                "groups": [
+                    {
+                        "name": group,
+                        "versions": [{"groupVersion": place, "version": place.split("/")[1]}],
+                        "preferredVersion": {"groupVersion": place, "version": place.split("/")[1]},
+                    }
+                    for group, place in groups.items()
+                ]
+            }
+        place = path.removeprefix("/apis/")
+        return {"groupVersion": place, "resources": by_place[place]} if place in by_place else None
 
     def handle(self, method, path, query, body):
         self.requests.append((method, path))
@@ -92,30 +181,38 @@ class ApiDouble:
             return fault, {"kind": "Status", "status": "Failure", "code": fault, "reason": "injected"}
         if fault:
             time.sleep(fault)
+        discovered = self._discovery(path) if method == "GET" else None
+        if discovered is not None:
+            return 200, discovered
         match = PATH.fullmatch(path)
         if match is None:
             return 404, {"message": f"no such path {path}"}
+        if path.startswith(OURS) and match["kind"] not in self.kinds.values():
+            return 404, {"message": "the server could not find the requested resource"}
         kind, namespace, name, part = (match[name] for name in ("kind", "namespace", "name", "part"))
         with self._lock:
-            if name is None and method == "GET":
-                items = [
-                    copy.deepcopy(item)
-                    for (k, ns, _), item in self.objects.items()
-                    if k == kind and namespace in (None, ns)
-                ]
-                return 200, {"kind": "List", "metadata": {"resourceVersion": str(self._version)}, "items": items}
-            if method == "POST":
-                item = copy.deepcopy(body)
-                item["metadata"].setdefault("namespace", namespace or "")
-                if "name" not in item["metadata"]:
-                    item["metadata"]["name"] = f"{item['metadata']['generateName']}{self._version}"
-                if (kind, namespace or "", item["metadata"]["name"]) in self.objects:
-                    return 409, {"reason": "AlreadyExists"}
-                return 201, copy.deepcopy(self.put(kind, item))
+            if name is None:
+                return self._all(method, kind, namespace, body)
             item = self.objects.get((kind, namespace or "", name))
             if item is None:
                 return 404, {"reason": "NotFound"}
             return self._one(method, kind, item, part, body)
+
+    def _all(self, method, kind, namespace, body):
+        if method == "GET":
+            items = [
+                copy.deepcopy(item)
+                for (k, ns, _), item in self.objects.items()
+                if k == kind and namespace in (None, ns)
+            ]
+            return 200, {"kind": "List", "metadata": {"resourceVersion": str(self._version)}, "items": items}
+        item = copy.deepcopy(body)
+        item["metadata"].setdefault("namespace", namespace or "")
+        if "name" not in item["metadata"]:
+            item["metadata"]["name"] = f"{item['metadata']['generateName']}{self._version}"
+        if (kind, namespace or "", item["metadata"]["name"]) in self.objects:
+            return 409, {"reason": "AlreadyExists"}
+        return 201, copy.deepcopy(self.put(kind, item))
 
     def _one(self, method, kind, item, part, body):
         if method == "GET":
@@ -127,6 +224,11 @@ class ApiDouble:
             item["spec"]["replicas"] = body["spec"].get("replicas") or 0
             self.put(kind, item)
             return 200, self._scale(item)
+        if part == "status":
+            status = {**item.get("status", {}), **body["status"]}
+            new = {**item, "metadata": dict(item["metadata"])}
+            new["status"] = {key: value for key, value in status.items() if value is not None}
+            return 200, copy.deepcopy(self.put(kind, new))
         new = copy.deepcopy(body) if method == "PUT" else _merged(item, body)
         new["metadata"] = {**new["metadata"], "namespace": item["metadata"].get("namespace", "")}
         return 200, copy.deepcopy(self.put(kind, new))

@@ -77,7 +77,7 @@ class FakeCluster:
         self.status, self.calls, self.devices, self.foreign = {}, [], None, {}
         self._note()
 
-    def read(self):
+    def read(self, found):
         self._maybe_fail("read")
         fleet = self._fleet()
         self.leaving = {}

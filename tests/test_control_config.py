@@ -1,9 +1,13 @@
 """The set-up of a loop, its command line, its own service, and forecasts."""
 
+import copy
 import json
 import math
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -24,6 +28,7 @@ from inferno_milp.control.controller import Controller
 from inferno_milp.control.fleet import ClusterError
 from inferno_milp.control.forecast import forecast_rate
 from inferno_milp.control.learning import Learning
+from inferno_milp.control.problems import FixedProblem
 from inferno_milp.control.runner import Runner, make_app
 
 FAULTY = """
@@ -119,6 +124,66 @@ def test_once_with_prometheus_down(cluster_files, capsys):
     assert "warning: arrivals_per_s" in err
     assert double.objects["leases", "inferno-milp", "inferno-milp-control"]["spec"]["holderIdentity"] == ""
     assert double.objects["deployments", "llm", "gold-a100"]["spec"]["replicas"] == 1
+
+
+def test_a_loop_that_follows_custom_resources(cluster_files, tmp_path):
+    """As a process: it scales nothing on ignorance, tells the objects, acts on a change at once, and ends in order."""
+    pytest.importorskip("kopf")
+    from inferno_milp.control.resources.kinds import GROUP, KINDS, VERSION
+    from inferno_milp.control.resources.writing import objects_text
+
+    double, setup = cluster_files
+    plurals = {kind.name: kind.plural for kind in KINDS}
+    double.kinds = {f"{GROUP}/{VERSION}/{name}": plural for name, plural in plurals.items()}
+    for item in yaml.safe_load_all(objects_text(problem(), "llm")):
+        double.put(plurals[item["kind"]], item)
+    text = setup.read_text().replace("problem: problem.yaml", "resources: {enabled: true}\ninterval_s: 3600")
+    setup.write_text(f"{text}listen: {{host: 127.0.0.1, port: 0}}\nlease: {{namespace: llm}}\n")
+    command = [sys.executable, "-m", "inferno_milp", "control", "--config", str(setup)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+
+        def told(name, since=""):
+            item = double.objects["servers", "llm", name]
+            found = {c["type"]: c for c in item.get("status", {}).get("conditions", ())}
+            return "Valid" in found and found["Valid"]["observedGeneration"] == item["metadata"]["generation"]
+
+        for name, change in (("gold", {}), ("tin", {"weight": 2.0})):
+            item = copy.deepcopy(double.objects["servers", "llm", name])
+            item["spec"] |= change
+            if change:
+                double.put("servers", item)
+            deadline = time.monotonic() + 40
+            while not told(name):
+                assert time.monotonic() < deadline, "nobody told the object"
+                assert process.poll() is None
+                time.sleep(0.05)
+        status = double.objects["servers", "llm", "gold"]["status"]
+        assert "left alone" in status["reason"]
+        assert double.objects["optimizers", "llm", "optimizer"]["status"]["state"] == "active"
+        assert double.objects["deployments", "llm", "gold-a100"]["spec"]["replicas"] == 1
+        process.terminate()
+        output, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode in (0, -signal.SIGTERM)
+    assert "Traceback" not in output, output
+    assert double.objects["leases", "llm", "inferno-milp-control"]["spec"]["holderIdentity"] == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("problem: p.yaml\nresources: {enabled: true}\n", "the problem is in custom resources"),
+        ("problem: problem.yaml\nactuation: {mode: manifests}\n", "mode and manifests do not go together"),
+        ("problem: problem.yaml\nactuation: {manifests: x.yaml}\n", "mode and manifests do not go together"),
+    ],
+)
+def test_settings_that_do_not_go_together(tmp_path, problem_path, text, words):
+    path = tmp_path / "control.yaml"
+    path.write_text(text)
+    with pytest.raises(im.InputError, match=words):
+        read_control_config(path)
 
 
 def test_once_dry_writes_nothing(cluster_files, capsys):
@@ -218,7 +283,7 @@ def test_a_move_of_an_only_deployment():
     found, clock = problem(), FakeClock()
     cluster = FakeCluster(found, {("gold", "A100"): (1, 32)}, clock)
     move = {"actuation": {"move": True, "node_selector": {"H100": {"a": "b"}, "A100": {"a": "c"}}}}
-    controller = Controller(config(**move), found, cluster, FakeSource({"gold": 30.0}), clock)
+    controller = Controller(config(**move), FixedProblem(found), cluster, FakeSource({"gold": 30.0}), clock)
     for _ in range(25):
         controller.run_round()
         clock.wait(60)
@@ -251,7 +316,7 @@ def test_profiles_follow_what_is_observed():
     from inferno_milp.control.collector import Observation, Observed
 
     found, clock = problem(), FakeClock()
-    fleet = FakeCluster(found, REPLICAS, clock).read()
+    fleet = FakeCluster(found, REPLICAS, clock).read(found)
     learning = Learning(config(tracking={"enabled": True}).tracking)
     profile = found.profiles[0]
     for _ in range(60):
@@ -279,7 +344,7 @@ def test_the_manifests_hold_a_set_up_that_can_be_read(tmp_path):
     data = next(d["data"] for d in documents("control.yaml") if d["kind"] == "ConfigMap")
     for name, text in data.items():
         (tmp_path / name).write_text(text)
-    found, cluster = read_control_config(tmp_path / "control.yaml")
+    found, cluster, _ = read_control_config(tmp_path / "control.yaml")
     assert found.actuation.mode == "dry-run", "nobody is scaled before he has looked"
     assert [s.name for s in cluster.servers] == ["chat"]
 
@@ -304,10 +369,47 @@ def test_the_permissions_are_those_that_are_used():
     assert not any({"delete", "deletecollection", "*"} & verbs for verbs in rules.values())
 
 
+def test_a_round_may_be_written_as_manifests(tmp_path):
+
+    path = tmp_path / "replicas.yaml"
+    controller, cluster, _ = make({"gold": 60.0, "tin": 2.0}, actuation={"mode": "manifests", "manifests": str(path)})
+    runner = Runner(controller, controller.config)
+    runner.run_once()
+    found = list(yaml.safe_load_all(path.read_text()))
+    wanted = controller.run_round().servers["gold"].target["A100"]
+    assert {"gold-a100": wanted, "gold-h100": 0, "tin-a100": 1}.items() <= {
+        d["metadata"]["name"]: d["spec"]["replicas"] for d in found
+    }.items()
+    assert cluster.replicas()["gold-a100"] != wanted, "whoever applies the file scales"
+    before = path.stat().st_mtime_ns
+    runner.run_once()
+    assert path.stat().st_mtime_ns == before, "it is written only when something changes"
+    path.unlink()
+    path.mkdir()
+    assert runner.run_once().plan is not None, "a file that cannot be written stops nothing"
+
+
+def test_a_loop_that_is_woken_does_not_wait(monkeypatch):
+    controller, _, _ = make({"gold": 2.0, "tin": 2.0}, interval_s=1000.0)
+    reports = []
+    runner = Runner(controller, controller.config, reports.append)
+    thread = threading.Thread(target=runner.run, daemon=True)
+    thread.start()
+    try:
+        for count in (1, 2, 3):
+            deadline = time.monotonic() + 20
+            while len(reports) < count:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            runner.wake()
+    finally:
+        runner.stop()
+        thread.join(10)
+    assert not thread.is_alive()
+
+
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool on this machine")
 def test_prometheus_takes_the_rules():
-    import subprocess
-
     command = ["promtool", "check", "rules", "manifests/control-rules.yaml"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

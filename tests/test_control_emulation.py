@@ -139,6 +139,44 @@ def test_thresholds_scale(fleet):
 
 
 @needs_prometheus
+def test_the_loop_through_an_api_server_is_the_same(fleet):
+    """Real Prometheus, real client, and an API server that keeps versions and conflicts, and fails now and then."""
+    pytest.importorskip("kubernetes")
+    from api_double import running_double
+    from emulated_api import ClusterBehindApi
+
+    from inferno_milp.control.api_server import ApiServer
+    from inferno_milp.control.kubernetes_cluster import KubernetesCluster
+
+    day, config = Day(hours=1.0, burst=3.0), ControlConfig(problem="fleet.yaml")
+    straight = Emulation(fleet, day, seed=3)
+    straight.begin(day.factor(0.0))
+    expected = run_controlled(straight, config)
+    emulation = Emulation(fleet, day, seed=3)
+    asked = []
+
+    def fails(method, path):
+        asked.append(path)
+        return {0: 429, 7: 500, 13: 503}.get(len(asked) % 20)
+
+    with running_double() as double:
+        emulation.cluster = ClusterBehindApi.of(emulation.cluster, double)
+        emulation.begin(day.factor(0.0))
+        double.faults = fails
+        server = ApiServer(config.kubernetes, double.client(), lambda _: None)
+        timeline = run_controlled(emulation, config, KubernetesCluster(config, server))
+        status = double.objects["configmaps", config.lease.namespace, config.lease.status]
+    assert not timeline.errors
+    assert timeline.changes == expected.changes > 3
+    assert timeline.mean_cost_per_hour == expected.mean_cost_per_hour
+    assert timeline.kept == expected.kept
+    assert [row.running for row in timeline.rows] == [row.running for row in expected.rows]
+    assert '"round": 60' in status["data"]["status.json"]
+    limits = fleet.devices_available
+    assert all(timeline.most_held[name] <= limits[name] for name in timeline.most_held)
+
+
+@needs_prometheus
 def test_the_loop_over_hours(fleet):
     """Against a real Prometheus: a day in an hour and a half, with a burst."""
     emulation = Emulation(scaled(fleet, 0.7), Day(hours=1.5, burst=3.0), seed=3)

@@ -7,10 +7,12 @@ import pytest
 from api_double import deployment, node, pod, running_double
 from control_parts import FakeClock, FakeSource, config, problem
 
+from inferno_milp.control.api_server import ApiServer
 from inferno_milp.control.controller import Controller
 from inferno_milp.control.fleet import ClusterError
 from inferno_milp.control.kubernetes_cluster import KubernetesCluster
 from inferno_milp.control.lease import Lease
+from inferno_milp.control.problems import FixedProblem
 
 
 @pytest.fixture
@@ -28,12 +30,12 @@ def double():
 def make(double, **changes):
     waits = []
     settings = config(**{"kubernetes": {"timeout_s": 1.0}, **changes})
-    cluster = KubernetesCluster(settings, problem(), double.client(), waits.append)
+    cluster = KubernetesCluster(settings, ApiServer(settings.kubernetes, double.client(), waits.append))
     return cluster, waits
 
 
 def of(cluster, name):
-    return next(d for d in cluster.read().deployments if d.name == name)
+    return next(d for d in cluster.read(problem()).deployments if d.name == name)
 
 
 def test_reads_deployments_and_their_pods(double):
@@ -44,8 +46,8 @@ def test_reads_deployments_and_their_pods(double):
     gold = of(cluster, "gold-a100")
     assert (gold.server, gold.accelerator, gold.replicas, gold.batch_size) == ("gold", "A100", 2, 64)
     assert (gold.ready, len(gold.pods), gold.holding) == (2, 4, 4)
-    assert {d.name for d in cluster.read().deployments} == {"gold-a100", "gold-h100", "tin-a100"}
-    assert not cluster.read().problems
+    assert {d.name for d in cluster.read(problem()).deployments} == {"gold-a100", "gold-h100", "tin-a100"}
+    assert not cluster.read(problem()).problems
 
 
 def test_labels_that_name_nothing_are_told_and_left_alone(double):
@@ -53,11 +55,11 @@ def test_labels_that_name_nothing_are_told_and_left_alone(double):
     double.put("deployments", deployment("b", "gold", "A10", 1))
     double.put("deployments", deployment("c", "gold", "A100", 1, **{"inferno.server.class": "tin"}))
     cluster, _ = make(double)
-    told = "\n".join(cluster.read().problems)
+    told = "\n".join(cluster.read(problem()).problems)
     assert "llm/a: label inferno.server.name: unknown server 'golf'; did you mean 'gold'?" in told
     assert "unknown accelerator 'A10'; did you mean 'A100'?" in told
     assert "inferno.server.class is 'tin', and server 'gold' has 'gold'" in told
-    assert {d.name for d in cluster.read().deployments} == {"gold-a100", "gold-h100", "tin-a100"}
+    assert {d.name for d in cluster.read(problem()).deployments} == {"gold-a100", "gold-h100", "tin-a100"}
 
 
 def test_deployments_may_be_listed_instead(double):
@@ -69,7 +71,7 @@ def test_deployments_may_be_listed_instead(double):
     cluster, _ = make(double, kubernetes={"deployments": listed})
     found = of(cluster, "plain")
     assert (found.server, found.accelerator, found.batch_size) == ("tin", "H100", 8)
-    assert cluster.read().problems == ("llm/none: there is no such deployment",)
+    assert cluster.read(problem()).problems == ("llm/none: there is no such deployment",)
 
 
 def test_scales_by_the_scale_subresource(double):
@@ -106,6 +108,27 @@ def test_scaled_by_another_is_a_conflict(double):
     assert of(cluster, "gold-a100").replicas == 7
 
 
+def test_what_an_hpa_scales_is_left_to_it(double):
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "gold-a100"}
+    spec = {"maxReplicas": 9, "scaleTargetRef": target}
+    hpa = {"metadata": {"name": "keda-hpa-gold", "namespace": "llm"}, "spec": spec}
+    double.put("horizontalpodautoscalers", hpa)
+    cluster, _ = make(double)
+    fleet = cluster.read(problem())
+    assert fleet.problems == ("llm/gold-a100: the HPA keda-hpa-gold scales it too: `mode: publish`, or take that away",)
+    assert [d.name for d in fleet.set_aside] == ["gold-a100"]
+    controller = Controller(
+        cluster._config, FixedProblem(problem()), cluster, FakeSource({"gold": 60.0, "tin": 2.0}), FakeClock()
+    )
+    assert not controller.run_round().steps
+    published, _ = make(double, actuation={"mode": "publish"})
+    assert not published.read(problem()).problems
+    double.faults = lambda method, path: 403 if "autoscaling" in path else None
+    fleet = cluster.read(problem())
+    assert "whether HPAs scale deployments too is not known: forbidden" in fleet.problems[0]
+    assert len(fleet.deployments) == 3
+
+
 @pytest.mark.parametrize(
     ("status", "trouble", "tries"),
     [(403, "forbidden", 1), (401, "forbidden", 1), (404, "gone", 1), (422, "refused", 1), (429, "throttled", 4),
@@ -136,7 +159,7 @@ def test_no_answer_in_time(double):
     cluster, _ = make(double, kubernetes={"timeout_s": 0.2, "retries": 1})
     double.faults = lambda method, path: 1.0
     with pytest.raises(ClusterError) as caught:
-        cluster.read()
+        cluster.read(problem())
     assert caught.value.trouble == "unavailable"
 
 
@@ -171,7 +194,7 @@ def test_counts_devices_of_nodes_less_what_others_use(double):
     double.put("pods", pod("train-0", "train", namespace="research", node="n3", devices=3))
     types = {"NVIDIA-A100": "A100", "NVIDIA-H100": "H100"}
     cluster, _ = make(double, capacity={"source": "nodes", "types": types})
-    fleet = cluster.read()
+    fleet = cluster.read(problem())
     assert fleet.devices == {"A100": 8, "H100": 4}
     assert fleet.foreign == {"H100": 3}
     assert fleet.problems == ("capacity.types does not say which type 'NVIDIA-L4' is",)
@@ -209,7 +232,7 @@ def test_a_round_through_the_api(double):
     clock = FakeClock()
     cluster, _ = make(double)
     source = FakeSource({"gold": 25.0, "tin": 2.0})
-    controller = Controller(cluster._config, problem(), cluster, source, clock)
+    controller = Controller(cluster._config, FixedProblem(problem()), cluster, source, clock)
     report = controller.run_round()
     assert report.plan.serves_all
     assert {step.outcome for step in report.steps} == {"done"}
@@ -242,7 +265,8 @@ def test_a_wrong_label_frees_no_devices(double):
     double.put("deployments", deployment("tin-a100", "tin", "A100", 7, batch="thirty"))
     clock = FakeClock()
     cluster, _ = make(double)
-    controller = Controller(cluster._config, problem(), cluster, FakeSource({"gold": 90.0, "tin": 2.0}), clock)
+    source = FakeSource({"gold": 90.0, "tin": 2.0})
+    controller = Controller(cluster._config, FixedProblem(problem()), cluster, source, clock)
     report = controller.run_round()
     assert any("'thirty' is no batch size" in error for error in report.errors)
     assert report.servers["tin"].target is None
@@ -257,7 +281,7 @@ def test_others_on_a_closed_node_take_nothing_from_the_open_ones(double):
     double.put("pods", pod("train-0", "train", namespace="research", node="n2", devices=8))
     double.put("pods", pod("gold-a100-9", "gold-a100", node="n2", devices=1))
     cluster, _ = make(double, capacity={"source": "nodes", "types": {"NVIDIA-A100": "A100"}})
-    fleet = cluster.read()
+    fleet = cluster.read(problem())
     assert (fleet.devices, fleet.foreign) == ({"A100": 9}, {})
 
 

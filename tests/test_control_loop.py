@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from inferno_milp.control.controller import Controller
 from inferno_milp.control.fleet import ClusterError
 from inferno_milp.control.lease import Lease
+from inferno_milp.control.problems import FixedProblem
 
 REPLICAS = {("gold", "A100"): (1, 32), ("gold", "H100"): (0, 64), ("tin", "A100"): (1, 32), ("tin", "H100"): (0, 64)}
 
@@ -19,7 +20,7 @@ def make(rates, *, replicas=REPLICAS, slow=False, found=None, lease=None, **chan
     found = found or problem()
     clock = FakeClock()
     cluster = FakeCluster(found, replicas, clock, slow=slow)
-    controller = Controller(config(**changes), found, cluster, FakeSource(rates), clock, lease)
+    controller = Controller(config(**changes), FixedProblem(found), cluster, FakeSource(rates), clock, lease)
     return controller, cluster, clock
 
 
@@ -190,7 +191,7 @@ def test_killed_while_it_applies_another_goes_on_from_what_runs():
     with pytest.raises(_KilledError):
         controller.run_round()
     half = cluster.replicas()
-    another = Controller(controller.config, controller.problem, cluster, controller.source, clock)
+    another = Controller(controller.config, controller.problems, cluster, controller.source, clock)
     clock.wait(60)
     report = another.run_round()
     assert all(cluster.replicas()[name] >= count for name, count in half.items()), "nothing is taken on ignorance"
@@ -224,10 +225,10 @@ def test_of_two_copies_one_acts_and_the_other_takes_over():
     box = LeaseBox()
     controller, cluster, clock = make({"gold": 2.0, "tin": 2.0})
     first = Controller(
-        controller.config, controller.problem, cluster, controller.source, clock, Lease(box, clock, "a", 30)
+        controller.config, controller.problems, cluster, controller.source, clock, Lease(box, clock, "a", 30)
     )
     second = Controller(
-        controller.config, controller.problem, cluster, controller.source, clock, Lease(box, clock, "b", 30)
+        controller.config, controller.problems, cluster, controller.source, clock, Lease(box, clock, "b", 30)
     )
     assert first.run_round().role == "leader"
     controller.source.rates["gold"] = 25.0
@@ -367,7 +368,7 @@ def test_a_replica_that_serves_is_not_taken_for_a_lower_priority():
 def test_a_slow_plan_renews_the_lease_before_it_acts():
     box = LeaseBox()
     controller, cluster, clock = make({"gold": 2.0, "tin": 2.0})
-    parts = (controller.config, controller.problem, cluster, controller.source, clock)
+    parts = (controller.config, controller.problems, cluster, controller.source, clock)
     slow = Controller(*parts, Lease(box, clock, "a", 30))
     observe = controller.source.observe
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from inferno_milp.problem import Problem
 
 SUBCOMMANDS = ("control", "export")
-NEEDED = ("fastapi", "httpx", "kubernetes", "prometheus_client", "statsmodels", "tenacity", "uvicorn")
+NEEDED = ("fastapi", "httpx", "kopf", "kubernetes", "prometheus_client", "statsmodels", "tenacity", "uvicorn")
 
 
 def add_control(subparsers: Subparsers) -> None:
@@ -45,10 +45,11 @@ def add_control(subparsers: Subparsers) -> None:
 
 def add_export(subparsers: Subparsers) -> None:
     """Add the subcommand `export`."""
-    parser = subparsers.add_parser("export", help="a plan as Kubernetes manifests: deployments, HPA or KEDA objects")
+    words = "a plan as Kubernetes manifests: deployments, HPA or KEDA objects; or a problem as custom resources"
+    parser = subparsers.add_parser("export", help=words)
     add_problem(parser)
     parser.add_argument("--plan", type=Path, metavar="FILE", help="a plan written by --json (default: plan first)")
-    parser.add_argument("--kind", choices=KINDS, default="deployments", help="default: deployments")
+    parser.add_argument("--kind", choices=(*KINDS, "resources"), default="deployments", help="default: deployments")
     parser.add_argument("--namespace", metavar="NAME", default="default", help="default: default")
     parser.add_argument("--image", metavar="NAME", default="vllm/vllm-openai:latest", help="of the engines")
     parser.add_argument("--resource", metavar="NAME", default="nvidia.com/gpu", help="that counts devices")
@@ -66,6 +67,8 @@ def run_export(arguments: Namespace) -> int:
     from inferno_milp.cli.commands import plan_with, read
     from inferno_milp.export import export_manifests
 
+    if arguments.kind == "resources":
+        return _export_resources(arguments)
     if arguments.plan is None:
         problem, (plan,) = plan_with(arguments, "milp")
     else:
@@ -83,6 +86,20 @@ def run_export(arguments: Namespace) -> int:
     )
     write_text(text, arguments.output)
     return 0 if plan.serves_all else 1
+
+
+def _export_resources(arguments: Namespace) -> int:
+    from inferno_milp.cli.commands import read
+
+    missing = list(missing_extra("control", *NEEDED))
+    if missing:
+        raise OptionError("; ".join(missing))
+    if arguments.plan is not None:
+        raise OptionError("--plan does not go with --kind resources: these are the problem, not a plan")
+    from inferno_milp.control.resources.writing import objects_text
+
+    write_text(objects_text(read(arguments), arguments.namespace), arguments.output)
+    return 0
 
 
 def _add_day(parser: ArgumentParser) -> None:
@@ -109,19 +126,29 @@ def run_control(arguments: Namespace) -> int:
 
 
 def _control(arguments: Namespace) -> int:
+    from inferno_milp.control.api_server import ApiServer
     from inferno_milp.control.clock import SystemClock
     from inferno_milp.control.collector import Collector
     from inferno_milp.control.config import read_control_config
     from inferno_milp.control.controller import Controller
     from inferno_milp.control.kubernetes_cluster import KubernetesCluster
     from inferno_milp.control.lease import Lease
+    from inferno_milp.control.problems import FixedProblem, Problems
     from inferno_milp.control.prometheus import PrometheusClient
+    from inferno_milp.control.resources.problems import ResourceProblems
+    from inferno_milp.control.resources.watch import Watch
     from inferno_milp.control.runner import Runner, run_loop
 
-    config, problem = read_control_config(arguments.config)
+    config, problem, check = read_control_config(arguments.config)
     if arguments.dry_run:
         config = config.model_copy(update={"actuation": config.actuation.model_copy(update={"mode": "dry-run"})})
-    cluster, clock = KubernetesCluster(config, problem), SystemClock()
+    server = ApiServer(config.kubernetes)
+    problems: Problems = (
+        ResourceProblems(server, config.resources.namespaces, config.capacity.source == "nodes", check)
+        if problem is None
+        else FixedProblem(problem)
+    )
+    cluster, clock = KubernetesCluster(config, server), SystemClock()
     acts = config.actuation.mode != "dry-run"
     lease = None
     if config.lease.enabled and acts:
@@ -129,14 +156,23 @@ def _control(arguments: Namespace) -> int:
         lease = Lease(cluster, clock, holder, config.lease.duration_s)
         cluster.may_change = lambda: lease.is_held
     source = Collector(PrometheusClient(config.prometheus), config.prometheus)
-    controller = Controller(config, problem, cluster, source, clock, lease)
+    controller = Controller(config, problems, cluster, source, clock, lease)
     if arguments.once:
         report = Runner(controller, config).run_once()
         _show_report(arguments, report)
         if lease is not None:
             lease.give_up()
         return 0 if report.plan is not None and report.plan.serves_all and not report.errors else 1
-    run_loop(Runner(controller, config, lambda report: _tell_report(report, quiet=arguments.quiet)), config)
+    runner = Runner(controller, config, lambda report: _tell_report(report, quiet=arguments.quiet))
+    if problem is not None:
+        run_loop(runner, config)
+        return 0
+    watch = Watch(server.api.configuration, config.resources.namespaces, runner.wake)
+    watch.start()
+    try:
+        run_loop(runner, config)
+    finally:
+        watch.stop()
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,7 +21,7 @@ Fraction = Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)]
 Url = Annotated[str, Field(pattern=r"^https?://\S+$", max_length=2000)]
 Port = Annotated[int, Field(strict=True, ge=0, le=65535)]
 EngineName = Literal["vllm", "vllm-v0", "sglang", "tgi"]
-Mode = Literal["scale", "publish", "dry-run"]
+Mode = Literal["scale", "publish", "manifests", "dry-run"]
 
 
 class PrometheusSettings(Model):
@@ -148,7 +148,9 @@ class ActuationSettings(Model):
     """What is done with a plan."""
 
     mode: Mode = "scale"
-    """`scale` deployments; `publish` metrics for HPA or KEDA; or tell alone (`dry-run`)."""
+    """`scale` deployments; `publish` metrics for HPA or KEDA; write `manifests`; or tell alone (`dry-run`)."""
+    manifests: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """File that the mode `manifests` writes: the replicas of every deployment, for whoever applies them."""
     move: Flag = False
     """Whether a server's only deployment may be moved to another accelerator: node selector, batch size, label."""
     node_selector: dict[Name, dict[Name, Name]] = Field(default_factory=dict)
@@ -170,6 +172,15 @@ class LeaseSettings(Model):
     """After how long without renewal another copy takes over."""
     status: Name = "inferno-milp-status"
     """Name of the ConfigMap that holds the last round."""
+
+
+class ResourceSettings(Model):
+    """Whether the problem is in custom resources, instead of a file."""
+
+    enabled: Flag = False
+    """Whether it is."""
+    namespaces: tuple[Name, ...] = ()
+    """Where they are looked for; empty: everywhere."""
 
 
 class ListenSettings(Model):
@@ -198,11 +209,20 @@ class ControlConfig(Model):
     capacity: CapacitySettings = CapacitySettings()
     actuation: ActuationSettings = ActuationSettings()
     lease: LeaseSettings = LeaseSettings()
+    resources: ResourceSettings = ResourceSettings()
     listen: ListenSettings = ListenSettings()
 
 
-def read_control_config(path: str | PathLike[str]) -> tuple[ControlConfig, Problem]:
+Check = Callable[[Problem], list[Fault]]
+"""Finds what in a set-up does not fit to a problem."""
+
+
+def read_control_config(path: str | PathLike[str]) -> tuple[ControlConfig, Problem | None, Check]:
     """Read the set-up of a control loop, and the problem that it names, relative to it.
+
+    Returns
+    -------
+    Set-up, problem (None where it is in custom resources), and what finds faults of the one with regard to another.
 
     Raises
     ------
@@ -213,6 +233,17 @@ def read_control_config(path: str | PathLike[str]) -> tuple[ControlConfig, Probl
     source = load_source(path, label)
     validated = validate(ControlConfig, source.data)
     config, faults = validated.model, [*source.faults, *map(source.placed, validated.faults)]
+
+    def check(problem: Problem) -> list[Fault]:
+        return list(_faults(source, config, problem))
+
+    if config.resources.enabled:
+        if "problem" in source.data:
+            faults.append(source.fault("the problem is in custom resources", "take this line out", ("problem",)))
+        faults += _missing(source, config)
+        if faults:
+            raise InputError(faults)
+        return config, None, check
     if "problem" not in source.data:
         faults.append(source.fault("problem is missing", "name the file of the problem", ("problem",)))
         raise InputError(faults)
@@ -222,10 +253,11 @@ def read_control_config(path: str | PathLike[str]) -> tuple[ControlConfig, Probl
     except InputError as error:
         faults += error.faults
     if problem is not None:
-        faults += _faults(source, config, problem)
+        faults += check(problem)
+    faults += _missing(source, config)
     if faults or problem is None:
         raise InputError(faults)
-    return config, problem
+    return config, problem, check
 
 
 def _faults(source: Source, config: ControlConfig, problem: Problem) -> Iterator[Fault]:
@@ -249,17 +281,20 @@ def _faults(source: Source, config: ControlConfig, problem: Problem) -> Iterator
     for kind, name, known, path in named:
         if name not in known:
             yield source.fault(f"unknown {kind} {name!r}", nearest(name, known), path)
-    yield from _missing(source, config, problem)
-
-
-def _missing(source: Source, config: ControlConfig, problem: Problem) -> Iterator[Fault]:
-    if config.capacity.source == "nodes" and not config.capacity.types:
-        remedy = "say which type each value of the product label is: `types: {NVIDIA-L4: L4}`"
-        yield source.fault("capacity is from nodes, and no types are given", remedy, ("capacity",))
     without = sorted({p.accelerator for p in problem.profiles} - set(config.actuation.node_selector))
     if config.actuation.move and without:
         fault = f"deployments may move, and no node selectors are given for {', '.join(without)}"
         yield source.fault(fault, "give that of each accelerator", ("actuation",))
+
+
+def _missing(source: Source, config: ControlConfig) -> Iterator[Fault]:
+    """Find what the set-up lacks, whatever the problem is."""
+    if config.capacity.source == "nodes" and not config.capacity.types:
+        remedy = "say which type each value of the product label is: `types: {NVIDIA-L4: L4}`"
+        yield source.fault("capacity is from nodes, and no types are given", remedy, ("capacity",))
+    if (config.actuation.mode == "manifests") != (config.actuation.manifests is not None):
+        remedy = "`mode: manifests` needs the file, and nothing else has a use for it"
+        yield source.fault("mode and manifests do not go together", remedy, ("actuation",))
     if config.forecast.season_s < 2 * config.forecast.bin_s:
         yield source.fault("a season must have two bins or more", "bin_s is too long for it", ("forecast", "season_s"))
     ca_file = config.prometheus.ca_file

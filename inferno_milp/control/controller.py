@@ -19,6 +19,7 @@ from inferno_milp.control.demand import Demand
 from inferno_milp.control.fleet import Cluster, ClusterError, Deployment, Fleet, devices_held, devices_per_replica
 from inferno_milp.control.learning import Learning
 from inferno_milp.control.lease import Lease
+from inferno_milp.control.problems import Problems, Setting
 from inferno_milp.control.report import Applied, DeploymentReport, Report, Role, ServerReport
 from inferno_milp.control.steps import Step, Steps, next_steps
 from inferno_milp.errors import InfernoError
@@ -33,18 +34,29 @@ SATURATION = "priority_exhaustive"
 """Who gets what is left when not all can be served, unless the problem says: no server is put out for want of all."""
 
 
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What a round acts on: the problem, what runs, and what that does."""
+
+    problem: Problem
+    fleet: Fleet
+    observed: Observed
+    available: Mapping[str, int] | None
+    planned: Problem | None
+
+
 @dataclass(slots=True)
 class Controller:
     """One copy of the loop.
 
     Attributes
     ----------
-    problem : as its file says it; loads are observed.
+    problems : where the problem is from; loads are observed.
     lease : who may act; None where there is one copy.
     """
 
     config: ControlConfig
-    problem: Problem
+    problems: Problems
     cluster: Cluster
     source: MetricSource
     clock: Clock
@@ -52,26 +64,14 @@ class Controller:
     learning: Learning = field(init=False)
     _demand: Demand = field(init=False)
     _decider: Decider = field(init=False)
+    _given: Problem | None = field(default=None, init=False)
     _round: int = field(default=0, init=False)
     _clocks: tuple[float, float] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        servers = tuple(
-            s if "min_replicas" in s.model_fields_set else s.model_copy(update={"min_replicas": self._least(s)})
-            for s in self.problem.servers
-        )
-        self.problem = self.problem.model_copy(update={"servers": servers})
-        changes: dict[str, object] = {"max_changes": self.config.stability.max_moves}
-        if "saturation_policy" not in self.problem.options.model_fields_set:
-            changes["saturation_policy"] = SATURATION
-        self.problem = self.problem.with_options(**changes)
         self.learning = Learning(self.config.tracking)
         self._demand = Demand(self.config)
         self._decider = Decider(self.config)
-
-    def _least(self, server: Server) -> int:
-        most = server.max_replicas
-        return self.config.min_replicas if most is None else min(self.config.min_replicas, most)
 
     def run_round(self) -> Report:
         """Do one round; whatever fails is told in its report."""
@@ -79,54 +79,92 @@ class Controller:
         now, start = self.clock.now_s(), self.clock.elapsed_s()
         errors = list(self._jump(now, start))
         role = self._role(errors)
-        try:
-            fleet = self.cluster.read()
-        except ClusterError as error:
-            return self._kept(Report(now, self._round, role, None, {}, errors=(*errors, f"cluster: {error}")))
-        errors += fleet.problems
-        observed = self.source.observe(self.problem, fleet, now)
-        errors += observed.errors
-        self.learning.observe(self.problem, fleet, observed)
-        planned, available = self._to_plan(fleet, observed, now)
-        decision = None
-        if planned is not None:
-            try:
-                decision = self._decider.decide(planned, fleet, now)
-                if decision is None:
-                    errors.append(f"no plan within {self.config.time_limit_s:g} s: all stays as it is")
-            except (InfernoError, ValueError, ArithmeticError) as error:
-                errors.append(f"no plan: {error}")
-        steps = Steps((), {})
-        if decision is not None:
-            steps = next_steps(
-                self.problem,
-                fleet,
-                available,
-                decision.targets,
-                max_step=self.config.stability.max_step,
-                batch_sizes={
-                    s.name: max((a.batch_size for a in s.allocations), default=1) for s in decision.plan.servers
-                },
-                may_move=self.config.actuation.move,
-            )
-        if steps.now and self.lease is not None and self.config.actuation.mode == "scale":
+        setting, view = self._look(now, errors)
+        if view is None:
+            return self._kept(Report(now, self._round, role, None, {}, errors=tuple(dict.fromkeys(errors))))
+        decision, steps = self._decide(view, now, errors)
+        acts = setting.acts and self.config.actuation.mode == "scale"
+        if steps.now and self.lease is not None and acts:
             role = self._role(errors)  # planning may have taken longer than the lease lasts
-        applied = tuple(self._apply(steps, decision, role))
+        applied = tuple(self._apply(steps, decision, acts=acts and role == "leader"))
         errors += [f"{one.deployment}: {one.reason}" for one in applied if one.outcome == "failed"]
         report = Report(
             at_s=now,
             round=self._round,
             role=role,
             plan=None if decision is None else decision.plan,
-            servers=dict(self._servers(fleet, observed, planned, decision, steps)),
+            servers=dict(_servers(view, decision, steps)),
             steps=applied,
             errors=tuple(dict.fromkeys(errors)),
-            capacity=self._capacity(fleet, available),
-            running_cost_per_hour=running_cost(self.problem, fleet),
-            deployments=tuple(_deployments(fleet, steps)),
+            capacity=_capacity(view),
+            running_cost_per_hour=running_cost(view.problem, view.fleet),
+            deployments=tuple(_deployments(view.fleet, steps)),
             seconds=self.clock.elapsed_s() - start,
         )
         return self._kept(report)
+
+    def _look(self, now_s: float, errors: list[str]) -> tuple[Setting, _View | None]:
+        """Find what is to be done, what runs, and what it does; None if one of the first two cannot be had."""
+        setting = Setting(None)
+        try:
+            setting = self.problems.latest()
+            errors += setting.errors
+            if setting.problem is None:
+                return setting, None
+            problem = self._settled(setting.problem)
+            fleet = self.cluster.read(problem)
+        except ClusterError as error:
+            errors.append(f"cluster: {error}")
+            return setting, None
+        errors += fleet.problems
+        observed = self.source.observe(problem, fleet, now_s)
+        errors += observed.errors
+        self.learning.observe(problem, fleet, observed)
+        available = _available(problem, fleet)
+        planned = self._to_plan(problem, fleet, observed, now_s, available, undeployed=setting.plans_undeployed)
+        return setting, _View(problem, fleet, observed, available, planned)
+
+    def _settled(self, problem: Problem) -> Problem:
+        """Return the problem with what the loop takes for granted; what was known of another one is forgotten."""
+        if problem != self._given:
+            if self._given is not None:
+                self._decider.forget()
+                self.learning.keep(problem, self._given)
+            self._given = problem
+        servers = tuple(
+            s if "min_replicas" in s.model_fields_set else s.model_copy(update={"min_replicas": self._least(s)})
+            for s in problem.servers
+        )
+        changes: dict[str, object] = {"max_changes": self.config.stability.max_moves}
+        if "saturation_policy" not in problem.options.model_fields_set:
+            changes["saturation_policy"] = SATURATION
+        return problem.model_copy(update={"servers": servers}).with_options(**changes)
+
+    def _least(self, server: Server) -> int:
+        most = server.max_replicas
+        return self.config.min_replicas if most is None else min(self.config.min_replicas, most)
+
+    def _decide(self, view: _View, now_s: float, errors: list[str]) -> tuple[Decision | None, Steps]:
+        """Plan, and find what of it can be done now."""
+        decision = None
+        if view.planned is not None:
+            try:
+                decision = self._decider.decide(view.planned, view.fleet, now_s)
+                if decision is None:
+                    errors.append(f"no plan within {self.config.time_limit_s:g} s: all stays as it is")
+            except (InfernoError, ValueError, ArithmeticError) as error:
+                errors.append(f"no plan: {error}")
+        if decision is None:
+            return None, Steps((), {})
+        return decision, next_steps(
+            view.problem,
+            view.fleet,
+            view.available,
+            decision.targets,
+            max_step=self.config.stability.max_step,
+            batch_sizes={s.name: max((a.batch_size for a in s.allocations), default=1) for s in decision.plan.servers},
+            may_move=self.config.actuation.move,
+        )
 
     def _jump(self, now_s: float, elapsed_s: float) -> Iterator[str]:
         """Notice a clock that was set, and forget what it stamped later than now."""
@@ -148,20 +186,31 @@ class Controller:
             return "leader" if self.lease.is_held else "unknown"
 
     def _to_plan(
-        self, fleet: Fleet, observed: Observed, now_s: float
-    ) -> tuple[Problem | None, Mapping[str, int] | None]:
-        """Return the problem of the servers whose load is known, and the devices that all controlled ones may hold.
+        self,
+        problem: Problem,
+        fleet: Fleet,
+        observed: Observed,
+        now_s: float,
+        available: Mapping[str, int] | None,
+        *,
+        undeployed: bool,
+    ) -> Problem | None:
+        """Return the problem of the servers whose load is known; None if there are none.
 
         What servers hold that are left alone is not there for the others.
         """
-        problem = self.learning.applied(self.problem)
+        problem = self.learning.applied(problem)
         servers: list[Server] = []
         left_alone: list[Deployment] = []
         for server in problem.servers:
             seen = observed.servers.get(server.name)
-            if seen is None:
+            is_aside = any(d.server == server.name for d in fleet.set_aside)
+            if seen is None and not (undeployed and server.load is not None and not is_aside):
                 continue
-            if seen.state == "frozen" or any(d.server == server.name for d in fleet.set_aside):
+            if seen is None:
+                servers.append(server)
+                continue
+            if seen.state == "frozen" or is_aside:
                 left_alone += fleet.of(server.name)
                 continue
             settings = self.config.forecast
@@ -170,30 +219,17 @@ class Controller:
                 self._demand.recall(server.name, past, now_s)
             load: Load | None = self._demand.load(server, seen, now_s)
             servers.append(server.model_copy(update={"load": load}))
-        available = self._available(fleet)
+        if not servers:
+            return None
         rest = available
         if available is not None:
             held = devices_held(problem, [*left_alone, *fleet.set_aside])
             rest = {name: max(count - held.get(name, 0), 0) for name, count in available.items()}
-        if not servers:
-            return None, available
         # Types that come in nodes are counted as devices: where a pod sits is the scheduler's to say.
-        update = {"servers": tuple(servers), "capacity": rest, "nodes": ()}
-        return problem.model_copy(update=update), available
+        return problem.model_copy(update={"servers": tuple(servers), "capacity": rest, "nodes": ()})
 
-    def _available(self, fleet: Fleet) -> dict[str, int] | None:
-        if fleet.devices is None:
-            return self.problem.devices_available
-        types = {a.type for a in self.problem.accelerators}
-        return {name: max(fleet.devices.get(name, 0) - fleet.foreign.get(name, 0), 0) for name in types}
-
-    def _capacity(self, fleet: Fleet, available: Mapping[str, int] | None) -> dict[str, tuple[int, int]]:
-        held = devices_held(self.problem, fleet.holders)
-        return {name: (count, held.get(name, 0)) for name, count in (available or {}).items()}
-
-    def _apply(self, steps: Steps, decision: Decision | None, role: Role) -> Iterator[Applied]:
+    def _apply(self, steps: Steps, decision: Decision | None, *, acts: bool) -> Iterator[Applied]:
         """Make the changes, one after the other; one that fails stops only what is its own."""
-        acts = self.config.actuation.mode == "scale" and role == "leader"
         for step in steps.now:
             key = step.deployment.key
             if not acts:
@@ -226,31 +262,6 @@ class Controller:
         except ClusterError as error:
             logger.warning("no event: %s", error)
 
-    def _servers(
-        self, fleet: Fleet, observed: Observed, planned: Problem | None, decision: Decision | None, steps: Steps
-    ) -> Iterator[tuple[str, ServerReport]]:
-        loads = {} if planned is None else {s.name: s.load for s in planned.servers}
-        for server in self.problem.servers:
-            own, seen = fleet.of(server.name), observed.servers.get(server.name)
-            load = loads.get(server.name)
-            running, ready = {d.accelerator: d.replicas for d in own}, {d.accelerator: d.ready for d in own}
-            target = None if decision is None else decision.targets.get(server.name)
-            reason = "" if decision is None else decision.reasons.get(server.name, "")
-            yield (
-                server.name,
-                ServerReport(
-                    observation=seen,
-                    planned_rate_per_s=(0.0 if load is None else load.arrival_rate_per_s)
-                    if server.name in loads
-                    else None,
-                    running=running,
-                    ready=ready,
-                    target=target,
-                    reason=reason or _why_alone(seen),
-                    waiting=steps.waiting.get(server.name, ""),
-                ),
-            )
-
     def _kept(self, report: Report) -> Report:
         """Log the round, and keep it in the cluster."""
         for error in report.errors:
@@ -260,9 +271,44 @@ class Controller:
         if report.role == "leader" and self.config.actuation.mode != "dry-run":
             try:
                 self.cluster.write_status({"status.json": json.dumps(report.to_dict(), allow_nan=False)})
+                self.problems.tell(report)
             except ClusterError as error:
                 logger.warning("status: %s", error)
         return report
+
+
+def _available(problem: Problem, fleet: Fleet) -> dict[str, int] | None:
+    """Return the devices of each type that all controlled deployments may hold."""
+    if fleet.devices is None:
+        return problem.devices_available
+    types = {a.type for a in problem.accelerators}
+    return {name: max(fleet.devices.get(name, 0) - fleet.foreign.get(name, 0), 0) for name in types}
+
+
+def _capacity(view: _View) -> dict[str, tuple[int, int]]:
+    held = devices_held(view.problem, view.fleet.holders)
+    return {name: (count, held.get(name, 0)) for name, count in (view.available or {}).items()}
+
+
+def _servers(view: _View, decision: Decision | None, steps: Steps) -> Iterator[tuple[str, ServerReport]]:
+    loads = {} if view.planned is None else {s.name: s.load for s in view.planned.servers}
+    for server in view.problem.servers:
+        own, seen = view.fleet.of(server.name), view.observed.servers.get(server.name)
+        load = loads.get(server.name)
+        reason = "" if decision is None else decision.reasons.get(server.name, "")
+        parts = (reason or _why_alone(seen), steps.missing.get(server.name, ""))
+        yield (
+            server.name,
+            ServerReport(
+                observation=seen,
+                planned_rate_per_s=(0.0 if load is None else load.arrival_rate_per_s) if server.name in loads else None,
+                running={d.accelerator: d.replicas for d in own},
+                ready={d.accelerator: d.ready for d in own},
+                target=None if decision is None else decision.targets.get(server.name),
+                reason="; ".join(part for part in parts if part),
+                waiting=steps.waiting.get(server.name, ""),
+            ),
+        )
 
 
 def _deployments(fleet: Fleet, steps: Steps) -> Iterator[DeploymentReport]:

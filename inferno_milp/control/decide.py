@@ -7,6 +7,7 @@ given up at once where it stands in the way: of the server itself, or of one of 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -79,6 +80,7 @@ class Decider:
             return None
         holds: dict[str, Wanted] = {}
         staying = _replicas_alone(table)
+        most = {s.name: math.inf if s.max_replicas is None else s.max_replicas for s in problem.servers}
         unserved = {s.name for s in right_now.servers if not s.meets_targets}
         for name, wanted in _wanted_of(right_now).items():
             history = self._wanted.setdefault(name, deque())
@@ -89,7 +91,7 @@ class Decider:
             hold = self._hold(history, current[name], now_s)
             if name in unserved:
                 hold = _at_most(current[name], stays)  # who is short keeps what is of use to it
-            if hold:
+            if hold and sum(hold.values()) <= most[name]:
                 holds[name] = hold
         plan, aside = self._with_holds(problem, fleet, right_now, dict(holds), current)
         targets = _targets(problem, plan, current) | aside
@@ -176,6 +178,8 @@ def candidates_at_hand(problem: Problem, fleet: Fleet, *, may_move: bool) -> Can
     kept = np.zeros(len(rows), dtype=bool)
     positions = {a.name: i for i, a in enumerate(problem.accelerators)}
     for s, server in enumerate(problem.servers):
+        if not fleet.of(server.name):
+            kept |= rows.server == s  # it is deployed nowhere yet: the plan says where to
         for d in fleet.of(server.name):
             own = (rows.server == s) & (rows.accelerator == positions[d.accelerator])
             if d.batch_size is not None and own.any():

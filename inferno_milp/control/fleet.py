@@ -115,8 +115,8 @@ class Fleet:
 class Cluster(Protocol):
     """What the loop asks of a cluster. Every request may raise ClusterError."""
 
-    def read(self) -> Fleet:
-        """Return what runs."""
+    def read(self, problem: Problem) -> Fleet:
+        """Return what runs of a problem's servers."""
 
     def scale(self, deployment: Deployment, replicas: int) -> None:
         """Ask for so many replicas, if the deployment is as it was read."""

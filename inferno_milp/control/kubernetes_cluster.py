@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-import urllib3
 from kubernetes import client as kubernetes
-from kubernetes import config as kubernetes_config
-from kubernetes.client.exceptions import ApiException
 from kubernetes.utils.quantity import parse_quantity
 
+from inferno_milp.control.api_server import FIELD_MANAGER, ApiServer
 from inferno_milp.control.config import CapacitySettings, ControlConfig
-from inferno_milp.control.fleet import ClusterError, Deployment, Fleet, Pod, Trouble
-from inferno_milp.control.retries import retrying
-from inferno_milp.errors import OptionError, nearest
+from inferno_milp.control.fleet import ClusterError, Deployment, Fleet, Pod
+from inferno_milp.errors import nearest
 from inferno_milp.export import ACCELERATOR, BATCH, CLASS, MANAGED, MODEL, NAME
 from inferno_milp.problem import Problem
 
 MOVED_AT, MOVED_FROM = "inferno.server.moved-at", "inferno.server.moved-from"
-FIELD_MANAGER = "inferno-milp"
-TROUBLES: dict[int, Trouble] = {
-    401: "forbidden", 403: "forbidden", 404: "gone", 409: "conflict", 410: "gone", 429: "throttled",
-}  # fmt: skip
-RETRIED = ("throttled", "unavailable")
-LONGEST_WAIT_S = 5.0
-PAGE = 500
 
 
 class KubernetesCluster:
@@ -37,36 +25,23 @@ class KubernetesCluster:
     Parameters
     ----------
     config : which ones.
-    problem : what their labels refer to.
-    api : a client that is set up already; None makes one.
-    pause : waits so many seconds between tries.
-
-    Raises
-    ------
-    OptionError
-        If there is no way to a cluster.
+    server : that is asked.
     """
 
-    def __init__(
-        self,
-        config: ControlConfig,
-        problem: Problem,
-        api: kubernetes.ApiClient | None = None,
-        pause: Callable[[float], None] = time.sleep,
-    ):
+    def __init__(self, config: ControlConfig, server: ApiServer):
         self._config = config
-        self._problem = problem
-        self._pause = pause
+        self._server = server
         self.may_change: Callable[[], bool] = lambda: True
-        api = api or _connect(config.kubernetes.context)
+        api = server.api
         self._apps, self._core = kubernetes.AppsV1Api(api), kubernetes.CoreV1Api(api)
-        self._leases = kubernetes.CoordinationV1Api(api)
+        self._leases, self._scaling = kubernetes.CoordinationV1Api(api), kubernetes.AutoscalingV2Api(api)
 
-    def read(self) -> Fleet:
-        """Return what runs."""
+    def read(self, problem: Problem) -> Fleet:
+        """Return what runs of a problem's servers."""
         problems: list[str] = []
         found = []
         listed = self._config.kubernetes.deployments
+        rivals = self._autoscalers(problems)
         for item in self._list(self._apps.list_deployment_for_all_namespaces, self._apps.list_namespaced_deployment):
             key = f"{item.metadata.namespace}/{item.metadata.name}"
             # What cannot be the value of a label, as a name with a slash, may be an annotation.
@@ -76,7 +51,9 @@ class KubernetesCluster:
                 labels = {NAME: managed.server, ACCELERATOR: managed.accelerator, BATCH: managed.batch_size, **labels}
             elif str(labels.get(MANAGED, "")).lower() != "true":
                 continue
-            wrong = self._wrong(labels)
+            wrong = _wrong(problem, labels)
+            if key in rivals:
+                wrong = f"{rivals[key]} scales it too: `mode: publish`, or take that away"
             if wrong:
                 problems.append(f"{key}: {wrong}")
             found.append((item, labels, bool(wrong)))
@@ -100,7 +77,7 @@ class KubernetesCluster:
         """
         where = (deployment.name, deployment.namespace)
         for _ in range(self._config.kubernetes.retries + 1):
-            scale: Any = self._ask(self._apps.read_namespaced_deployment_scale, *where)
+            scale: Any = self._server.ask(self._apps.read_namespaced_deployment_scale, *where)
             if (scale.spec.replicas or 0) == replicas:
                 return
             if (scale.spec.replicas or 0) != deployment.replicas:
@@ -118,7 +95,7 @@ class KubernetesCluster:
     def move(self, deployment: Deployment, accelerator: str, replicas: int, batch_size: int) -> None:
         """Apply other pods, server-side: node selector, batch size, replicas, and the label that says so."""
         where = (deployment.name, deployment.namespace)
-        item: Any = self._ask(self._apps.read_namespaced_deployment, *where)
+        item: Any = self._server.ask(self._apps.read_namespaced_deployment, *where)
         if item.metadata.resource_version != deployment.version and (item.spec.replicas or 0) != deployment.replicas:
             raise ClusterError("conflict", f"{deployment.key} was changed by another")
         container = item.spec.template.spec.containers[0]
@@ -163,11 +140,11 @@ class KubernetesCluster:
             data=dict(documents),
         )
         try:
-            self._ask(self._core.replace_namespaced_config_map, lease.status, lease.namespace, body)
+            self._server.ask(self._core.replace_namespaced_config_map, lease.status, lease.namespace, body)
         except ClusterError as error:
             if error.trouble != "gone":
                 raise
-            self._ask(self._core.create_namespaced_config_map, lease.namespace, body)
+            self._server.ask(self._core.create_namespaced_config_map, lease.namespace, body)
 
     def tell(self, deployment: Deployment, reason: str, words: str, *, is_warning: bool = False) -> None:
         """Post an event on a deployment."""
@@ -185,13 +162,13 @@ class KubernetesCluster:
             count=1,
             source=kubernetes.V1EventSource(component=FIELD_MANAGER),
         )
-        self._ask(self._core.create_namespaced_event, deployment.namespace, event)
+        self._server.ask(self._core.create_namespaced_event, deployment.namespace, event)
 
     def read_lease(self) -> Mapping[str, Any] | None:
         """Return the lease, or None."""
         try:
             lease = self._config.lease
-            found: Any = self._ask(self._leases.read_namespaced_lease, lease.name, lease.namespace)
+            found: Any = self._server.ask(self._leases.read_namespaced_lease, lease.name, lease.namespace)
         except ClusterError as error:
             if error.trouble == "gone":
                 return None
@@ -223,9 +200,9 @@ class KubernetesCluster:
             ),
         )
         if before is None:
-            self._ask(self._leases.create_namespaced_lease, settings.namespace, body)
+            self._server.ask(self._leases.create_namespaced_lease, settings.namespace, body)
         else:
-            self._ask(self._leases.replace_namespaced_lease, settings.name, settings.namespace, body)
+            self._server.ask(self._leases.replace_namespaced_lease, settings.name, settings.namespace, body)
 
     def _change(self, request: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """Make a request that changes a deployment; no try of it comes when this copy may no longer act."""
@@ -235,51 +212,34 @@ class KubernetesCluster:
                 raise ClusterError("refused", "the lease ran out meanwhile")
             return request(*arguments, **options)
 
-        return self._ask(guarded, *arguments, **options)
-
-    def _ask(self, request: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Make a request, again and later where that may help."""
-
-        def may_succeed(error: BaseException) -> bool:
-            return isinstance(error, ClusterError) and error.trouble in RETRIED
-
-        tries = retrying(self._config.kubernetes.retries, LONGEST_WAIT_S, may_succeed, self._pause)
-        return tries(self._ask_once, request, *arguments, **options)
-
-    def _ask_once(self, request: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        try:
-            return request(*arguments, **options, _request_timeout=self._config.kubernetes.timeout_s)
-        except ApiException as error:
-            trouble = TROUBLES.get(error.status or 0, "unavailable" if (error.status or 500) >= 500 else "refused")
-            raise ClusterError(trouble, f"HTTP {error.status} {error.reason or ''}".strip()) from None
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            raise ClusterError("unavailable", str(error) or repr(error)) from None
+        return self._server.ask(guarded, *arguments, **options)
 
     def _list(self, everywhere: Callable[..., Any], in_one: Callable[..., Any]) -> Iterator[Any]:
         namespaces = self._config.kubernetes.namespaces
         for name in namespaces:
-            yield from self._pages(in_one, name)
+            yield from self._server.pages(in_one, name)
         if not namespaces:
-            yield from self._pages(everywhere)
+            yield from self._server.pages(everywhere)
 
-    def _wrong(self, labels: Mapping[str, Any]) -> str:
-        servers = {s.name for s in self._problem.servers}
-        accelerators = {a.name for a in self._problem.accelerators}
-        name, accelerator = labels.get(NAME), labels.get(ACCELERATOR)
-        if name not in servers:
-            return f"label {NAME}: unknown server {name!r}; {nearest(str(name), servers)}"
-        if accelerator not in accelerators:
-            return (
-                f"label {ACCELERATOR}: unknown accelerator {accelerator!r}; {nearest(str(accelerator), accelerators)}"
-            )
-        server = next(s for s in self._problem.servers if s.name == name)
-        if (server.model, accelerator) not in {(p.model, p.accelerator) for p in self._problem.profiles}:
-            return f"{server.model!r} has no profile on {accelerator!r}"
-        for label, should in ((MODEL, server.model), (CLASS, server.service_class)):
-            if labels.get(label, should) != should:
-                return f"label {label} is {labels[label]!r}, and server {name!r} has {should!r}"
-        batch = labels.get(BATCH)
-        return f"label {BATCH}: {batch!r} is no batch size" if batch and not str(batch).isdecimal() else ""
+    def _autoscalers(self, problems: list[str]) -> dict[str, str]:
+        """Find what else scales deployments, by their keys: HPAs, KEDA's among them."""
+        if self._config.actuation.mode == "publish":
+            return {}
+        listing = self._scaling
+        found = {}
+        try:
+            for item in self._list(
+                listing.list_horizontal_pod_autoscaler_for_all_namespaces,
+                listing.list_namespaced_horizontal_pod_autoscaler,
+            ):
+                target = item.spec.scale_target_ref
+                if target.kind == "Deployment":
+                    found[f"{item.metadata.namespace}/{target.name}"] = f"the HPA {item.metadata.name}"
+        except ClusterError as error:
+            if error.trouble not in ("forbidden", "gone"):
+                raise
+            problems.append(f"whether HPAs scale deployments too is not known: {error}")
+        return found
 
     def _deployment(self, item: Any, labels: Mapping[str, Any], pods: Iterable[Any]) -> Deployment:
         wanted = item.spec.selector.match_labels or {}
@@ -313,7 +273,7 @@ class KubernetesCluster:
         devices: dict[str, int] = {}
         homes, closed = {}, {}  # nodes that take pods, and those that do not
         unknown = set()
-        for node in self._pages(self._core.list_node):
+        for node in self._server.pages(self._core.list_node):
             product = _first_of(node.metadata.labels or {}, settings.product_labels)
             if product is None:
                 continue
@@ -330,7 +290,7 @@ class KubernetesCluster:
                 closed[node.metadata.name] = type_name
         problems += [f"capacity.types does not say which type {product!r} is" for product in sorted(unknown)]
         foreign: dict[str, int] = {}
-        for pod in self._pages(self._core.list_pod_for_all_namespaces):
+        for pod in self._server.pages(self._core.list_pod_for_all_namespaces):
             is_own = (pod.metadata.namespace, pod.metadata.name) in own
             home = (closed if is_own else homes).get(pod.spec.node_name or "")
             if home is None or pod.status.phase in ("Succeeded", "Failed"):
@@ -341,30 +301,23 @@ class KubernetesCluster:
             counted[home] = counted.get(home, 0) + count
         return devices, {name: count for name, count in foreign.items() if count}
 
-    def _pages(self, request: Callable[..., Any], *where: Any) -> Iterator[Any]:
-        following = None
-        while True:
-            page = self._ask(request, *where, limit=PAGE, **({"_continue": following} if following else {}))
-            yield from page.items
-            following = page.metadata._continue if page.metadata else None
-            if not following:
-                return
 
-
-def _connect(context: str | None) -> kubernetes.ApiClient:
-    try:
-        if context is None:
-            try:
-                kubernetes_config.load_incluster_config()  # type: ignore[no-untyped-call]
-                return kubernetes.ApiClient()
-            except kubernetes_config.ConfigException:
-                pass
-        files = os.environ.get("KUBECONFIG") or None  # the client looks at it only as it is imported
-        make: Any = kubernetes_config.new_client_from_config
-        api: kubernetes.ApiClient = make(config_file=files, context=context)
-        return api
-    except (kubernetes_config.ConfigException, OSError) as error:
-        raise OptionError(f"no way to a cluster: {error}") from None
+def _wrong(problem: Problem, labels: Mapping[str, Any]) -> str:
+    servers = {s.name for s in problem.servers}
+    accelerators = {a.name for a in problem.accelerators}
+    name, accelerator = labels.get(NAME), labels.get(ACCELERATOR)
+    if name not in servers:
+        return f"label {NAME}: unknown server {name!r}; {nearest(str(name), servers)}"
+    if accelerator not in accelerators:
+        return f"label {ACCELERATOR}: unknown accelerator {accelerator!r}; {nearest(str(accelerator), accelerators)}"
+    server = next(s for s in problem.servers if s.name == name)
+    if (server.model, accelerator) not in {(p.model, p.accelerator) for p in problem.profiles}:
+        return f"{server.model!r} has no profile on {accelerator!r}"
+    for label, should in ((MODEL, server.model), (CLASS, server.service_class)):
+        if labels.get(label, should) != should:
+            return f"label {label} is {labels[label]!r}, and server {name!r} has {should!r}"
+    batch = labels.get(BATCH)
+    return f"label {BATCH}: {batch!r} is no batch size" if batch and not str(batch).isdecimal() else ""
 
 
 def _pod(pod: Any, accelerator: str, before: str | None) -> Pod:

@@ -62,6 +62,12 @@ class Learning:
                 )
             )
 
+    def keep(self, problem: Problem, before: Problem) -> None:
+        """Forget what was learnt of profiles that are no longer as they were."""
+        now = {(p.model, p.accelerator): p for p in problem.profiles}
+        then = {(p.model, p.accelerator): p for p in before.profiles}
+        self.trackers = {pair: found for pair, found in self.trackers.items() if now.get(pair) == then.get(pair)}
+
     def applied(self, problem: Problem) -> Problem:
         """Return the problem with profiles as they are now."""
         if not self.trackers:

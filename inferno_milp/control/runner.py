@@ -7,6 +7,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -17,11 +18,14 @@ from inferno_milp.control.controller import Controller
 from inferno_milp.control.fleet import ClusterError
 from inferno_milp.control.published import Published
 from inferno_milp.control.report import Report
+from inferno_milp.control.written import write_replicas
 
 logger = logging.getLogger(__name__)
 
 SOON_S = 10.0
 """The next round comes after this, at the latest, where a step waits for devices that are about to be free."""
+SETTLE_S = 1.0
+"""Changes come in swarms; one round is for all that come within this."""
 ROUNDS_MISSED = 3
 """A loop without a round for so many intervals, and the time limits of one, is not alive."""
 JSON = "application/json"
@@ -42,7 +46,7 @@ class Runner:
         self._config = config
         self._on_report = on_report
         self._lock = threading.Lock()
-        self._stopped = threading.Event()
+        self._stopped, self._woken = threading.Event(), threading.Event()
         self.published = Published()
         self.last: Report | None = None
         self._last_elapsed_s = controller.clock.elapsed_s()
@@ -52,10 +56,21 @@ class Runner:
         with self._lock:
             report = self._controller.run_round()
             self.published.show(report)
+            self._write(report)
             self.last, self._last_elapsed_s = report, self._controller.clock.elapsed_s()
         if self._on_report is not None:
             self._on_report(report)
         return report
+
+    def _write(self, report: Report) -> None:
+        """Write the manifests, where that is asked for; a round in which nothing is known leaves them as they are."""
+        file = self._config.actuation.manifests
+        if self._config.actuation.mode != "manifests" or file is None or report.role != "leader" or not report.servers:
+            return
+        try:
+            write_replicas(Path(file), report)
+        except OSError as error:
+            logger.warning("manifests: %s", error)
 
     @property
     def is_alive(self) -> bool:
@@ -74,11 +89,17 @@ class Runner:
                     wait = min(wait, SOON_S)
             except Exception:
                 logger.exception("a round failed")
-            self._stopped.wait(wait)
+            if self._woken.wait(wait) and not self._stopped.wait(SETTLE_S):
+                self._woken.clear()
+
+    def wake(self) -> None:
+        """Let the next round come soon: what is planned for has changed."""
+        self._woken.set()
 
     def stop(self) -> None:
         """End after the round that is being done, and let another copy take over at once."""
         self._stopped.set()
+        self._woken.set()
         with self._lock:
             if self._controller.lease is not None:
                 try:

@@ -8,7 +8,7 @@ no room for both.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from inferno_milp.control.fleet import Deployment, Fleet, devices_held, devices_per_replica
 from inferno_milp.problem import Problem
@@ -45,10 +45,12 @@ class Steps:
     Attributes
     ----------
     waiting : why a server does not have what it is to have yet.
+    missing : what a server has no deployment for.
     """
 
     now: tuple[Step, ...]
     waiting: Mapping[str, str]
+    missing: Mapping[str, str] = field(default_factory=dict)
 
 
 def free_devices(problem: Problem, fleet: Fleet, available: Mapping[str, int] | None) -> dict[str, int] | None:
@@ -84,7 +86,9 @@ def next_steps(
     servers = sorted(
         (s for s in problem.servers if s.name in targets), key=lambda server: priority[server.service_class]
     )
-    ups, downs, waiting, moves = [], [], {}, []
+    ups, downs, moves = [], [], []
+    waiting: dict[str, str] = {}
+    missing: dict[str, str] = {}
     for server in servers:
         own, wanted = fleet.of(server.name), targets[server.name]
         homes = {d.accelerator for d in own}
@@ -93,7 +97,7 @@ def next_steps(
             moves.append((own[0], elsewhere[0], wanted[elsewhere[0]]))
             continue
         if elsewhere:
-            waiting[server.name] = f"there is no deployment of it on {', '.join(elsewhere)}"
+            missing[server.name] = f"there is no deployment of it on {', '.join(elsewhere)}"
             continue
         aims = _aims(own, wanted, max_step)
         ups += [(d, aim) for d, aim in aims if aim > d.replicas]
@@ -109,13 +113,13 @@ def next_steps(
         if count:
             granted.append(Step(d, d.replicas + count))
         if count < aim - d.replicas:
-            missing = aim - d.replicas - count
-            waiting[d.server] = f"{missing} × {d.accelerator} wait for free {room.type_of(d.accelerator)}"
+            lacking = aim - d.replicas - count
+            waiting[d.server] = f"{lacking} × {d.accelerator} wait for free {room.type_of(d.accelerator)}"
             server = next(s for s in servers if s.name == d.server)
-            short.append((server, room.type_of(d.accelerator), missing * room.pieces(d, d.accelerator)))
+            short.append((server, room.type_of(d.accelerator), lacking * room.pieces(d, d.accelerator)))
     serving = {s.name: sum(min(d.ready, d.replicas) for d in fleet.of(s.name)) for s in servers}
     steps += _broken_first(reversed(downs), room, short, serving, priority)
-    return Steps((*steps, *granted), waiting)
+    return Steps((*steps, *granted), waiting, missing)
 
 
 def _aims(own: Iterable[Deployment], wanted: Mapping[str, int], max_step: int) -> list[tuple[Deployment, int]]:

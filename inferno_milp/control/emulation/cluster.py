@@ -124,8 +124,8 @@ class EmulatedCluster:
         for pod in self.pods:
             pod.ready_at_s = 0.0
 
-    def read(self) -> Fleet:
-        """Return what runs."""
+    def read(self, problem: Problem | None = None) -> Fleet:
+        """Return what runs; all of it is of the problem that is emulated."""
         return Fleet(tuple(self._seen(d) for d in self._deployments.values()))
 
     def scale(self, deployment: Deployment, replicas: int) -> None:

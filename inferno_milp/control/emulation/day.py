@@ -17,6 +17,8 @@ from inferno_milp.control.emulation.exporter import Exporter
 from inferno_milp.control.emulation.load import Day, draw_requests
 from inferno_milp.control.emulation.prometheus_process import PrometheusProcess
 from inferno_milp.control.emulation.timeline import Row, Timeline, judge
+from inferno_milp.control.fleet import Cluster
+from inferno_milp.control.problems import FixedProblem
 from inferno_milp.control.prometheus import PrometheusClient
 from inferno_milp.control.report import Report
 from inferno_milp.errors import OptionError
@@ -173,8 +175,12 @@ def scaled(problem: Problem, factor: float) -> Problem:
     return problem.model_copy(update={"servers": tuple(servers)})
 
 
-def run_controlled(emulation: Emulation, config: ControlConfig) -> Timeline:
+def run_controlled(emulation: Emulation, config: ControlConfig, cluster: Cluster | None = None) -> Timeline:
     """Let the loop scale an emulated cluster over a day, by what a real Prometheus says of it.
+
+    Parameters
+    ----------
+    cluster : another way to what is emulated, as through an API server; None is the straight one.
 
     Raises
     ------
@@ -188,8 +194,8 @@ def run_controlled(emulation: Emulation, config: ControlConfig) -> Timeline:
             client = PrometheusClient(settings)
             controller = Controller(
                 config.model_copy(update={"prometheus": settings}),
-                emulation.problem,
-                emulation.cluster,
+                FixedProblem(emulation.problem),
+                cluster or emulation.cluster,
                 Collector(client, settings),
                 emulation.cluster,
             )

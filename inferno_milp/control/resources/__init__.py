@@ -1,0 +1,1 @@
+"""A problem as Kubernetes objects: definitions, reading, writing, what they are told, and watching them."""
