@@ -8,6 +8,7 @@ from control_parts import config
 
 import inferno_milp as im
 from inferno_milp.cli import main
+from inferno_milp.control.api_server import ApiServer
 from inferno_milp.control.kubernetes_cluster import KubernetesCluster
 from inferno_milp.control.published import PREFIXES
 
@@ -29,7 +30,7 @@ def test_deployments_are_found_again_by_the_loop(fleet, plan):
     with running_double() as double:
         for document in documents:
             double.put("deployments", document)
-        found = KubernetesCluster(config(), fleet, double.client()).read()
+        found = KubernetesCluster(config(), ApiServer(config().kubernetes, double.client())).read(fleet)
     assert not found.problems
     planned = {(s.name, a.accelerator): (a.replicas, a.batch_size) for s in plan.servers for a in s.allocations}
     assert {(d.server, d.accelerator): (d.replicas, d.batch_size) for d in found.deployments} == planned
@@ -50,7 +51,7 @@ def test_devices_of_a_replica_are_asked_for_and_names_may_have_slashes():
     with running_double() as double:
         for document in documents:
             double.put("deployments", document)
-        found = KubernetesCluster(config(), problem, double.client()).read()
+        found = KubernetesCluster(config(), ApiServer(config().kubernetes, double.client())).read(problem)
     assert not found.problems
     assert len(found.deployments) == len(allocations)
 
