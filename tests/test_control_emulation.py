@@ -169,7 +169,7 @@ def test_the_loop_through_an_api_server(fleet):
     assert not timeline.errors
     # Prometheus scrapes by the machine's clock: two runs may differ a little.
     assert timeline.changes > 3
-    assert timeline.requests == expected.requests
+    assert timeline.requests == pytest.approx(expected.requests, rel=0.01)
     assert timeline.mean_cost_per_hour == pytest.approx(expected.mean_cost_per_hour, rel=0.1)
     assert timeline.attainment == pytest.approx(expected.attainment, abs=0.1)
     least = {s.name: s.min_replicas for s in fleet.servers}
