@@ -225,9 +225,8 @@ class ApiDouble:
             self.put(kind, item)
             return 200, self._scale(item)
         if part == "status":
-            status = {**item.get("status", {}), **body["status"]}
             new = {**item, "metadata": dict(item["metadata"])}
-            new["status"] = {key: value for key, value in status.items() if value is not None}
+            new["status"] = _merge_patched(item.get("status", {}), body["status"])
             return 200, copy.deepcopy(self.put(kind, new))
         new = copy.deepcopy(body) if method == "PUT" else _merged(item, body)
         new["metadata"] = {**new["metadata"], "namespace": item["metadata"].get("namespace", "")}
@@ -242,6 +241,19 @@ class ApiDouble:
             "spec": {"replicas": item["spec"]["replicas"]},
             "status": {"replicas": item["spec"]["replicas"]},
         }
+
+
+def _merge_patched(item, patch):
+    """RFC 7386."""
+    if not isinstance(patch, dict):
+        return patch
+    found = dict(item) if isinstance(item, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            found.pop(key, None)
+        else:
+            found[key] = _merge_patched(found.get(key), value)
+    return found
 
 
 def _merged(item, patch):

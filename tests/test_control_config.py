@@ -177,6 +177,7 @@ def test_a_loop_that_follows_custom_resources(cluster_files, tmp_path):
         ("problem: p.yaml\nresources: {enabled: true}\n", "the problem is in custom resources"),
         ("problem: problem.yaml\nactuation: {mode: manifests}\n", "mode and manifests do not go together"),
         ("problem: problem.yaml\nactuation: {manifests: x.yaml}\n", "mode and manifests do not go together"),
+        ("problem: problem.yaml\nactuation: {mode: publish, move: true}\n", "mode publish cannot move a deployment"),
     ],
 )
 def test_settings_that_do_not_go_together(tmp_path, problem_path, text, words):

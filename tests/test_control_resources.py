@@ -28,6 +28,7 @@ from inferno_milp.control.resources.problems import ResourceProblems
 from inferno_milp.control.resources.reading import read_objects
 from inferno_milp.control.resources.watch import Watch
 from inferno_milp.control.resources.writing import objects_text
+from inferno_milp.errors import Fault
 
 PLURALS = {kind.name: kind.plural for kind in KINDS}
 INSTANCES = sorted(Path("instances").glob("*.yaml"))
@@ -257,8 +258,137 @@ def test_a_server_without_a_deployment_is_told_what_it_needs(double):
     told = status(double, "Server", "new")
     assert told["desired"][0]["replicas"] >= 1
     assert told["desired"][0]["batch_size"] >= 1
-    assert "there is no deployment of it" in told["reason"]
+    assert "it has no deployment" in told["reason"]
+    assert told["cost_per_hour"] > 0
     assert not report.is_waiting, "no room is waited for"
+
+
+def test_a_server_without_a_deployment_takes_nothing_from_the_others(double):
+    """Even one of a higher priority, whose load would take all that there is."""
+    controller, clock = make(double, {"gold": 20.0, "tin": 60.0})
+    for _ in range(3):
+        before = controller.run_round()
+        clock.wait(60)
+    load = {"rate_per_s": 60.0, "input_tokens": 300, "output_tokens": 100}
+    double.put("servers", {"kind": "Server", "metadata": {"name": "new", "namespace": "llm"},
+                           "spec": {"service_class": "gold", "model": "m", "load": load}})  # fmt: skip
+    report = controller.run_round()
+    assert report.servers["tin"].target == before.servers["tin"].target
+    assert not report.steps
+    told = status(double, "Server", "new")
+    available, held = report.capacity["A100"]
+    assert sum(one["replicas"] for one in told["desired"] if one["accelerator"] == "A100") + held <= available
+
+
+def test_what_is_deleted_or_faulty_is_scaled_no_more(double):
+    controller, clock = make(double, {"gold": 60.0, "tin": 2.0})
+    gold = deepcopy(double.objects["servers", "llm", "gold"])
+    double.remove("servers", "llm", "tin")
+    controller.run_round()
+    replicas = double.objects["deployments", "llm", "gold-a100"]["spec"]["replicas"]
+    controller.source.rates["gold"] = 100.0
+    faulty = deepcopy(gold)
+    faulty["spec"]["model"] = "nope"
+    double.put("servers", faulty)
+    clock.wait(60)
+    report = controller.run_round()
+    assert report.plan is None
+    assert not report.steps
+    double.remove("servers", "llm", "gold")
+    clock.wait(60)
+    assert not controller.run_round().steps
+    assert double.objects["deployments", "llm", "gold-a100"]["spec"]["replicas"] == replicas
+
+
+def test_what_a_faulty_server_holds_is_counted_in_full(double):
+    """A replica of several accelerators too, though nobody knows its model any more."""
+    model = deepcopy(double.objects["models", "llm", "m"])
+    model["spec"]["profiles"][0]["accelerators_per_replica"] = 2
+    double.put("models", model)
+    server = deepcopy(double.objects["servers", "llm", "gold"])
+    server["spec"]["service_class"] = "golden"
+    double.put("servers", server)
+    controller, _ = make(double, {"gold": 5.0, "tin": 200.0})
+    report = controller.run_round()
+    assert report.capacity["A100"] == (8, 6)
+    replicas = {key[2]: item["spec"]["replicas"] for key, item in double.objects.items() if key[0] == "deployments"}
+    assert 2 * (replicas["gold-a100"] + replicas["tin-a100"]) <= 8
+
+
+def test_a_set_up_that_does_not_fit_changes_nothing(double):
+    controller, _ = make(double, {"gold": 60.0, "tin": 2.0})
+    controller.problems.check = lambda problem: [Fault("no node selectors are given")]
+    report = controller.run_round()
+    assert [step.outcome for step in report.steps] == ["told"]
+    assert any("no node selectors" in error for error in report.errors)
+    assert all(d.desired == d.current for d in report.deployments), "nor do others, by what is published"
+
+
+def test_odd_objects_are_faulty_and_stop_nothing(double):
+    controller, clock = make(double, {"gold": 60.0, "tin": 2.0})
+    assert not controller.run_round().errors
+    optimizer = double.objects["optimizers", "llm", "optimizer"]
+    model = deepcopy(double.objects["models", "llm", "m"]["spec"]["profiles"])
+    for kind, item, words in (
+        ("Optimizer", {k: v for k, v in optimizer.items() if k not in ("spec", "status")}, "spec: must be a mapping"),
+        ("Optimizer", {**optimizer, "spec": {"include": ["x.yaml"]}}, "spec.include: unknown key"),
+        ("Optimizer", {**optimizer, "spec": {"optimize": "no"}}, "spec.optimize: must be true or false"),
+        ("Capacity", {"metadata": {"name": "capacity", "namespace": "llm"}, "spec": {}}, "must have `devices`"),
+        ("Model", {"metadata": {"name": "m", "namespace": "llm"}, "spec": {"name": 5, "profiles": model}}, "spec.name"),
+    ):
+        before = deepcopy(double.objects[PLURALS[kind], "llm", item["metadata"]["name"]])
+        double.put(PLURALS[kind], deepcopy(item))
+        clock.wait(60)
+        report = controller.run_round()
+        assert any(words in error for error in report.errors), (words, report.errors)
+        assert report.plan is not None, "the last problem stays"
+        assert condition(double, kind, item["metadata"]["name"])["status"] == "False"
+        double.put(PLURALS[kind], before)
+
+
+def test_many_faulty_servers_do_not_stop_the_others(double):
+    for i in range(260):
+        double.put("servers", {"kind": "Server", "metadata": {"name": f"s{i}", "namespace": "llm"},
+                               "spec": {"service_class": "gold", "model": "nope"}})  # fmt: skip
+    controller, _ = make(double, {"gold": 60.0, "tin": 2.0})
+    report = controller.run_round()
+    assert set(report.servers) == {"gold", "tin"}
+    assert report.plan is not None
+    assert {condition(double, "Server", f"s{i}")["status"] for i in range(260)} == {"False"}
+
+
+def test_statuses_say_no_more_what_is_no_longer_so(double):
+    controller, clock = make(double, {"gold": 600.0, "tin": 2.0})
+    controller.run_round()
+    assert "gold" in status(double, "Optimizer", "optimizer")["plan"]["unserved"]
+    controller.source.rates["gold"] = 20.0
+    clock.wait(60)
+    controller.run_round()
+    assert status(double, "Optimizer", "optimizer")["plan"]["unserved"] == {}
+
+
+def test_a_status_that_is_refused_keeps_no_other_from_being_written(double):
+    double.faults = lambda method, path: 422 if path.endswith("accelerators/a100/status") else None
+    controller, _ = make(double, {"gold": 60.0, "tin": 2.0})
+    controller.run_round()
+    assert condition(double, "Server", "gold")["status"] == "True"
+    requests = len(double.requests)
+    double.faults = lambda method, path: 403 if path.endswith("/models") else None
+    assert "forbidden" in controller.run_round().errors[0]
+    assert not any(method == "PATCH" for method, _ in double.requests[requests:])
+
+
+def test_an_edit_does_not_keep_others_from_scaling_down(double):
+    controller, clock = make(double, {"gold": 100.0, "tin": 2.0})
+    controller.run_round()
+    controller.source.rates["gold"] = 5.0
+    for i in range(20):
+        clock.wait(60)
+        item = deepcopy(double.objects["servers", "llm", "tin"])
+        item["spec"]["weight"] = 1.0 + i
+        double.put("servers", item)
+        report = controller.run_round()
+    assert sum(report.servers["gold"].target.values()) == 1
 
 
 def test_no_objects_and_no_definitions(double):

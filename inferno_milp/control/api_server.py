@@ -19,7 +19,7 @@ from inferno_milp.errors import OptionError
 
 FIELD_MANAGER = "inferno-milp"
 TROUBLES: dict[int, Trouble] = {
-    401: "forbidden", 403: "forbidden", 404: "gone", 409: "conflict", 410: "gone", 429: "throttled",
+    401: "forbidden", 403: "forbidden", 404: "gone", 409: "conflict", 410: "unavailable", 429: "throttled",
 }  # fmt: skip
 RETRIED = ("throttled", "unavailable")
 LONGEST_WAIT_S = 5.0
@@ -78,7 +78,7 @@ class ApiServer:
         except ApiException as error:
             trouble = TROUBLES.get(error.status or 0, "unavailable" if (error.status or 500) >= 500 else "refused")
             raise ClusterError(trouble, f"HTTP {error.status} {error.reason or ''}".strip()) from None
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        except (urllib3.exceptions.HTTPError, OSError, ValueError, RecursionError) as error:
             raise ClusterError("unavailable", str(error) or repr(error)) from None
 
 

@@ -295,6 +295,9 @@ def _missing(source: Source, config: ControlConfig) -> Iterator[Fault]:
     if (config.actuation.mode == "manifests") != (config.actuation.manifests is not None):
         remedy = "`mode: manifests` needs the file, and nothing else has a use for it"
         yield source.fault("mode and manifests do not go together", remedy, ("actuation",))
+    if config.actuation.move and config.actuation.mode in ("publish", "manifests"):
+        fault = f"mode {config.actuation.mode} cannot move a deployment: it says replicas alone"
+        yield source.fault(fault, "take `move` out", ("actuation", "move"))
     if config.forecast.season_s < 2 * config.forecast.bin_s:
         yield source.fault("a season must have two bins or more", "bin_s is too long for it", ("forecast", "season_s"))
     ca_file = config.prometheus.ca_file

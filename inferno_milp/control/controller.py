@@ -14,15 +14,24 @@ from dataclasses import dataclass, field
 from inferno_milp.control.clock import Clock
 from inferno_milp.control.collector import MetricSource, Observation, Observed
 from inferno_milp.control.config import ControlConfig
-from inferno_milp.control.decide import Decider, Decision
+from inferno_milp.control.decide import Decider, Decision, advise
 from inferno_milp.control.demand import Demand
-from inferno_milp.control.fleet import Cluster, ClusterError, Deployment, Fleet, devices_held, devices_per_replica
+from inferno_milp.control.fleet import (
+    Cluster,
+    ClusterError,
+    Deployment,
+    Fleet,
+    devices_held,
+    devices_per_replica,
+    devices_wanted,
+)
 from inferno_milp.control.learning import Learning
 from inferno_milp.control.lease import Lease
 from inferno_milp.control.problems import Problems, Setting
 from inferno_milp.control.report import Applied, DeploymentReport, Report, Role, ServerReport
 from inferno_milp.control.steps import Step, Steps, next_steps
 from inferno_milp.errors import InfernoError
+from inferno_milp.plan import Plan
 from inferno_milp.problem import Problem
 from inferno_milp.sections import Load, Server
 
@@ -43,6 +52,7 @@ class _View:
     observed: Observed
     available: Mapping[str, int] | None
     planned: Problem | None
+    undeployed: tuple[Server, ...] = ()
 
 
 @dataclass(slots=True)
@@ -83,6 +93,7 @@ class Controller:
         if view is None:
             return self._kept(Report(now, self._round, role, None, {}, errors=tuple(dict.fromkeys(errors))))
         decision, steps = self._decide(view, now, errors)
+        advice = self._advise(view, decision, errors)
         acts = setting.acts and self.config.actuation.mode == "scale"
         if steps.now and self.lease is not None and acts:
             role = self._role(errors)  # planning may have taken longer than the lease lasts
@@ -93,13 +104,14 @@ class Controller:
             round=self._round,
             role=role,
             plan=None if decision is None else decision.plan,
-            servers=dict(_servers(view, decision, steps)),
+            servers=dict(_servers(view, decision, steps, advice)),
             steps=applied,
             errors=tuple(dict.fromkeys(errors)),
             capacity=_capacity(view),
             running_cost_per_hour=running_cost(view.problem, view.fleet),
-            deployments=tuple(_deployments(view.fleet, steps)),
+            deployments=tuple(_deployments(view.fleet, steps if setting.acts else Steps((), {}))),
             seconds=self.clock.elapsed_s() - start,
+            advice=advice,
         )
         return self._kept(report)
 
@@ -121,14 +133,15 @@ class Controller:
         errors += observed.errors
         self.learning.observe(problem, fleet, observed)
         available = _available(problem, fleet)
-        planned = self._to_plan(problem, fleet, observed, now_s, available, undeployed=setting.plans_undeployed)
-        return setting, _View(problem, fleet, observed, available, planned)
+        planned = self._to_plan(problem, fleet, observed, now_s, available)
+        undeployed = tuple(_undeployed(problem, fleet, observed)) if setting.plans_undeployed else ()
+        return setting, _View(problem, fleet, observed, available, planned, undeployed)
 
     def _settled(self, problem: Problem) -> Problem:
         """Return the problem with what the loop takes for granted; what was known of another one is forgotten."""
         if problem != self._given:
             if self._given is not None:
-                self._decider.forget()
+                self._decider.forget(_changed(problem, self._given))
                 self.learning.keep(problem, self._given)
             self._given = problem
         servers = tuple(
@@ -185,6 +198,25 @@ class Controller:
             errors.append(f"lease: {error}")
             return "leader" if self.lease.is_held else "unknown"
 
+    def _advise(self, view: _View, decision: Decision | None, errors: list[str]) -> Plan | None:
+        """Plan for servers that are deployed nowhere yet, on what the others hold or are to hold leaves."""
+        if not view.undeployed:
+            return None
+        left = None
+        if view.available is not None:
+            targets = {} if decision is None else decision.targets
+            kept = devices_held(view.problem, view.fleet.holders)
+            wanted = devices_wanted(view.problem, targets)
+            left = {
+                name: max(count - max(kept.get(name, 0), wanted.get(name, 0)), 0)
+                for name, count in view.available.items()
+            }
+        try:
+            return advise(view.problem, view.undeployed, left, self.config.time_limit_s)
+        except (InfernoError, ValueError, ArithmeticError) as error:
+            errors.append(f"no plan for servers without a deployment: {error}")
+            return None
+
     def _to_plan(
         self,
         problem: Problem,
@@ -192,8 +224,6 @@ class Controller:
         observed: Observed,
         now_s: float,
         available: Mapping[str, int] | None,
-        *,
-        undeployed: bool,
     ) -> Problem | None:
         """Return the problem of the servers whose load is known; None if there are none.
 
@@ -204,13 +234,9 @@ class Controller:
         left_alone: list[Deployment] = []
         for server in problem.servers:
             seen = observed.servers.get(server.name)
-            is_aside = any(d.server == server.name for d in fleet.set_aside)
-            if seen is None and not (undeployed and server.load is not None and not is_aside):
-                continue
             if seen is None:
-                servers.append(server)
                 continue
-            if seen.state == "frozen" or is_aside:
+            if seen.state == "frozen" or any(d.server == server.name for d in fleet.set_aside):
                 left_alone += fleet.of(server.name)
                 continue
             settings = self.config.forecast
@@ -271,9 +297,10 @@ class Controller:
         if report.role == "leader" and self.config.actuation.mode != "dry-run":
             try:
                 self.cluster.write_status({"status.json": json.dumps(report.to_dict(), allow_nan=False)})
-                self.problems.tell(report)
             except ClusterError as error:
                 logger.warning("status: %s", error)
+            for words in self.problems.tell(report):
+                logger.warning("status: %s", words)
         return report
 
 
@@ -290,12 +317,41 @@ def _capacity(view: _View) -> dict[str, tuple[int, int]]:
     return {name: (count, held.get(name, 0)) for name, count in (view.available or {}).items()}
 
 
-def _servers(view: _View, decision: Decision | None, steps: Steps) -> Iterator[tuple[str, ServerReport]]:
+def _undeployed(problem: Problem, fleet: Fleet, observed: Observed) -> Iterator[Server]:
+    """Go through the servers that have a load, and no deployment."""
+    aside = {d.server for d in fleet.set_aside}
+    for server in problem.servers:
+        if server.name not in observed.servers and server.name not in aside and server.load is not None:
+            yield server
+
+
+def _changed(problem: Problem, before: Problem) -> list[str]:
+    """Return the servers of which another answer may be right now, whatever their load: they, or what they run on."""
+    if problem.accelerators != before.accelerators or problem.options != before.options:
+        return [server.name for server in problem.servers]
+    then = {server.name: _basis(before, server) for server in before.servers}
+    return [server.name for server in problem.servers if then.get(server.name) != _basis(problem, server)]
+
+
+def _basis(problem: Problem, server: Server) -> object:
+    profiles = [profile for profile in problem.profiles if profile.model == server.model]
+    return server.model_copy(update={"load": None, "current": ()}), problem.targets_of(server), profiles
+
+
+def _servers(
+    view: _View, decision: Decision | None, steps: Steps, advice: Plan | None
+) -> Iterator[tuple[str, ServerReport]]:
     loads = {} if view.planned is None else {s.name: s.load for s in view.planned.servers}
+    loads |= {server.name: server.load for server in view.undeployed if advice is not None}
+    advised = {} if advice is None else {s.name: s for s in advice.servers}
     for server in view.problem.servers:
         own, seen = view.fleet.of(server.name), view.observed.servers.get(server.name)
         load = loads.get(server.name)
         reason = "" if decision is None else decision.reasons.get(server.name, "")
+        target = None if decision is None else decision.targets.get(server.name)
+        if server.name in advised:
+            target = {a.accelerator: a.replicas for a in advised[server.name].allocations}
+            reason = advised[server.name].reason or ""
         parts = (reason or _why_alone(seen), steps.missing.get(server.name, ""))
         yield (
             server.name,
@@ -304,7 +360,7 @@ def _servers(view: _View, decision: Decision | None, steps: Steps) -> Iterator[t
                 planned_rate_per_s=(0.0 if load is None else load.arrival_rate_per_s) if server.name in loads else None,
                 running={d.accelerator: d.replicas for d in own},
                 ready={d.accelerator: d.ready for d in own},
-                target=None if decision is None else decision.targets.get(server.name),
+                target=target,
                 reason="; ".join(part for part in parts if part),
                 waiting=steps.waiting.get(server.name, ""),
             ),
@@ -312,7 +368,8 @@ def _servers(view: _View, decision: Decision | None, steps: Steps) -> Iterator[t
 
 
 def _deployments(fleet: Fleet, steps: Steps) -> Iterator[DeploymentReport]:
-    desired = {step.deployment.key: step.replicas for step in steps.now}
+    # Replicas on another accelerator are none of this deployment.
+    desired = {step.deployment.key: step.replicas for step in steps.now if step.accelerator is None}
     for d in fleet.deployments:
         yield DeploymentReport(d.namespace, d.name, d.accelerator, d.replicas, desired.get(d.key, d.replicas))
 

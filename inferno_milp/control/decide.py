@@ -53,9 +53,10 @@ class Decider:
     config: ControlConfig
     _wanted: dict[str, deque[Moment]] = field(default_factory=dict)
 
-    def forget(self) -> None:
-        """Forget what was right lately: a clock was set."""
-        self._wanted.clear()
+    def forget(self, servers: Iterable[str] | None = None) -> None:
+        """Forget what was right lately, for servers or, as when a clock was set, for all."""
+        for name in list(self._wanted if servers is None else servers):
+            self._wanted.pop(name, None)
 
     @property
     def _gap_s(self) -> float:
@@ -169,6 +170,19 @@ class Decider:
         return right_now, {}
 
 
+def advise(problem: Problem, servers: Iterable[Server], left: Mapping[str, int] | None, time_limit_s: float) -> Plan:
+    """Say what servers that are deployed nowhere yet would run, with the load that they are said to have.
+
+    Parameters
+    ----------
+    left : devices of each type that those that are deployed leave; None: no limit.
+    """
+    listed = tuple(servers)
+    rest = problem.model_copy(update={"servers": listed, "capacity": left, "nodes": ()})
+    table = find_candidates(_with_today(rest, {server.name: {} for server in listed}))
+    return plan_candidates(table, time_limit_s=time_limit_s)
+
+
 def candidates_at_hand(problem: Problem, fleet: Fleet, *, may_move: bool) -> Candidates:
     """Find the candidates: unless deployments may move, those where a server has one, with the batch size it runs."""
     table = find_candidates(problem)
@@ -178,8 +192,6 @@ def candidates_at_hand(problem: Problem, fleet: Fleet, *, may_move: bool) -> Can
     kept = np.zeros(len(rows), dtype=bool)
     positions = {a.name: i for i, a in enumerate(problem.accelerators)}
     for s, server in enumerate(problem.servers):
-        if not fleet.of(server.name):
-            kept |= rows.server == s  # it is deployed nowhere yet: the plan says where to
         for d in fleet.of(server.name):
             own = (rows.server == s) & (rows.accelerator == positions[d.accelerator])
             if d.batch_size is not None and own.any():

@@ -137,16 +137,34 @@ def devices_per_replica(problem: Problem) -> dict[tuple[str, str], int]:
     return {(p.model, p.accelerator): p.accelerators_per_replica * devices[p.accelerator] for p in problem.profiles}
 
 
+def devices_wanted(problem: Problem, targets: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """Count the devices of each type that replicas take, by server and accelerator."""
+    pieces, models = devices_per_replica(problem), {s.name: s.model for s in problem.servers}
+    types = {a.name: a.type for a in problem.accelerators}
+    found: dict[str, int] = {}
+    for server, replicas in targets.items():
+        for accelerator, count in replicas.items():
+            type_name = types[accelerator]
+            found[type_name] = found.get(type_name, 0) + count * pieces[models[server], accelerator]
+    return found
+
+
 def devices_held(problem: Problem, deployments: Iterable[Deployment]) -> dict[str, int]:
-    """Count the devices of each type that deployments hold."""
+    """Count the devices of each type that deployments hold.
+
+    A replica of a server that the problem does not know is taken for the largest that could be on its accelerator.
+    """
     pieces, models = devices_per_replica(problem), {s.name: s.model for s in problem.servers}
     types = {a.name: a.type for a in problem.accelerators}
     devices = {a.name: a.devices for a in problem.accelerators}
+    largest = dict(devices)
+    for (_, accelerator), count in pieces.items():
+        largest[accelerator] = max(largest.get(accelerator, 1), count)
     held: dict[str, int] = {}
     for d in deployments:
         before = [pod.accelerator for pod in d.pods if pod.accelerator is not None]
         for accelerator, count in ((d.accelerator, d.holding), *((name, 1) for name in before)):
-            each = pieces.get((models.get(d.server, ""), accelerator), devices.get(accelerator, 1))
+            each = pieces.get((models.get(d.server, ""), accelerator), largest.get(accelerator, 1))
             type_name = types.get(accelerator, accelerator)
             held[type_name] = held.get(type_name, 0) + count * each
     return held

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,7 +19,7 @@ class Setting:
     problem : accelerators, profiles, service classes, servers and limits; None where there is none yet.
     errors : what is wrong with it, in words.
     acts : whether changes are to be made at all.
-    plans_undeployed : whether servers without a deployment are planned for, with the load that they are said to have.
+    plans_undeployed : whether it is also said what servers without a deployment would take.
     """
 
     problem: Problem | None
@@ -33,8 +34,8 @@ class Problems(Protocol):
     def latest(self) -> Setting:
         """Return what is to be done now. May raise ClusterError."""
 
-    def tell(self, report: Report) -> None:
-        """Tell whoever set the problem what became of it. May raise ClusterError."""
+    def tell(self, report: Report) -> Iterable[str]:
+        """Tell whoever set the problem what became of it; return what went wrong, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,5 +48,6 @@ class FixedProblem:
         """Return it."""
         return Setting(self.problem)
 
-    def tell(self, report: Report) -> None:
+    def tell(self, report: Report) -> Iterable[str]:
         """Nobody is told."""
+        return ()

@@ -84,6 +84,7 @@ class Report:
     running_cost_per_hour : of all devices that are held.
     deployments : those that are controlled.
     seconds : that the round took.
+    advice : plan of the servers that are deployed nowhere yet; None if there are none.
     """
 
     at_s: float
@@ -97,6 +98,7 @@ class Report:
     running_cost_per_hour: float = 0.0
     deployments: tuple[DeploymentReport, ...] = ()
     seconds: float = 0.0
+    advice: Plan | None = None
 
     @property
     def is_waiting(self) -> bool:
@@ -108,7 +110,7 @@ class Report:
         document = {
             name: getattr(self, name)
             for name in self.__slots__
-            if name not in ("plan", "servers", "steps", "deployments")
+            if name not in ("plan", "advice", "servers", "steps", "deployments")
         }
         plan = self.plan
         document["plan"] = None if plan is None else {

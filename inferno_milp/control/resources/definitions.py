@@ -34,6 +34,8 @@ def definition(kind: Kind) -> dict[str, Any]:
     """Return the definition of a kind."""
     whole = kind.spec.model_json_schema()
     spec = structural(whole, whole.get("$defs", {}))
+    for name in kind.loose:
+        spec["properties"][name] = {"description": spec["properties"][name]["description"], **ANYTHING}
     for path, names in kind.given.items():
         part = spec
         for key in path:

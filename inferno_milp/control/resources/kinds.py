@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from inferno_milp.architecture import LanguageModel
-from inferno_milp.errors import PathPart
-from inferno_milp.fields import Count, Flag, Model, Name
+from inferno_milp.errors import Fault, PathPart, nearest
+from inferno_milp.fields import Count, Flag, Model, Name, is_name
 from inferno_milp.sections import Accelerator, NodeGroup, Options, Profile, Server, ServiceClass
 
 GROUP, VERSION = "inferno-milp.dev", "v1alpha1"
@@ -52,10 +52,9 @@ Spec = Mapping[str, Any]
 
 
 def _model(spec: Spec, name: str) -> dict[str, Any]:
-    """Return a Model as profiles and a language model; keys that it does not know stay, for the reader to refuse."""
-    known = ("name", "profiles", "architecture")
-    found = {key: value for key, value in spec.items() if key not in known}
-    name = spec.get("name", name)
+    """Return a Model as profiles and a language model."""
+    found: dict[str, Any] = {}
+    name = spec["name"] if is_name(spec.get("name")) else name
     if "profiles" in spec:
         found["profiles"] = _named(spec["profiles"], "model", name)
     if "architecture" in spec:
@@ -70,12 +69,26 @@ def _named(items: Any, key: str, name: Any) -> Any:
 
 
 def _capacity(spec: Spec, name: str) -> dict[str, Any]:
-    found = {key: value for key, value in spec.items() if key not in ("devices", "unlimited")}
+    found = {"nodes": spec["nodes"]} if "nodes" in spec else {}
     if "devices" in spec:
         found["capacity"] = spec["devices"]
-    if spec.get("unlimited") is True and "devices" not in spec:
-        found["capacity"] = "unlimited"
+    else:
+        found["capacity"] = "unlimited" if spec.get("unlimited") is True else {}
     return found
+
+
+def _own_faults(kind: Kind, spec: Spec) -> Iterator[Fault]:
+    """Find what is wrong with a spec of our own words, beside what the reader of problems says of its parts."""
+    for key in spec:
+        if key not in kind.spec.model_fields:
+            yield Fault("unknown key", nearest(str(key), kind.spec.model_fields), (str(key),))
+    for key in ("optimize", "unlimited"):
+        if not isinstance(spec.get(key, False), bool):
+            yield Fault("must be true or false", "", (key,))
+    if kind.name == "Model" and not is_name(spec.get("name", "none")):
+        yield Fault("is no name", "", ("name",))
+    if kind.name == "Capacity" and (("devices" in spec) == bool(spec.get("unlimited"))):
+        yield Fault("must have `devices`, or `unlimited: true`", "one of the two")
 
 
 def _optimizer(spec: Spec, name: str) -> dict[str, Any]:
@@ -96,6 +109,7 @@ class Kind:
     document : from a spec and the object's name to the sections of a problem.
     places : where in that document a part of the spec stands, by its path in the spec.
     columns : what `kubectl get` shows: title, type, path.
+    loose : fields of the spec that may be written in more ways than a schema says.
     """
 
     name: str
@@ -105,6 +119,16 @@ class Kind:
     places: Mapping[tuple[str, ...], tuple[PathPart, ...]]
     given: Mapping[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
     columns: tuple[tuple[str, str, str], ...] = ()
+    loose: tuple[str, ...] = ()
+
+    @property
+    def own(self) -> bool:
+        """Whether its words are our own, not those of one section of a problem."""
+        return () not in self.places
+
+    def faults(self, spec: Spec) -> Iterator[Fault]:
+        """Find what the reader of problems cannot see."""
+        return _own_faults(self, spec) if self.own else iter(())
 
     def place(self, path: tuple[PathPart, ...]) -> tuple[PathPart, ...]:
         """Return where in the object it is that stands at a path of its document."""
@@ -155,11 +179,12 @@ KINDS = (
         (
             ("Class", "string", ".spec.service_class"),
             ("Model", "string", ".spec.model"),
-            ("Desired", "string", ".status.desired[*].accelerator"),
-            ("Replicas", "string", ".status.desired[*].replicas"),
+            VALID,
+            ("Desired", "string", ".status.summary"),
             ("Served", "string", '.status.conditions[?(@.type=="Served")].status'),
             ("Reason", "string", ".status.reason"),
         ),
+        ("reserve", "current"),
     ),
     Kind(
         "Optimizer",

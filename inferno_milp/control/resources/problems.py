@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from inferno_milp.control.fleet import ClusterError
 from inferno_milp.control.problems import Setting
 from inferno_milp.control.report import Report
 from inferno_milp.control.resources.kinds import BY_NAME, GROUP, KINDS, VERSION
-from inferno_milp.control.resources.reading import Object, Reading, read_objects
+from inferno_milp.control.resources.reading import Object, Reading, key_of, name_of, read_objects
 from inferno_milp.control.resources.statuses import statuses
 from inferno_milp.errors import Fault
 from inferno_milp.problem import Problem
@@ -47,26 +47,46 @@ class ResourceProblems:
 
     def latest(self) -> Setting:
         """Return the problem of the objects as they are now."""
+        self._objects, self._reading = (), Reading(None, {})  # nobody is told anything of objects that cannot be read
         self._objects = tuple(self._list())
         if not self._objects:
+            self._last = None
             return Setting(None, (NONE,), plans_undeployed=True)
         self._reading = read_objects(self._objects, counts_nodes=self.counts_nodes)
         errors = [str(fault) for faults in self._reading.faults.values() for fault in faults]
         if self._reading.problem is not None:
             self._last = self._reading.problem
-        elif self._last is not None:
-            errors.append("the last problem without faults stays")
-        if self._last is not None:
-            errors += [str(fault) for fault in self.check(self._last)]
-        optimizers = [item["spec"] for item in self._objects if item["kind"] == "Optimizer"]
-        self._acts = all(spec.get("optimize", True) is True for spec in optimizers if isinstance(spec, dict))
+        else:
+            self._last = self._without_faulty(self._last)
+            errors += ["the last problem without faults stays"] if self._last is not None else []
+        misfits = [] if self._last is None else [str(fault) for fault in self.check(self._last)]
+        errors += misfits
+        optimizers = [item.get("spec") for item in self._objects if item["kind"] == "Optimizer"]
+        wanted = all(isinstance(spec, dict) and spec.get("optimize", True) is True for spec in optimizers)
+        self._acts = wanted and not misfits  # as at the start, a set-up that does not fit changes nothing
         return Setting(self._last, tuple(errors), self._acts, plans_undeployed=True)
 
-    def tell(self, report: Report) -> None:
-        """Write the statuses that are not as they should be."""
+    def _without_faulty(self, problem: Problem | None) -> Problem | None:
+        """Return a problem with those of its servers alone that are there still, and are not faulty."""
+        if problem is None:
+            return None
+        healthy = {
+            name_of(item)
+            for item in self._objects
+            if item["kind"] == "Server" and key_of(item) not in self._reading.faults
+        }
+        servers = tuple(server for server in problem.servers if server.name in healthy)
+        return problem.model_copy(update={"servers": servers}) if servers else None
+
+    def tell(self, report: Report) -> Iterator[str]:
+        """Write the statuses that are not as they should be; one that is refused keeps none of the others from it."""
         for item, status in statuses(self._objects, self._reading.faults, report, acts=self._acts):
-            if item.get("status") != status:
+            if item.get("status") == status:
+                continue
+            try:
                 self._write(item, status)
+            except ClusterError as error:
+                yield f"{key_of(item)}: {error}"
 
     def _list(self) -> Iterator[Object]:
         api = kubernetes.CustomObjectsApi(self.server.api)
@@ -89,9 +109,7 @@ class ResourceProblems:
         api = kubernetes.CustomObjectsApi(self.server.api)
         metadata = item["metadata"]
         where = (GROUP, VERSION, metadata["namespace"], BY_NAME[item["kind"]].plural, metadata["name"])
-        before = item.get("status") or {}
-        # A merge leaves what it does not name: what is no longer so is taken out by name.
-        body = {"status": {**dict.fromkeys(before), **status}}
+        body = {"status": merge_patch(item.get("status") or {}, status)}
         try:
             self.server.ask(
                 api.patch_namespaced_custom_object_status,
@@ -103,3 +121,12 @@ class ResourceProblems:
         except ClusterError as error:
             if error.trouble != "gone":  # it was deleted meanwhile
                 raise
+
+
+def merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the merge patch (RFC 7386) that makes one of the other: what is no longer there is named, as null."""
+    patch: dict[str, Any] = {key: None for key in before if key not in after}
+    for key, value in after.items():
+        same = before.get(key)
+        patch[key] = merge_patch(same, value) if isinstance(value, dict) and isinstance(same, dict) else value
+    return patch

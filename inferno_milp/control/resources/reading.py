@@ -22,6 +22,13 @@ def key_of(item: Object) -> str:
     return f"{item['kind']} {metadata.get('namespace', '')}/{metadata['name']}"
 
 
+def name_of(item: Object) -> str:
+    """Return what an object is called in a problem."""
+    spec = item.get("spec")
+    name = spec.get("name") if isinstance(spec, dict) else None
+    return str(name or item["metadata"]["name"])
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What objects come to.
@@ -45,19 +52,17 @@ def read_objects(objects: Iterable[Object], *, counts_nodes: bool = False) -> Re
     counts_nodes : whether the devices are counted in the cluster, so that no Capacity is needed.
     """
     listed = list(objects)
-    try:
-        return Reading(_read(listed, counts_nodes=counts_nodes), {})
-    except InputError as error:
-        faults = _by_object(listed, error.faults)
-    servers = {key for key in faults if key.startswith("Server ")}
-    problem = None
-    if servers == set(faults):
+    faults: dict[str, tuple[Fault, ...]] = {}
+    while True:
+        rest = [item for item in listed if key_of(item) not in faults]
         try:
-            problem = _read([item for item in listed if key_of(item) not in servers], counts_nodes=counts_nodes)
+            return Reading(_read(rest, counts_nodes=counts_nodes), faults)
         except InputError as error:
-            # What is left is wrong because of what was taken out: without any server there is no problem.
-            faults = {**_by_object(listed, error.faults), **faults}
-    return Reading(problem, faults)
+            found = _by_object(rest, error.faults)
+        faults |= found
+        # Not all faults need be told at once: others may come to light. Without any server there is no problem.
+        if not all(key.startswith("Server ") for key in found) or not any(i["kind"] == "Server" for i in rest):
+            return Reading(None, faults)
 
 
 def _read(objects: list[Object], *, counts_nodes: bool) -> Problem:
@@ -72,7 +77,9 @@ def _source(item: Object) -> Source:
     kind, key = BY_NAME[item["kind"]], key_of(item)
     spec = item.get("spec")
     if isinstance(spec, dict):
-        return Source(key, Path(key), kind.document(spec, item["metadata"]["name"]), "")
+        faults = [replace(fault, file=key, path=("spec", *fault.path)) for fault in kind.faults(spec)]
+        known = {name: value for name, value in spec.items() if name in kind.spec.model_fields or not kind.own}
+        return Source(key, Path(key), kind.document(known, item["metadata"]["name"]), "", faults)
     return Source(key, Path(key), {}, "", [Fault("must be a mapping", "", ("spec",), key)])
 
 

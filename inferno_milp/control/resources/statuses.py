@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from inferno_milp.control.report import Report, ServerReport
-from inferno_milp.control.resources.reading import Object, key_of
+from inferno_milp.control.resources.reading import Object, key_of, name_of
 from inferno_milp.errors import Fault
 from inferno_milp.plan import ServerPlan
 
@@ -42,14 +42,13 @@ def _words(fault: Fault) -> str:
 
 
 def _server(item: Object, report: Report, said: _Conditions) -> dict[str, Any]:
-    name = item["spec"].get("name") or item["metadata"]["name"]
+    name = name_of(item)
     seen = report.servers.get(name)
     if seen is None:
         said.add("Served", None, "NoRound", "; ".join(report.errors))
         return {}
-    planned = None
-    if report.plan is not None:
-        planned = next((server for server in report.plan.servers if server.name == name), None)
+    plans = [plan.servers for plan in (report.plan, report.advice) if plan is not None]
+    planned = next((server for servers in plans for server in servers if server.name == name), None)
     if planned is None:
         said.add("Served", None, "LeftAlone", seen.reason)
     else:
@@ -57,6 +56,7 @@ def _server(item: Object, report: Report, said: _Conditions) -> dict[str, Any]:
     status: dict[str, Any] = {
         "current": [{"accelerator": a, "replicas": n, "ready": seen.ready.get(a, 0)} for a, n in seen.running.items()],
         "desired": list(_desired(seen, planned)),
+        "summary": " + ".join(f"{n} × {a}" for a, n in (seen.target or {}).items()),
         "reason": seen.reason[:LONGEST],
     }
     if seen.waiting:

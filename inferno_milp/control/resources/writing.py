@@ -35,7 +35,7 @@ def objects_text(problem: Problem, namespace: str) -> str:
 
 def _specs(problem: Problem) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Go through kind, name and spec; names within a spec are left out where they are the object's."""
-    data = problem.model_dump(mode="json", exclude_unset=True)
+    data = problem.model_dump(mode="json", exclude_unset=True, exclude_none=True)
     for item in data.get("accelerators", ()):
         yield "Accelerator", *_without(item, "name")
     capacity: dict[str, Any] = {"unlimited": True} if problem.capacity is None else {"devices": problem.capacity}
@@ -51,12 +51,12 @@ def _specs(problem: Problem) -> Iterator[tuple[str, str, dict[str, Any]]]:
         yield "Model", title, spec
     for item in data.get("service_classes", ()):
         yield "ServiceClass", *_without(item, "name")
-    for item in problem.servers:
-        yield "Server", *_without({**item.model_dump(mode="json", exclude_unset=True), "name": item.name}, "name")
-    options = {key: value for key, value in data.get("options", {}).items() if value is not None}
+    for item, server in zip(data.get("servers", ()), problem.servers, strict=True):
+        yield "Server", *_without({**item, "name": server.name}, "name")
+    options = data.get("options", {})
     spec = {"optimize": True, "name": problem.name, "currency": problem.currency}
     yield "Optimizer", "optimizer", {**spec, **({"options": options} if options else {})}
 
 
 def _without(item: dict[str, Any], key: str) -> tuple[str, dict[str, Any]]:
-    return item[key], {name: value for name, value in item.items() if name != key and value is not None}
+    return item[key], {name: value for name, value in item.items() if name != key}
