@@ -1,0 +1,387 @@
+"""Routing the mixes of a problem: solve with what buckets are thought to take, analyse, mend what was wrong, again.
+
+The program takes what a pool must carry for linear. It is linear only nearly: so every answer is analysed, and where a
+pool could not carry what it was given, the program learns what that mix takes. What is returned is a plan of a problem
+in which every pool is a server of its own, and has passed the check of plans like any other.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from inferno_milp.candidates import find_candidates
+from inferno_milp.errors import OptionError
+from inferno_milp.plan import DEFAULT_GAP, Plan
+from inferno_milp.planner import optimize, plan_candidates
+from inferno_milp.problem import Problem
+from inferno_milp.routing.pools import Carried, FloatArray, Pool, find_carried, find_weights, flows_of, part_of
+from inferno_milp.routing.program import Cut, Limits, Others, Pools, Routed, solve_routing
+from inferno_milp.sections import Server
+
+logger = logging.getLogger(__name__)
+
+MOST_ROUNDS = 25
+SAFE = 1 + 1e-5
+"""Loads are taken for so much larger: the program keeps its limits but for rounding, and replicas are whole."""
+SMALL_SHARE = 1e-4
+"""A smaller part of a server's requests is no reason for a pool: it goes where the rest of its bucket goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where the requests of a bucket go.
+
+    Attributes
+    ----------
+    server : by name.
+    input_tokens, output_tokens : of the bucket.
+    rate_per_s : of the bucket.
+    weights : part of it that goes to each accelerator, by name; they sum to 1.
+    """
+
+    server: str
+    input_tokens: float
+    output_tokens: float
+    rate_per_s: float
+    weights: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedPlan:
+    """A plan with a router's table, beside the plan without one.
+
+    Attributes
+    ----------
+    problem : in which each pool of a routed server is a server of its own, `chat@L4`.
+    plan : of that problem; where routing saves nothing, the plan without, of the problem as it is.
+    routes : the router's table; empty where routing saves nothing.
+    unrouted : best plan in which all replicas of a server get the same mix, on one accelerator or several.
+    rounds : times that the program was solved.
+    """
+
+    problem: Problem
+    plan: Plan
+    routes: tuple[Route, ...]
+    unrouted: Plan
+    rounds: int
+
+    @property
+    def saving_per_hour(self) -> float | None:
+        """Cost that routing saves; None where one of the plans does not serve everybody."""
+        if not (self.plan.serves_all and self.unrouted.serves_all):
+            return None
+        return (self.unrouted.total_cost_per_hour or 0.0) - (self.plan.total_cost_per_hour or 0.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {
+            "plan": self.plan.to_dict(),
+            "routes": [asdict(route) for route in self.routes],
+            "unrouted": self.unrouted.to_dict(),
+            "saving_per_hour": self.saving_per_hour,
+            "rounds": self.rounds,
+        }
+
+
+def route(problem: Problem, *, time_limit_s: float | None = None, gap: float = DEFAULT_GAP) -> RoutedPlan:
+    """Plan with requests routed by their sizes.
+
+    Parameters
+    ----------
+    problem : with a `mix` in the load of one server or more; those without are planned as always.
+    time_limit_s : seconds, for the plan without routing and for routing; None: no limit.
+    gap : relative gap between cost and bound of each program.
+
+    Returns
+    -------
+    RoutedPlan
+        Never dearer than the plan without routing. Its plan is checked; that no routing is cheaper still is not proven.
+
+    Raises
+    ------
+    OptionError
+        If no server has a mix that can be routed, or power is limited or priced.
+    """
+    members = [s for s, server in enumerate(problem.servers) if _is_routable(problem, server)]
+    if not members:
+        raise OptionError("no server has a load with a mix of two buckets or more, and no target in tokens per second")
+    if problem.options.uses_power:
+        raise OptionError("routing does not count power: take its limits and prices out")
+    end = math.inf if time_limit_s is None else time.perf_counter() + time_limit_s
+    search = _Search(problem, members, gap, end)
+    search.run_alike()
+    unrouted = min(
+        ((problem, optimize(problem, time_limit_s=time_limit_s, gap=gap)), search.plan() or (problem, None)),
+        key=lambda found: _cost(found[1]),
+    )
+    search.run()
+    routed = search.plan() or unrouted
+    if unrouted[1] is None or _cost(routed[1]) >= _cost(unrouted[1]):
+        assert unrouted[1] is not None
+        return RoutedPlan(*unrouted, (), unrouted[1], search.rounds)
+    assert routed[1] is not None
+    return RoutedPlan(*routed, tuple(search.routes()), unrouted[1], search.rounds)
+
+
+def _cost(plan: Plan | None) -> float:
+    return math.inf if plan is None or plan.objective is None or not plan.serves_all else plan.objective
+
+
+def _is_routable(problem: Problem, server: Server) -> bool:
+    load = server.load
+    return (
+        load is not None
+        and len(load.mix) > 1
+        and load.arrival_rate_per_s > 0
+        and problem.targets_of(server).tps is None
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Best:
+    """The cheapest routing that was analysed and holds: shares by pool, and replicas."""
+
+    cost: float
+    shares: list[FloatArray]
+    replicas: list[int]
+
+
+class _Search:
+    """What is known of the pools, and the best routing so far."""
+
+    def __init__(self, problem: Problem, members: Sequence[int], gap: float, end: float):
+        self.problem, self.members, self.gap, self.end = problem, list(members), gap, end
+        self.rounds = 0
+        self.best: _Best | None = None
+        self.flows = {s: flows_of(problem.servers[s]) for s in members}
+        self.pools = list(self._all_pools())
+        self.arrays = self._arrays()
+        self.whole = find_carried(problem, self.pools, [self.flows[pool.server] for pool in self.pools])
+        self.alone = self._weights_alone()
+
+    def _all_pools(self) -> Iterator[Pool]:
+        positions = {a.name: i for i, a in enumerate(self.problem.accelerators)}
+        for s in self.members:
+            server = self.problem.servers[s]
+            today = {now.accelerator for now in server.current}
+            for profile in self.problem.profiles:
+                if profile.model != server.model or (server.keep_accelerator and profile.accelerator not in today):
+                    continue
+                yield Pool(s, positions[profile.accelerator])
+
+    def _starts(self) -> Iterator[list[Cut]]:
+        """Say what buckets take: in the whole mix or, where a pool cannot carry that, alone; then, all alone."""
+        fits = [p for p, one in enumerate(self.whole) if one.batch_size]
+        flows = [self.flows[self.pools[p].server] for p in fits]
+        weights = self._weights(fits, flows, [self.whole[p] for p in fits])
+        yield [Cut(p, weights.get(p, alone)) for p, alone in enumerate(self.alone)]
+        yield [Cut(p, alone) for p, alone in enumerate(self.alone)]
+
+    def _weights_alone(self) -> list[FloatArray]:
+        owners, flows = [], []
+        for pool in self.pools:
+            for b in range(len(self.flows[pool.server])):
+                flow = np.zeros(len(self.flows[pool.server]))
+                flow[b] = 1.0
+                owners.append(pool)
+                flows.append(flow)
+        there = find_carried(self.problem, owners, flows)
+        found, at = [], 0
+        for pool in self.pools:
+            flow = self.flows[pool.server]
+            rates = np.array([one.rate_per_s for one in there[at : at + len(flow)]])
+            at += len(flow)
+            found.append(np.where(np.isnan(rates), np.inf, self._wanted(pool) / rates))
+        return found
+
+    def _wanted(self, pool: Pool) -> FloatArray:
+        """Return the rate of each bucket with what its server wants in reserve."""
+        return SAFE * self.flows[pool.server] * (1 + self.problem.servers[pool.server].reserve)
+
+    def _weights(
+        self, pools: Sequence[int], flows: Sequence[FloatArray], carried: Sequence[Carried]
+    ) -> dict[int, FloatArray]:
+        there = find_weights(self.problem, [self.pools[p] for p in pools], flows, carried)
+        return {p: weights * self._wanted(self.pools[p]) for p, weights in zip(pools, there, strict=True)}
+
+    def _arrays(self) -> Pools:
+        problem = self.problem
+        types = list(dict.fromkeys(a.type for a in problem.accelerators))
+        pieces = {(p.model, p.accelerator): p.accelerators_per_replica for p in problem.profiles}
+        price, usage, spare = [], np.zeros((len(self.pools), len(types))), []
+        for p, pool in enumerate(self.pools):
+            server, accelerator = problem.servers[pool.server], problem.accelerators[pool.accelerator]
+            count = pieces[server.model, accelerator.name]
+            price.append(count * accelerator.cost_per_hour)
+            usage[p, types.index(accelerator.type)] = count * accelerator.devices
+            spare.append(server.survive)
+        servers = [problem.servers[s] for s in self.members]
+        return Pools(
+            buckets=[len(self.flows[s]) for s in self.members],
+            least=np.array([server.min_replicas for server in servers], dtype=np.int64),
+            most=np.array([math.inf if s.max_replicas is None else float(s.max_replicas) for s in servers]),
+            server=np.array([self.members.index(pool.server) for pool in self.pools], dtype=np.int64),
+            price=np.array(price),
+            usage=usage,
+            spare=np.array(spare, dtype=np.int64),
+        )
+
+    def _others(self) -> Others:
+        """Return the ways of the servers that are not routed: one for each accelerator."""
+        problem = self.problem
+        rest = tuple(s for i, s in enumerate(problem.servers) if i not in self.members)
+        if not rest:
+            return Others.none(self.arrays.usage.shape[1])
+        single = problem.model_copy(update={"servers": rest}).with_options(assignment="single")
+        rows = find_candidates(single).one_per_accelerator().rows
+        most = np.array([math.inf if s.max_replicas is None else s.max_replicas for s in rest])
+        kept = rows.take(rows.replicas <= most[rows.server])
+        usage = np.zeros((len(kept), self.arrays.usage.shape[1]))
+        usage[np.arange(len(kept)), kept.type] = kept.devices
+        return Others(kept.server, kept.cost_per_hour, usage)
+
+    def _limits(self) -> Limits:
+        problem = self.problem
+        types = list(dict.fromkeys(a.type for a in problem.accelerators))
+        available = problem.devices_available
+        devices = [math.inf if available is None else float(available.get(name, 0)) for name in types]
+        budget = problem.options.max_cost_per_hour
+        return Limits(np.array(devices), math.inf if budget is None else budget)
+
+    def run_alike(self) -> None:
+        """Find the best routing in which all pools of a server get the same mix: one bucket each, all linear."""
+        others, limits = self._others(), self._limits()
+        pools = replace(self.arrays, buckets=[1] * len(self.members))
+        cuts = []
+        for p, one in enumerate(self.whole):
+            wanted = float(self._wanted(self.pools[p]).sum())
+            cuts.append(Cut(p, np.array([wanted / one.rate_per_s if one.batch_size else math.inf])))
+        left = self.end - time.perf_counter()
+        found = solve_routing(pools, cuts, others, limits, gap=self.gap, time_limit_s=left)
+        if found.cost is not None:
+            sizes = [len(self.flows[pool.server]) for pool in self.pools]
+            shares = [np.full(size, share[0]) for size, share in zip(sizes, found.shares, strict=True)]
+            self._learn(replace(found, shares=shares), others, limits)
+
+    def run(self) -> None:
+        """From each start: solve, analyse, and mend, until an answer holds as it is."""
+        others, limits = self._others(), self._limits()
+        for cuts in self._starts():
+            for _ in range(MOST_ROUNDS):
+                left = self.end - time.perf_counter()
+                if left <= 0:
+                    return
+                self.rounds += 1
+                found = solve_routing(self.arrays, cuts, others, limits, gap=self.gap, time_limit_s=left)
+                if found.cost is None or (self.best is not None and found.cost >= self.best.cost * (1 - self.gap)):
+                    break
+                learnt = self._learn(found, others, limits)
+                if not learnt:
+                    break
+                cuts += learnt
+
+    def _learn(self, found: Routed, others: Others, limits: Limits) -> list[Cut]:
+        """Analyse what pools were given; return what is learnt of those that cannot carry it."""
+        shares = self._tidied(found.shares)
+        used = [p for p, share in enumerate(shares) if share.any()]
+        flows = [shares[p] * self.flows[self.pools[p].server] for p in used]
+        carried = find_carried(self.problem, [self.pools[p] for p in used], flows)
+        replicas = found.replicas.copy()
+        replicas[[p for p in range(len(shares)) if p not in used]] = 0
+        wrong = []
+        for i, p in enumerate(used):
+            wanted = float((shares[p] * self._wanted(self.pools[p])).sum()) / SAFE
+            enough = math.inf if not carried[i].batch_size else math.ceil(wanted / carried[i].rate_per_s)
+            enough += self.problem.servers[self.pools[p].server].survive
+            if enough > replicas[p]:
+                wrong.append(i)
+                replicas[p] = min(enough, 10**9)
+        self._offer(shares, replicas, others.price[found.picked].tolist(), others.usage[found.picked], limits)
+        logger.debug("round %d: %s, %d of %d pools wrong", self.rounds, found.cost, len(wrong), len(used))
+        fits = [i for i in wrong if carried[i].batch_size]
+        weights = self._weights([used[i] for i in fits], [flows[i] for i in fits], [carried[i] for i in fits])
+        unfit = [used[i] for i in wrong if not carried[i].batch_size]
+        return [*(Cut(p, weight) for p, weight in weights.items()), *(Cut(p, self.alone[p]) for p in unfit)]
+
+    def _tidied(self, shares: list[FloatArray]) -> list[FloatArray]:
+        """Give what would be next to nothing of a server's requests to the pools that have the rest of its buckets."""
+        kept = []
+        for p, share in enumerate(shares):
+            flows = self.flows[self.pools[p].server]
+            kept.append(share if share @ flows > SMALL_SHARE * flows.sum() else np.zeros_like(share))
+        for s in range(len(self.members)):
+            own = self.arrays.of(s)
+            whole = np.sum([kept[p] for p in own], axis=0)
+            if (whole <= 0).any():
+                return shares
+            for p in own:
+                kept[p] = kept[p] / whole
+        return kept
+
+    def _offer(
+        self, shares: list[FloatArray], replicas: np.ndarray, others: list[float], usage: np.ndarray, limits: Limits
+    ) -> None:
+        """Keep a routing if it is within the limits, and cheaper than any before."""
+        used = replicas @ self.arrays.usage + usage.sum(axis=0)
+        cost = math.fsum([*(replicas * self.arrays.price).tolist(), *others])
+        counts = np.array([replicas[self.arrays.of(s)].sum() for s in range(len(self.members))])
+        if (used > limits.devices).any() or cost > limits.cost or (counts > self.arrays.most).any():
+            return
+        if self.best is None or cost < self.best.cost:
+            self.best = _Best(cost, shares, replicas.tolist())
+
+    def plan(self) -> tuple[Problem, Plan] | None:
+        """Return the plan of the best routing, with the problem that it is of; None if there is none."""
+        if self.best is None:
+            return None
+        servers, homes = [], {}
+        for s, server in enumerate(self.problem.servers):
+            if s not in self.members:
+                servers.append(server)
+                continue
+            for p, pool in enumerate(self.pools):
+                if pool.server == s and self.best.shares[p].any():
+                    homes[len(servers)] = pool.accelerator
+                    servers.append(self._pool_server(server, p))
+        problem = self.problem.model_copy(update={"servers": tuple(servers)})
+        table = find_candidates(problem)
+        for position, accelerator in homes.items():
+            table = table.only(position, [accelerator])
+        left = self.end - time.perf_counter()
+        plan = plan_candidates(table, time_limit_s=None if math.isinf(left) else max(left, 1.0), gap=self.gap)
+        return (problem, plan) if plan.serves_all else None
+
+    def _pool_server(self, server: Server, p: int) -> Server:
+        assert self.best is not None
+        pool = self.pools[p]
+        name = self.problem.accelerators[pool.accelerator].name
+        update = {
+            "name": f"{server.name}@{name}",
+            "load": part_of(server, self.best.shares[p] * self.flows[pool.server]),
+            "min_replicas": self.best.replicas[p] if server.min_replicas else 0,
+            "max_replicas": None,
+            "keep_accelerator": False,
+            "current": tuple(now for now in server.current if now.accelerator == name),
+        }
+        return server.model_copy(update=update)
+
+    def routes(self) -> Iterator[Route]:
+        """Go through the router's table of the best routing."""
+        assert self.best is not None
+        for s in self.members:
+            server, flows = self.problem.servers[s], self.flows[s]
+            assert server.load is not None
+            own = [(p, pool) for p, pool in enumerate(self.pools) if pool.server == s]
+            for b, bucket in enumerate(server.load.mix):
+                weights = {
+                    self.problem.accelerators[pool.accelerator].name: float(self.best.shares[p][b]) for p, pool in own
+                }
+                given = {name: weight for name, weight in weights.items() if weight > 0}
+                yield Route(server.name, bucket.input_tokens, bucket.output_tokens, float(flows[b]), given)
