@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from inferno_milp.read import read_problem, read_problem_data, read_problem_text
     from inferno_milp.read.settings import with_settings
     from inferno_milp.roofline import estimate_profile
+    from inferno_milp.routing.requests import mix_of_requests
+    from inferno_milp.routing.route import find_routes
+    from inferno_milp.routing.tables import read_throughput_table, route_table
     from inferno_milp.simulate import simulate_plan
     from inferno_milp.sweeps import find_frontier, sweep
     from inferno_milp.why import explain
@@ -58,9 +61,11 @@ _HOME = {
     "export_manifests": "export",
     "find_frontier": "sweeps",
     "find_prices": "prices",
+    "find_routes": "routing.route",
     "find_transition": "load_change",
     "fit_profile": "fitting",
     "generate_problem": "generate",
+    "mix_of_requests": "routing.requests",
     "optimize": "planner",
     "problem_text": "problem_file",
     "read_measurements": "measurements",
@@ -68,7 +73,9 @@ _HOME = {
     "read_problem": "read",
     "read_problem_data": "read",
     "read_problem_text": "read",
+    "read_throughput_table": "routing.tables",
     "report_html": "html",
+    "route_table": "routing.tables",
     "scale_server": "load_change",
     "shipped_catalogue": "catalogue",
     "simulate_plan": "simulate",
@@ -97,9 +104,11 @@ __all__ = [
     "export_manifests",
     "find_frontier",
     "find_prices",
+    "find_routes",
     "find_transition",
     "fit_profile",
     "generate_problem",
+    "mix_of_requests",
     "optimize",
     "problem_text",
     "read_measurements",
@@ -107,7 +116,9 @@ __all__ = [
     "read_problem",
     "read_problem_data",
     "read_problem_text",
+    "read_throughput_table",
     "report_html",
+    "route_table",
     "scale_server",
     "shipped_catalogue",
     "simulate_plan",

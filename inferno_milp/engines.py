@@ -21,9 +21,18 @@ OF_PROFILE = (
     "lag_iterations", "token_budget", "kv_tokens",
 )  # fmt: skip
 """Fields of a profile that are parameters of an engine, by their own names."""
-OF_LOAD = ("input_tokens", "output_tokens", "cv2_input", "cv2_output", "cv2_arrival")
+OF_LOAD = ("input_tokens", "output_tokens", "cv2_input", "cv2_output", "cov_lengths", "cv2_arrival")
 """The same of a load."""
-UNLOADED = {"input_tokens": 0.0, "output_tokens": 1.0, "cv2_input": 0.0, "cv2_output": 1.0, "cv2_arrival": 1.0}
+OF_CONTEXT = ("input_tokens", "output_tokens", "cv2_output", "cov_lengths")
+"""What the KV cache holds depends on these."""
+UNLOADED = {
+    "input_tokens": 0.0,
+    "output_tokens": 1.0,
+    "cv2_input": 0.0,
+    "cv2_output": 1.0,
+    "cov_lengths": 0.0,
+    "cv2_arrival": 1.0,
+}
 """What stands for the load of a server that has none."""
 
 
@@ -50,7 +59,7 @@ class EngineTable:
 
     def kv_batch(self, server: IntArray, profile: IntArray) -> FloatArray:
         """Return the largest batch that the KV caches hold, infinity where they are not known."""
-        load = {name: self.of_server[name][server] for name in ("input_tokens", "output_tokens", "cv2_output")}
+        load = {name: self.of_server[name][server] for name in OF_CONTEXT}
         return largest_kv_batch(self.of_profile["kv_tokens"][profile], **load)
 
 

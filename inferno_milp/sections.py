@@ -194,7 +194,7 @@ class Bucket(Model):
 
 
 def moments(mix: Iterable[Bucket]) -> dict[str, float]:
-    """Return means and squared coefficients of variation of the lengths of a mix of requests."""
+    """Return means, squared coefficients of variation and relative covariance of the lengths of a mix of requests."""
     buckets = list(mix)
     whole = math.fsum(bucket.share for bucket in buckets)
     found = {}
@@ -204,6 +204,9 @@ def moments(mix: Iterable[Bucket]) -> dict[str, float]:
         square = math.fsum(share * size**2 * (1 + cv2) for share, size, cv2 in sizes)
         found[f"{side}_tokens"] = mean
         found[f"cv2_{side}"] = max(square / mean**2 - 1, 0.0) if mean else 0.0
+    both = math.fsum(b.share / whole * b.input_tokens * b.output_tokens for b in buckets)
+    product = found["input_tokens"] * found["output_tokens"]
+    found["cov_lengths"] = max(both / product - 1, -1.0) if product else 0.0
     return found
 
 
@@ -226,6 +229,9 @@ class Load(Model):
     """Squared coefficient of variation of the prompt lengths; 0: all alike."""
     cv2_output: Variability = 1.0
     """Squared coefficient of variation of the output lengths; 1: geometric."""
+    cov_lengths: Annotated[float, Field(strict=True, ge=-1, le=1000, allow_inf_nan=False)] = 0.0
+    """Relative covariance of prompt and output lengths, E[IK]/(E[I]·E[K]) − 1; 0: independent. What runs at a moment is
+    more of those with long outputs: their prompts fill the cache."""
     cv2_arrival: Variability = 1.0
     """Squared coefficient of variation of the times between arrivals; 0: a constant pace, 1: Poisson, more: bursty."""
     mix: tuple[Bucket, ...] = ()

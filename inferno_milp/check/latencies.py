@@ -102,6 +102,7 @@ def _engine_parameters(problem: Problem, chosen: list[tuple[Server, Load, Alloca
         "output_tokens": of_load("output_tokens"),
         "cv2_input": of_load("cv2_input"),
         "cv2_output": of_load("cv2_output"),
+        "cov_lengths": of_load("cov_lengths"),
         "cv2_arrival": of_load("cv2_arrival"),
         "max_batch": [allocation.batch_size for _, _, allocation, _ in chosen],
         "max_queue": [np.nan if s.max_queue_size is None else s.max_queue_size for s, *_ in chosen],

@@ -6,7 +6,14 @@ import argparse
 from pathlib import Path
 
 from inferno_milp._version import __version__
-from inferno_milp.cli import commands, control_arguments, profile_arguments, service_arguments, study_arguments
+from inferno_milp.cli import (
+    commands,
+    control_arguments,
+    profile_arguments,
+    routing_arguments,
+    service_arguments,
+    study_arguments,
+)
 from inferno_milp.cli.shared_arguments import LAWS, Subparsers, add_output, add_problem, add_solving, add_volume
 from inferno_milp.cli.values import count, number, positive, whole
 from inferno_milp.fields import LARGEST_BATCH
@@ -16,7 +23,7 @@ from inferno_milp.plan import SOLVERS
 SUBCOMMANDS = (
     "optimize", "analyze", "candidates", "compare", "diff", "simulate", "validate", *study_arguments.SUBCOMMANDS,
     *profile_arguments.SUBCOMMANDS, *service_arguments.SUBCOMMANDS,
-    *control_arguments.SUBCOMMANDS,
+    *control_arguments.SUBCOMMANDS, *routing_arguments.SUBCOMMANDS,
 )  # fmt: skip
 
 
@@ -42,6 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
     service_arguments.add_service(commands_)
     control_arguments.add_control(commands_)
     control_arguments.add_export(commands_)
+    routing_arguments.add_routing(commands_)
     return parser
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable
 
 LARGEST_NUMBER = 1e12
@@ -59,3 +60,11 @@ def gap(text: str) -> float:
     if value >= 1:
         raise argparse.ArgumentTypeError(f"must be within [0, 1), not {text}")
     return value
+
+
+def edges(text: str) -> tuple[float, ...]:
+    """Read numbers above 0 that rise, with commas between them."""
+    values = tuple(positive(part) for part in text.split(","))
+    if any(b <= a for a, b in itertools.pairwise(values)):
+        raise argparse.ArgumentTypeError(f"must rise: {text}")
+    return values

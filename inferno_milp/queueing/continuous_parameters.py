@@ -193,11 +193,21 @@ class ContinuousParameters(Takes):
 
 
 def largest_kv_batch(
-    kv_tokens: npt.ArrayLike, *, input_tokens: npt.ArrayLike, output_tokens: npt.ArrayLike, cv2_output: npt.ArrayLike
+    kv_tokens: npt.ArrayLike,
+    *,
+    input_tokens: npt.ArrayLike,
+    output_tokens: npt.ArrayLike,
+    cv2_output: npt.ArrayLike,
+    cov_lengths: npt.ArrayLike = 0.0,
 ) -> FloatArray:
     """Return the largest batch of mean requests that a KV cache holds, at least 1; infinity where it is NaN."""
     given = np.asarray(kv_tokens, dtype=float)
-    arrays = {"input_tokens": input_tokens, "output_tokens": output_tokens, "cv2_output": cv2_output}
+    arrays = {
+        "input_tokens": input_tokens,
+        "output_tokens": output_tokens,
+        "cv2_output": cv2_output,
+        "cov_lengths": cov_lengths,
+    }
     context = mean_context({name: np.asarray(value, dtype=float) for name, value in arrays.items()})
     return _held(np.where(np.isnan(given), np.inf, given), context)
 

@@ -51,6 +51,8 @@ class EngineParameters(TypedDict, total=False):
     """Squared coefficient of variation of the prompt lengths; 0 (all alike) by default."""
     cv2_output: Number
     """Squared coefficient of variation of the output lengths; 1 (geometric) by default."""
+    cov_lengths: Number
+    """Relative covariance of prompt and output lengths, E[IK]/(E[I]·E[K]) − 1, ≥ −1; 0 (independent) by default."""
     cv2_arrival: Number
     """Squared coefficient of variation of the times between arrivals: 0 is a constant pace, 1 (the default) Poisson,
     more is bursty."""
@@ -83,6 +85,7 @@ _RULES = {
     "lag_iterations": _Rule(0, 0.0),
     "cv2_input": _Rule(0, 0.0),
     "cv2_output": _Rule(0, 1.0),
+    "cov_lengths": _Rule(-1, 0.0),
     "cv2_arrival": _Rule(0, 1.0),
     "token_budget": _Rule(1, 8192.0, whole=True),
     "kv_tokens": _Rule(1, np.nan),
@@ -166,5 +169,9 @@ def _faults(name: str, values: FloatArray) -> list[str]:
 
 
 def mean_context(parameters: dict[str, FloatArray]) -> FloatArray:
-    """Mean tokens in the KV cache of a decoding sequence, I + K(1 + c²_K)/2."""
-    return np.asarray(parameters["input_tokens"] + parameters["output_tokens"] * (1 + parameters["cv2_output"]) / 2)
+    """Mean tokens in the KV cache of a decoding sequence, I(1 + c_IK) + K(1 + c²_K)/2.
+
+    Long outputs decode for longer: their prompts, c_IK longer than the mean, are those that one finds there.
+    """
+    inputs = parameters["input_tokens"] * (1 + parameters["cov_lengths"])
+    return np.asarray(inputs + parameters["output_tokens"] * (1 + parameters["cv2_output"]) / 2)

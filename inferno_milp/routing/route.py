@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from inferno_milp.problem import Problem
 from inferno_milp.routing.pools import Carried, FloatArray, Pool, find_carried, find_weights, flows_of, part_of
 from inferno_milp.routing.program import Cut, Limits, Others, Pools, Routed, solve_routing
 from inferno_milp.sections import Server
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +82,18 @@ class RoutedPlan:
             return None
         return (self.unrouted.total_cost_per_hour or 0.0) - (self.plan.total_cost_per_hour or 0.0)
 
+    def to_frame(self) -> pd.DataFrame:
+        """Return the router's table: a row for each bucket and accelerator that it goes to."""
+        import pandas as pd
+
+        columns = ["server", "input_tokens", "output_tokens", "rate_per_s", "accelerator", "weight"]
+        rows = [
+            (route.server, route.input_tokens, route.output_tokens, route.rate_per_s, name, weight)
+            for route in self.routes
+            for name, weight in route.weights.items()
+        ]
+        return pd.DataFrame(rows, columns=columns)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
         return {
@@ -90,7 +105,7 @@ class RoutedPlan:
         }
 
 
-def route(problem: Problem, *, time_limit_s: float | None = None, gap: float = DEFAULT_GAP) -> RoutedPlan:
+def find_routes(problem: Problem, *, time_limit_s: float | None = None, gap: float = DEFAULT_GAP) -> RoutedPlan:
     """Plan with requests routed by their sizes.
 
     Parameters

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,9 @@ from inferno_milp.read.source import Source, load_source
 from inferno_milp.read.validate import validate
 from inferno_milp.routing.check import check_shares
 from inferno_milp.routing.program import Cut, Limits, Others, Pools, Routed, solve_routing
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FloatArray = npt.NDArray[np.float64]
 Matrix = Annotated[tuple[tuple[NonNegative, ...], ...], Field(min_length=1)]
@@ -79,6 +82,17 @@ class TablePlan:
     weights: dict[str, FloatArray]
     unrouted_gpus: dict[str, int] | None
     unrouted_cost_per_hour: float | None
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the router's table: a row for each bucket and GPU that it goes to, buckets by row and column."""
+        import pandas as pd
+
+        rows = [
+            (int(i), int(j), name, float(matrix[i, j]))
+            for name, matrix in self.weights.items()
+            for i, j in np.argwhere(matrix > 0)
+        ]
+        return pd.DataFrame(rows, columns=["input_bucket", "output_bucket", "gpu", "weight"])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""

@@ -17,7 +17,7 @@ from inferno_milp.problem import Problem
 from inferno_milp.sections import Profile, Server
 from inferno_milp.simulate.engine import Engine, Trace, gap_percentile, run
 from inferno_milp.simulate.statistics import Estimate, estimate_mean, estimate_of_runs, estimate_percentile
-from inferno_milp.simulate.workload import draw_arrivals, draw_lengths
+from inferno_milp.simulate.workload import draw_arrivals, draw_lengths, draw_mix
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -299,8 +299,12 @@ def _simulate(
     traces, kept = [], slice(int(WARM_UP * count), None)
     for stream in rng.spawn(RUNS):
         arrivals = draw_arrivals(stream, rate, count, cv2=load.cv2_arrival if burstiness is None else burstiness)
-        inputs = draw_lengths(stream, load.input_tokens, count, cv2=load.cv2_input, least=int(load.input_tokens >= 1))
-        outputs = draw_lengths(stream, load.output_tokens, count, cv2=load.cv2_output, least=1)
+        if load.mix:
+            inputs, outputs = draw_mix(stream, load.mix, count)
+        else:
+            least = int(load.input_tokens >= 1)
+            inputs = draw_lengths(stream, load.input_tokens, count, cv2=load.cv2_input, least=least)
+            outputs = draw_lengths(stream, load.output_tokens, count, cv2=load.cv2_output, least=1)
         traces.append(run(engine, arrivals, inputs, outputs, measured_from_ms=float(arrivals[kept.start])))
     offered = np.concatenate([trace.ttft_ms[kept] for trace in traces])
     blocking = float(np.isnan(offered).mean())

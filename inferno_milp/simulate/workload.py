@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from inferno_milp.sections import Bucket
 from inferno_milp.simulate.engine import FloatArray, IntArray
 
 LengthLaw = Literal["fixed", "geometric", "lognormal"]
@@ -69,3 +71,21 @@ def draw_lengths(
     variance = np.log1p(cv2 * (mean / above) ** 2)
     lengths = least + rng.lognormal(np.log(above) - variance / 2, np.sqrt(variance), count)
     return np.asarray(np.floor(lengths + rng.random(count)), dtype=np.int64)
+
+
+def draw_mix(rng: np.random.Generator, mix: Sequence[Bucket], count: int) -> tuple[IntArray, IntArray]:
+    """Draw prompt and output lengths of a mix: a bucket for each request, then lengths of that bucket.
+
+    Returns
+    -------
+    Prompt and output tokens; shape (count,) each.
+    """
+    shares = np.array([bucket.share for bucket in mix])
+    of = rng.choice(len(mix), count, p=shares / shares.sum())
+    inputs, outputs = np.zeros(count, dtype=np.int64), np.ones(count, dtype=np.int64)
+    for b, bucket in enumerate(mix):
+        mine = np.flatnonzero(of == b)
+        least = int(bucket.input_tokens >= 1)
+        inputs[mine] = draw_lengths(rng, bucket.input_tokens, len(mine), cv2=bucket.cv2_input, least=least)
+        outputs[mine] = draw_lengths(rng, bucket.output_tokens, len(mine), cv2=bucket.cv2_output, least=1)
+    return inputs, outputs
