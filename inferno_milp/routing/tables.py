@@ -32,6 +32,9 @@ FloatArray = npt.NDArray[np.float64]
 Matrix = Annotated[tuple[tuple[NonNegative, ...], ...], Field(min_length=1)]
 
 
+NEEDED = ("gpu_info", "workload_distribution", "total_request_rate")
+
+
 class MeasuredGpu(Model):
     """One of `gpu_info`."""
 
@@ -48,11 +51,11 @@ class ThroughputTable(Model):
 
     model_config = ConfigDict(extra="ignore")
 
-    gpu_info: Annotated[dict[Name, MeasuredGpu], Field(min_length=1)]
+    gpu_info: dict[Name, MeasuredGpu] = {}  # noqa: RUF012 - pydantic copies it
     """By name."""
-    workload_distribution: Matrix
+    workload_distribution: Matrix = ((1.0,),)
     """Parts of the requests, by input and output size."""
-    total_request_rate: Positive
+    total_request_rate: Positive = 1.0
     """Rate of all requests, requests/s."""
     slice_factor: PositiveCount = 1
     """Not used."""
@@ -127,6 +130,7 @@ def table_of(source: Source) -> ThroughputTable:
     """Return what a file holds; InputError with every fault of it."""
     validated = validate(ThroughputTable, source.data)
     faults = [*source.faults, *map(source.placed, validated.faults)]
+    faults += [source.fault(f"{key} is missing", "", (key,)) for key in NEEDED if key not in source.data]
     if not faults:
         table: ThroughputTable = validated.model
         faults = [source.placed(fault) for fault in _faults(table)]
@@ -138,6 +142,8 @@ def table_of(source: Source) -> ThroughputTable:
 def _faults(table: ThroughputTable) -> list[Fault]:
     shape = [len(row) for row in table.workload_distribution]
     faults = []
+    if not table.gpu_info:
+        faults.append(Fault("names no GPU", "", ("gpu_info",)))
     if len(set(shape)) > 1:
         faults.append(Fault("rows of different lengths", "", ("workload_distribution",)))
     if not np.any([share > 0 for row in table.workload_distribution for share in row]):
