@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from inferno_milp.fitting import fit_profile
     from inferno_milp.fitting.tracking import track_profile
     from inferno_milp.generate import generate_problem
+    from inferno_milp.horizon.plan import plan_periods, plan_scenarios
     from inferno_milp.html import report_html
     from inferno_milp.load_change import change_loads, find_transition, scale_server
     from inferno_milp.measurements import read_measurements
@@ -67,6 +68,8 @@ _HOME = {
     "generate_problem": "generate",
     "mix_of_requests": "routing.requests",
     "optimize": "planner",
+    "plan_periods": "horizon.plan",
+    "plan_scenarios": "horizon.plan",
     "problem_text": "problem_file",
     "read_measurements": "measurements",
     "read_plan": "plan_file",
@@ -110,6 +113,8 @@ __all__ = [
     "generate_problem",
     "mix_of_requests",
     "optimize",
+    "plan_periods",
+    "plan_scenarios",
     "problem_text",
     "read_measurements",
     "read_plan",

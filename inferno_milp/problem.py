@@ -17,6 +17,9 @@ from inferno_milp.errors import Fault, InputError, OptionError, PathPart, neares
 from inferno_milp.fields import Targets
 from inferno_milp.sections import Capacity, Options, Sections, Server
 
+PROBABILITIES_OFF = 1e-6
+"""By so much the probabilities of scenarios may miss 1."""
+
 
 class Problem(Sections):
     """A whole problem: accelerators, profiles, capacity, service classes, servers.
@@ -132,6 +135,7 @@ def reference_faults(
             yield _unknown("accelerator type", type_name, types, ("capacity", type_name))
     yield from _node_faults(sections, capacity, types)
     yield from _power_faults(sections)
+    yield from _moment_faults(sections, _Names({s.name for s in sections.servers}, excused))
     if not sections.servers and not has_servers:
         yield Fault("no servers: there is nothing to plan for", "list at least one", ("servers",))
     profiles = {(p.model, p.accelerator) for p in sections.profiles}
@@ -156,6 +160,22 @@ def _node_faults(sections: Sections, capacity: dict[str, int] | None, types: _Na
         if capacity is not None and group.type in capacity:
             fault = f"{group.type!r} has nodes and a capacity as well"
             yield Fault(fault, "leave it out of capacity: nodes say how many there are", ("nodes", i, "type"))
+
+
+def _moment_faults(sections: Sections, servers: _Names) -> Iterator[Fault]:
+    loaded = {server.name for server in sections.servers if server.load is not None}
+    for section, moments in (("periods", sections.periods), ("scenarios", sections.scenarios)):
+        yield from _duplicates((section, i, moment.name) for i, moment in enumerate(moments))
+        for i, moment in enumerate(moments):
+            for name in moment.rates_per_s:
+                path = (section, i, "rates_per_s", name)
+                if name not in servers:
+                    yield _unknown("server", name, servers, path)
+                elif name in servers.known and name not in loaded:
+                    yield Fault(f"server {name!r} has no load", "its lengths of requests are those of its load", path)
+    total = sum(scenario.probability for scenario in sections.scenarios)
+    if sections.scenarios and abs(total - 1) > PROBABILITIES_OFF:
+        yield Fault(f"the probabilities sum to {total:.6g}", "they must sum to 1", ("scenarios",))
 
 
 def _power_faults(sections: Sections) -> Iterator[Fault]:

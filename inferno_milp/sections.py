@@ -63,6 +63,8 @@ class Accelerator(Model):
     """Power of the whole arrangement."""
     peak_tflops: dict[Precision, Positive] | None = None
     """Peak arithmetic of the whole arrangement by precision, without sparsity, 10¹² operations/s."""
+    reserved_cost_per_hour: NonNegative | None = None
+    """Price of the whole arrangement per hour where it is reserved for all periods; None: it cannot be reserved."""
     price_source: Words | None = None
     """Whose price it is, and of when."""
 
@@ -417,6 +419,50 @@ class NodeGroup(Model):
     """Number of nodes."""
 
 
+class Moment(Model):
+    """What comes at some time, or may come."""
+
+    name: Name
+    """Name of it."""
+    factor: NonNegative = 1.0
+    """Of the rates of all servers."""
+    rates_per_s: dict[Name, NonNegative] = Field(default_factory=dict)
+    """Arrival rates of servers, by name, instead, requests/s."""
+
+    def rate_per_s(self, server: Server) -> float:
+        """Return the arrival rate of a server, requests/s."""
+        if server.load is None:
+            return 0.0
+        return self.rates_per_s.get(server.name, self.factor * server.load.arrival_rate_per_s)
+
+
+class Period(Moment):
+    """A part of the day, or of any other time that is planned for."""
+
+    hours: Positive = 1.0
+    """Its length."""
+
+
+class Scenario(Moment):
+    """What may come."""
+
+    probability: Annotated[float, Field(strict=True, gt=0, le=1)]
+    """How likely it is; all of them together 1."""
+
+
+class Planning(Model):
+    """What holds from one period to the next."""
+
+    start_cost_hours: NonNegative = 0.0
+    """What a start of a replica costs, in hours of its price."""
+    stop_cost_hours: NonNegative = 0.0
+    """The same of an end."""
+    min_up_hours: NonNegative = 0.0
+    """A replica that was started runs for so long at least."""
+    cyclic: Flag = True
+    """Whether the first period comes again after the last; if not, all replicas of the first are started in it."""
+
+
 def _read_capacity(value: Any) -> Any:
     if value == "unlimited":
         return None
@@ -442,4 +488,9 @@ class Sections(Model):
     service_classes: tuple[ServiceClass, ...] = ()
     servers: tuple[Server, ...] = ()
     nodes: tuple[NodeGroup, ...] = ()
+    periods: tuple[Period, ...] = ()
+    """Times that are planned for together, one after the other."""
+    scenarios: tuple[Scenario, ...] = ()
+    """What may come."""
+    planning: Planning = Planning()
     options: Options = Options()

@@ -18,6 +18,7 @@ PROVEN: dict[str, float | None] = {
     "limited-load-change.yaml": 20806.05,
     "real-cloud.yaml": 133.00721,
     "fleet.yaml": 14.2,
+    "day.yaml": 42.6,
     "mixes.yaml": 18.128962,
     "small.yaml": 38.3,
     "unlimited.yaml": 18205.0,

@@ -9,6 +9,7 @@ from inferno_milp._version import __version__
 from inferno_milp.cli import (
     commands,
     control_arguments,
+    horizon_arguments,
     profile_arguments,
     routing_arguments,
     service_arguments,
@@ -24,6 +25,7 @@ SUBCOMMANDS = (
     "optimize", "analyze", "candidates", "compare", "diff", "simulate", "validate", *study_arguments.SUBCOMMANDS,
     *profile_arguments.SUBCOMMANDS, *service_arguments.SUBCOMMANDS,
     *control_arguments.SUBCOMMANDS, *routing_arguments.SUBCOMMANDS,
+    *horizon_arguments.SUBCOMMANDS,
 )  # fmt: skip
 
 
@@ -50,6 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
     control_arguments.add_control(commands_)
     control_arguments.add_export(commands_)
     routing_arguments.add_routing(commands_)
+    horizon_arguments.add_horizon(commands_)
     return parser
 
 

@@ -68,3 +68,11 @@ def edges(text: str) -> tuple[float, ...]:
     if any(b <= a for a, b in itertools.pairwise(values)):
         raise argparse.ArgumentTypeError(f"must rise: {text}")
     return values
+
+
+def share(text: str) -> float:
+    """Read a number above 0, at most 1."""
+    value = positive(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"must be at most 1, not {text}")
+    return value

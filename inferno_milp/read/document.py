@@ -17,8 +17,8 @@ from inferno_milp.read.source import Source, UnreadableError, load_source
 from inferno_milp.read.validate import MOST_FAULTS, Validated, validate
 from inferno_milp.sections import Capacity, Sections, Server
 
-LISTS = ("accelerators", "profiles", "language_models", "service_classes", "servers", "nodes")
-SINGLES = ("name", "currency", "capacity", "options")
+LISTS = ("accelerators", "profiles", "language_models", "service_classes", "servers", "nodes", "periods", "scenarios")
+SINGLES = ("name", "currency", "capacity", "planning", "options")
 
 Origins = dict[tuple[PathPart, ...], tuple[Source, tuple[PathPart, ...]]]
 """For a path in the joined sections, the file it comes from and its path there."""

@@ -1,0 +1,103 @@
+"""From replicas and reservations to a plan, with every cost counted anew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from inferno_milp.horizon.plans import Held, HorizonPlan, MomentPlan, mean
+from inferno_milp.horizon.program import Found, Setup
+from inferno_milp.horizon.ways import IntArray, Ways
+from inferno_milp.sections import Moment, Planning
+
+
+def assemble(ways: Ways, setup: Setup, moments: Sequence[Moment], found: Found) -> HorizonPlan:
+    """Make a plan of what a program found."""
+    problem, total = ways.problem, float(setup.weights.sum())
+    has_plan = found.objective is not None
+    accelerators = problem.accelerators
+    reserved = {one.name: int(found.reserved[a]) for a, one in enumerate(accelerators) if found.reserved[a]}
+    fixed = math.fsum(
+        count * (one.reserved_cost_per_hour or 0.0)
+        for count, one in zip(found.reserved.tolist(), accelerators, strict=True)
+    )
+    extra = extra_per_hour(ways, found.replicas, found.reserved)
+    starts = starts_cost(ways, found.replicas, setup.planning) / total
+    weights = setup.weights.tolist()
+    dearest = max(extra, default=0.0) if setup.criterion == "worst" else mean(extra, weights)
+    parts = {"reserved": fixed, "extra": dearest, "starts": starts}
+    scale = 1.0 if setup.criterion == "worst" else 1 / total
+    return HorizonPlan(
+        problem_name=problem.name,
+        currency=problem.currency,
+        status=found.outcome,
+        cost_per_hour=math.fsum(parts.values()) if has_plan else None,
+        bound=None if found.bound is None or not has_plan else found.bound * scale,
+        parts=parts if has_plan else {},
+        reserved=reserved,
+        moments=tuple(
+            MomentPlan(
+                name=moment.name,
+                weight=weights[t],
+                is_served=found.is_served[t],
+                cost_per_hour=fixed + extra[t],
+                devices=_devices(ways, found.replicas[:, t]),
+            )
+            for t, moment in enumerate(moments)
+        )
+        if has_plan
+        else (),
+        held=tuple(_held(ways, moments, found)) if has_plan else (),
+    )
+
+
+def extra_per_hour(ways: Ways, replicas: IntArray, reserved: IntArray) -> list[float]:
+    """Return what units beyond those that are reserved cost in each moment."""
+    prices = np.array([one.cost_per_hour for one in ways.problem.accelerators])
+    used = np.zeros((len(prices), replicas.shape[1]), dtype=np.int64)
+    np.add.at(used, ways.rows.accelerator, replicas * ways.units[:, None])
+    beyond: list[float] = (prices @ np.maximum(used - reserved[:, None], 0)).tolist()
+    return beyond
+
+
+def starts_cost(ways: Ways, replicas: IntArray, planning: Planning | None) -> float:
+    """Return what starts and ends of replicas cost over all periods."""
+    if planning is None:
+        return 0.0
+    price = ways.rows.price_per_replica
+    before = np.roll(replicas, 1, axis=1)
+    if not planning.cyclic or replicas.shape[1] == 1:
+        before[:, 0] = replicas[:, 0] if planning.cyclic else 0
+    started = np.maximum(replicas - before, 0).sum(axis=1)
+    ended = np.maximum(before - replicas, 0).sum(axis=1)
+    return float(price @ (planning.start_cost_hours * started + planning.stop_cost_hours * ended))
+
+
+def _devices(ways: Ways, replicas: IntArray) -> dict[str, int]:
+    used = np.zeros(len(ways.table.types), dtype=np.int64)
+    np.add.at(used, ways.rows.type, replicas * ways.rows.devices_per_replica)
+    return {name: int(count) for name, count in zip(ways.table.types, used, strict=True)}
+
+
+def _held(ways: Ways, moments: Sequence[Moment], found: Found) -> Iterator[Held]:
+    """Share every server's rate out in proportion to what its replicas can carry."""
+    rows, problem = ways.rows, ways.problem
+    for t, moment in enumerate(moments):
+        for s, server in enumerate(problem.servers):
+            own = [w for w in ways.of(s) if found.replicas[w, t]]
+            rates = np.nan_to_num(rows.max_rate_per_s[own])
+            capable = rates * found.replicas[own, t]
+            # What is not served in full carries what keeps its targets.
+            carried = min(float(ways.required_per_s[s, t]) / (1 + server.reserve), float(capable.sum()))
+            for w, part, rate in zip(own, capable.tolist(), rates.tolist(), strict=True):
+                yield Held(
+                    moment=moment.name,
+                    server=server.name,
+                    accelerator=problem.accelerators[rows.accelerator[w]].name,
+                    batch_size=int(rows.batch_size[w]),
+                    replicas=int(found.replicas[w, t]),
+                    rate_per_s=carried * part / float(capable.sum()) if part else 0.0,
+                    max_rate_per_s=rate if server.load is not None else None,
+                )

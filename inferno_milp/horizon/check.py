@@ -1,0 +1,182 @@
+"""The check of a plan of several moments, from the problem alone: rates, latencies, devices, costs, bound."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from inferno_milp.engines import engine_table
+from inferno_milp.errors import PlanCheckError
+from inferno_milp.horizon.plans import Held, HorizonPlan, mean
+from inferno_milp.problem import Problem
+from inferno_milp.queueing import analyze
+from inferno_milp.sections import Moment, Planning
+
+CLOSE = 1e-6
+
+
+def check_horizon(
+    problem: Problem, plan: HorizonPlan, moments: Sequence[Moment], *, planning: Planning | None, worst: bool = False
+) -> None:
+    """Check a plan; nothing where there is none.
+
+    Parameters
+    ----------
+    planning : what joins periods; None for scenarios.
+    worst : whether the cost is that of the dearest moment.
+
+    Raises
+    ------
+    PlanCheckError
+        With everything that is wrong.
+    """
+    if plan.cost_per_hour is None:
+        return
+    wrong = [*_rates(problem, plan, moments), *_latencies(problem, plan), *_devices(problem, plan)]
+    wrong += _costs(problem, plan, moments, planning, worst=worst)
+    if planning is not None:
+        wrong += _least_times(plan, moments, planning)
+    if wrong:
+        raise PlanCheckError(wrong)
+
+
+def _rates(problem: Problem, plan: HorizonPlan, moments: Sequence[Moment]) -> Iterator[str]:
+    served = {one.name: one.is_served for one in plan.moments}
+    for moment in moments:
+        for server in problem.servers:
+            own = [one for one in plan.held if one.moment == moment.name and one.server == server.name]
+            count = sum(one.replicas for one in own)
+            where = f"{server.name} in {moment.name}"
+            if count < server.min_replicas or (server.max_replicas is not None and count > server.max_replicas):
+                yield f"{where}: {count} replicas"
+            if problem.options.assignment == "single" and len(own) > 1:
+                yield f"{where}: on several accelerators"
+            if server.load is None or not served[moment.name]:
+                continue
+            promised = (problem.targets_of(server).tps or 0.0) / server.load.output_tokens
+            required = max(moment.rate_per_s(server), promised) * (1 + server.reserve)
+            strongest = sorted((one.max_rate_per_s or 0.0 for one in own for _ in range(one.replicas)), reverse=True)
+            if required > 0 and math.fsum(strongest[server.survive :]) < required * (1 - CLOSE):
+                yield f"{where}: its replicas carry less than {required:.6g} requests/s"
+
+
+def _latencies(problem: Problem, plan: HorizonPlan) -> Iterator[str]:
+    """Analyse every replica at its rate, and at the highest that it is said to carry."""
+    held = [one for one in plan.held if one.max_rate_per_s is not None and one.replicas]
+    if not held:
+        return
+    servers = {s.name: i for i, s in enumerate(problem.servers)}
+    profiles = {(p.model, p.accelerator): i for i, p in enumerate(problem.profiles)}
+    at = np.array([servers[one.server] for one in held])
+    profile = np.array([profiles[problem.servers[s].model, one.accelerator] for s, one in zip(at, held, strict=True)])
+    engines = engine_table(problem).of(at, profile, np.array([one.batch_size for one in held]))
+    for rates in (
+        np.array([one.rate_per_s / one.replicas for one in held]),
+        np.array([one.max_rate_per_s or 0.0 for one in held]),
+    ):
+        analysis = analyze(problem.options.law, **engines, rate_per_s=rates)
+        for i, one in enumerate(held):
+            for latency, statistic, limit in problem.targets_of(problem.servers[at[i]]).limits_ms():
+                value = float(analysis.statistic(latency, statistic)[i])
+                if value > limit * (1 + CLOSE) + CLOSE:
+                    yield f"{_place(one)}: {statistic} {latency} {value:.6g}, promised {limit:.6g}"
+
+
+def _place(one: Held) -> str:
+    return f"{one.server} on {one.accelerator} in {one.moment}"
+
+
+def _devices(problem: Problem, plan: HorizonPlan) -> Iterator[str]:
+    available = problem.devices_available
+    accelerators = {a.name: a for a in problem.accelerators}
+    models = {s.name: s.model for s in problem.servers}
+    pieces = {(p.model, p.accelerator): p.accelerators_per_replica for p in problem.profiles}
+    for moment in plan.moments:
+        used = dict.fromkeys(moment.devices, 0)
+        for one in plan.held:
+            if one.moment == moment.name:
+                a = accelerators[one.accelerator]
+                used[a.type] += one.replicas * pieces[models[one.server], a.name] * a.devices
+        if used != moment.devices:
+            yield f"{moment.name}: devices {moment.devices}, should be {used}"
+        for name, count in used.items():
+            if available is not None and count > available.get(name, 0):
+                yield f"{moment.name}: {count} {name} of {available.get(name, 0)}"
+
+
+def _costs(
+    problem: Problem, plan: HorizonPlan, moments: Sequence[Moment], planning: Planning | None, *, worst: bool
+) -> Iterator[str]:
+    models = {s.name: s.model for s in problem.servers}
+    pieces = {(p.model, p.accelerator): p.accelerators_per_replica for p in problem.profiles}
+    prices = {a.name: a.cost_per_hour for a in problem.accelerators}
+    fixed = 0.0
+    for a in problem.accelerators:
+        count = plan.reserved.get(a.name, 0)
+        if count and a.reserved_cost_per_hour is None:
+            yield f"{a.name} cannot be reserved"
+        fixed += count * (a.reserved_cost_per_hour or 0.0)
+    beyond = []
+    for moment in moments:
+        used: dict[str, int] = {}
+        for one in plan.held:
+            if one.moment == moment.name:
+                count = one.replicas * pieces[models[one.server], one.accelerator]
+                used[one.accelerator] = used.get(one.accelerator, 0) + count
+        beyond.append(
+            math.fsum(prices[name] * max(count - plan.reserved.get(name, 0), 0) for name, count in used.items())
+        )
+    weights = [one.weight for one in plan.moments]
+    extra = max(beyond) if worst else mean(beyond, weights)
+    changes = 0.0 if planning is None else _changes(problem, plan, moments, planning) / math.fsum(weights)
+    cost = fixed + extra + changes
+    assert plan.cost_per_hour is not None
+    if abs(cost - plan.cost_per_hour) > CLOSE * max(cost, 1.0):
+        yield f"the cost is {cost}, not {plan.cost_per_hour}"
+    if plan.bound is not None and plan.bound > plan.cost_per_hour + CLOSE * max(cost, 1.0):
+        yield f"the bound {plan.bound} is above the cost {plan.cost_per_hour}"
+
+
+def _by_way(plan: HorizonPlan, moments: Sequence[Moment]) -> dict[tuple[str, str], list[int]]:
+    position = {moment.name: t for t, moment in enumerate(moments)}
+    found: dict[tuple[str, str], list[int]] = {}
+    for one in plan.held:
+        found.setdefault((one.server, one.accelerator), [0] * len(moments))[position[one.moment]] += one.replicas
+    return found
+
+
+def _changes(problem: Problem, plan: HorizonPlan, moments: Sequence[Moment], planning: Planning) -> float:
+    models = {s.name: s.model for s in problem.servers}
+    prices = {(p.model, p.accelerator): p.accelerators_per_replica for p in problem.profiles}
+    each = {a.name: a.cost_per_hour for a in problem.accelerators}
+    total = 0.0
+    for (server, accelerator), counts in _by_way(plan, moments).items():
+        price = prices[models[server], accelerator] * each[accelerator]
+        previous = counts[-1] if planning.cyclic else 0
+        for count in counts:
+            more = count - previous
+            total += price * (planning.start_cost_hours * max(more, 0) + planning.stop_cost_hours * max(-more, 0))
+            previous = count
+    return total
+
+
+def _least_times(plan: HorizonPlan, moments: Sequence[Moment], planning: Planning) -> Iterator[str]:
+    """Find replicas that ended before their least time was over."""
+    hours = [one.weight for one in plan.moments]
+    for (server, accelerator), counts in _by_way(plan, moments).items():
+        number = len(counts)
+        starts = [max(n - (counts[t - 1] if t or planning.cyclic else 0), 0) for t, n in enumerate(counts)]
+        for t, count in enumerate(counts):
+            running, since, k = starts[t], 0.0, t
+            for _ in range(number - 1):
+                k -= 1
+                if k < 0 and not planning.cyclic:
+                    break
+                since += hours[k % number]
+                if since >= planning.min_up_hours - 1e-9:
+                    break
+                running += starts[k % number]
+            if running > count:
+                yield f"{server} on {accelerator}: ended in {moments[t].name} before its least time was over"

@@ -1,0 +1,299 @@
+"""The program: replicas of every way in every moment, devices reserved for all, and what joins moments.
+
+Moments are periods, one after the other, or scenarios, of which one comes. docs/horizon.md has it in mathematics, with
+these names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from inferno_milp._pyomo import LinearExpression, pyo
+from inferno_milp.highs import solve_with_highs
+from inferno_milp.highs_engine import Result
+from inferno_milp.horizon.ways import FloatArray, IntArray, Ways
+from inferno_milp.sections import Planning
+
+Criterion = Literal["expected", "worst"]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What joins the moments.
+
+    Attributes
+    ----------
+    weights : hours of each period, or probability of each scenario.
+    planning : starts, ends and least times of periods; None for scenarios.
+    served : least probability of the scenarios in which everybody is served; 1: all.
+    criterion : `expected` cost over the weights, or that of the `worst` moment.
+    reserved : units of each accelerator that are reserved already; None: as is best.
+    """
+
+    weights: FloatArray
+    planning: Planning | None = None
+    served: float = 1.0
+    criterion: Criterion = "expected"
+    reserved: IntArray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What came of a program.
+
+    Attributes
+    ----------
+    outcome : optimal (proven within the gap), feasible, infeasible (proven), no_solution (the time ran out).
+    replicas : ways × moments.
+    reserved : of each accelerator.
+    is_served : whether everybody is served in full, by moment.
+    objective, bound : None where there is none.
+    """
+
+    outcome: Result
+    replicas: IntArray
+    reserved: IntArray
+    is_served: list[bool]
+    objective: float | None
+    bound: float | None
+
+
+def solve_horizon(ways: Ways, setup: Setup, *, gap: float, time_limit_s: float = math.inf) -> Found:
+    """Find replicas and reservations of least cost."""
+    model = build_horizon(ways, setup)
+    solution = solve_with_highs(model, gap=gap, time_limit_s=time_limit_s)
+    count, moments = len(ways.rows), len(setup.weights)
+    replicas = np.zeros((count, moments), dtype=np.int64)
+    reserved = np.zeros(len(ways.problem.accelerators), dtype=np.int64)
+    served = [False] * moments
+    if solution.objective is not None:
+        for w, t in model.PAIRS:
+            replicas[w, t] = round(model.replicas[w, t].value)
+        for a in model.reserved:
+            reserved[a] = round(model.reserved[a].value)
+        served = [t not in model.serve or model.serve[t].value > 0.5 for t in range(moments)]
+    return Found(solution.outcome, replicas, reserved, served, solution.objective, solution.bound)
+
+
+def build_horizon(ways: Ways, setup: Setup) -> pyo.ConcreteModel:
+    """Build the program as a Pyomo model.
+
+    Returns
+    -------
+    ConcreteModel
+        With `replicas` n_wt, `home` y_w (single assignment), `reserved` z_a, `extra` o_at (units beyond them),
+        `started` u_wt, `serve` v_t where not all scenarios need be served, and `worst` where that is what counts.
+    """
+    model = pyo.ConcreteModel(name="horizon")
+    moments = range(len(setup.weights))
+    model.PAIRS = pyo.Set(dimen=2, initialize=[(w, t) for w in range(len(ways.rows)) for t in moments])
+    _add_variables(model, ways, setup)
+    _add_demand(model, ways, setup)
+    _add_devices(model, ways, moments)
+    if setup.planning is not None and _has_starts(setup.planning):
+        _add_starts(model, ways, setup)
+    costs = [_sum(_costs(model, ways, setup, t)) for t in moments]
+    if setup.criterion == "worst":
+        model.worst = pyo.Var(bounds=(0, None), doc="C: cost of the dearest moment, per hour")
+        model.no_dearer = pyo.ConstraintList(doc="C ≥ cost_t")
+        for cost in costs:
+            model.no_dearer.add(model.worst - cost >= 0.0)
+        model.objective = pyo.Objective(expr=1.0 * model.worst, sense=pyo.minimize)
+    else:
+        weighted = zip(setup.weights.tolist(), costs, strict=True)
+        model.objective = pyo.Objective(
+            expr=_sum((weight * c, v) for weight, cost in weighted for c, v in _terms(cost)), sense=pyo.minimize
+        )
+    return model
+
+
+def _has_starts(planning: Planning) -> bool:
+    return bool(planning.start_cost_hours or planning.stop_cost_hours or planning.min_up_hours)
+
+
+def _sum(pairs: Iterable[tuple[float, Any]]) -> LinearExpression:
+    listed = [(c, v) for c, v in pairs if c]
+    return LinearExpression(constant=0.0, linear_coefs=[c for c, _ in listed], linear_vars=[v for _, v in listed])
+
+
+def _terms(expression: LinearExpression) -> Iterator[tuple[float, Any]]:
+    return zip(expression.linear_coefs, expression.linear_vars, strict=True)
+
+
+def _most(ways: Ways, w: int, moments: Sequence[int]) -> int:
+    """Return more replicas than a way can ever be of use."""
+    server = ways.problem.servers[int(ways.rows.server[w])]
+    most = max(ways.replicas(w, t) for t in moments)
+    return max(most, server.min_replicas, 1)
+
+
+def _add_variables(model: pyo.ConcreteModel, ways: Ways, setup: Setup) -> None:
+    moments = range(len(setup.weights))
+    most = [_most(ways, w, moments) for w in range(len(ways.rows))]
+    model.replicas = pyo.Var(
+        model.PAIRS, domain=pyo.NonNegativeIntegers, bounds=lambda m, w, t: (0, most[w]), doc="n_wt"
+    )
+    single = ways.problem.options.assignment == "single"
+    model.home = pyo.Var(range(len(ways.rows)) if single else [], domain=pyo.Binary, doc="y_w: 1 if its server runs so")
+    accelerators = ways.problem.accelerators
+    units = np.zeros(len(accelerators), dtype=np.int64)
+    np.add.at(units, ways.rows.accelerator, np.array(most, dtype=np.int64) * ways.units)
+    can = [a for a, one in enumerate(accelerators) if one.reserved_cost_per_hour is not None and units[a]]
+    model.reserved = pyo.Var(
+        can, domain=pyo.NonNegativeIntegers, bounds=lambda m, a: (0, int(units[a])), doc="z_a: units reserved"
+    )
+    if setup.reserved is not None:
+        for a in can:
+            model.reserved[a].setub(int(setup.reserved[a]))
+            model.reserved[a].setlb(int(setup.reserved[a]))
+    used = sorted(set(ways.rows.accelerator.tolist()))
+    model.extra = pyo.Var(
+        [(a, t) for a in used for t in moments], bounds=lambda m, a, t: (0, float(units[a])), doc="o_at: units beyond"
+    )
+    some = setup.served < 1
+    model.serve = pyo.Var(list(moments) if some else [], domain=pyo.Binary, doc="v_t: 1 if all are served in it")
+    if some:
+        likely = _sum((weight, model.serve[t]) for t, weight in enumerate(setup.weights.tolist()))
+        model.likely = pyo.Constraint(expr=likely >= setup.served - 1e-9, doc="Σ_t p_t v_t ≥ served")
+
+
+def _add_demand(model: pyo.ConcreteModel, ways: Ways, setup: Setup) -> None:
+    """Every server is carried in every moment, or in those that are served."""
+    moments, problem = range(len(setup.weights)), ways.problem
+    single = problem.options.assignment == "single"
+    model.demand = pyo.ConstraintList()
+    for s, server in enumerate(problem.servers):
+        own = ways.of(s)
+        needed = [t for t in moments if ways.required_per_s[s, t] > 0 or server.min_replicas]
+        if not needed:
+            for w in own:
+                for t in moments:
+                    model.replicas[w, t].setub(0)
+            continue
+        if not own:
+            model.demand.add(pyo.Constraint.Infeasible)
+            continue
+        if single:
+            model.demand.add(_sum((1.0, model.home[w]) for w in own) == 1.0)
+        for t in moments:
+            _demand_in(model, ways, s, t)
+
+
+def _demand_in(model: pyo.ConcreteModel, ways: Ways, s: int, t: int) -> None:
+    own, server = ways.of(s), ways.problem.servers[s]
+    if ways.problem.options.assignment == "single":
+        for w in own:
+            _demand_of_one(model, ways, w, t)
+    else:
+        _demand_of_several(model, ways, s, t)
+    if server.max_replicas is not None:
+        model.demand.add(_sum((1.0, model.replicas[w, t]) for w in own) <= float(server.max_replicas))
+
+
+def _demand_of_one(model: pyo.ConcreteModel, ways: Ways, w: int, t: int) -> None:
+    """n_wt ≥ r_wt (y_w + v_t − 1), at least the minimum, and none where the server does not run so."""
+    needed, least = ways.replicas(w, t), ways.problem.servers[int(ways.rows.server[w])].min_replicas
+    variable, home = model.replicas[w, t], model.home[w]
+    if t in model.serve:
+        model.demand.add(variable - float(needed) * home - float(needed) * model.serve[t] >= -float(needed))
+        if least:
+            model.demand.add(variable - float(least) * home >= 0.0)
+    elif needed:
+        model.demand.add(variable - float(needed) * home >= 0.0)
+    model.demand.add(variable - float(variable.ub) * home <= 0.0)
+
+
+def _demand_of_several(model: pyo.ConcreteModel, ways: Ways, s: int, t: int) -> None:
+    """Σ_w R_w n_wt ≥ rate_st v_t, and at least the minimum."""
+    own, least = ways.of(s), ways.problem.servers[s].min_replicas
+    required = float(ways.required_per_s[s, t])
+    if required > 0:
+        carried = [(float(ways.rows.max_rate_per_s[w]), model.replicas[w, t]) for w in own]
+        if t in model.serve:
+            model.demand.add(_sum([*carried, (-required, model.serve[t])]) >= 0.0)
+        else:
+            model.demand.add(_sum(carried) >= required)
+    if least:
+        model.demand.add(_sum((1.0, model.replicas[w, t]) for w in own) >= float(least))
+
+
+def _add_devices(model: pyo.ConcreteModel, ways: Ways, moments: Sequence[int]) -> None:
+    """Units beyond those that are reserved, and devices that there are."""
+    rows, available = ways.rows, ways.table.available
+    model.beyond = pyo.ConstraintList(doc="o_at ≥ Σ_w units_w n_wt − z_a")
+    model.devices = pyo.ConstraintList(doc="Σ_w devices_w n_wt ≤ devices")
+    for t in moments:
+        for a in sorted(set(rows.accelerator.tolist())):
+            used = [
+                (-float(ways.units[w]), model.replicas[w, t]) for w in np.flatnonzero(rows.accelerator == a).tolist()
+            ]
+            free = [(1.0, model.reserved[a])] if a in model.reserved else []
+            model.beyond.add(_sum([(1.0, model.extra[a, t]), *free, *used]) >= 0.0)
+        if available is None:
+            continue
+        for k in sorted(set(rows.type.tolist())):
+            which = np.flatnonzero(rows.type == k).tolist()
+            held = _sum((float(rows.devices_per_replica[w]), model.replicas[w, t]) for w in which)
+            model.devices.add(held <= float(available[k]))
+
+
+def _add_starts(model: pyo.ConcreteModel, ways: Ways, setup: Setup) -> None:
+    """Count starts from one period to the next, and keep replicas that must not end yet."""
+    assert setup.planning is not None
+    planning, hours = setup.planning, setup.weights.tolist()
+    last = len(hours) - 1
+    model.started = pyo.Var(
+        model.PAIRS, bounds=lambda m, w, t: (0, m.replicas[w, t].ub), doc="u_wt: replicas started as t begins"
+    )
+    model.starts = pyo.ConstraintList(doc="u_wt ≥ n_wt − n_w,t−1")
+    model.up = pyo.ConstraintList(doc="n_wt ≥ Σ of the starts so lately that they must still run")
+    for w, t in model.PAIRS:
+        before = t - 1 if t else last if planning.cyclic and last else None
+        now = [(1.0, model.started[w, t]), (-1.0, model.replicas[w, t])]
+        model.starts.add(_sum(now if before is None else [*now, (1.0, model.replicas[w, before])]) >= 0.0)
+        recent = list(_recent(t, hours, planning))
+        if len(recent) > 1:
+            starts = [(-1.0, model.started[w, k]) for k in recent]
+            model.up.add(_sum([(1.0, model.replicas[w, t]), *starts]) >= 0.0)
+
+
+def _recent(t: int, hours: Sequence[float], planning: Planning) -> Iterator[int]:
+    """Go through the periods of which a start must still run in period t: t itself, and those shortly before."""
+    yield t
+    since, k = 0.0, t
+    for _ in range(len(hours) - 1):
+        k -= 1
+        if k < 0 and not planning.cyclic:
+            return
+        k %= len(hours)
+        since += hours[k]
+        if since >= planning.min_up_hours - 1e-9:
+            return
+        yield k
+
+
+def _costs(model: pyo.ConcreteModel, ways: Ways, setup: Setup, t: int) -> Iterator[tuple[float, Any]]:
+    """Go through what moment t costs per hour: reserved units, those beyond, starts and ends."""
+    accelerators = ways.problem.accelerators
+    for a in model.reserved:
+        yield float(accelerators[a].reserved_cost_per_hour or 0.0), model.reserved[a]
+    for a in sorted(set(ways.rows.accelerator.tolist())):
+        yield accelerators[a].cost_per_hour, model.extra[a, t]
+    planning = setup.planning
+    if planning is None or not _has_starts(planning):
+        return
+    hours = float(setup.weights[t])
+    last = len(setup.weights) - 1
+    for w in range(len(ways.rows)):
+        price = float(ways.rows.price_per_replica[w]) / hours
+        # Ends are starts less what is more now than before.
+        yield price * (planning.start_cost_hours + planning.stop_cost_hours), model.started[w, t]
+        before = t - 1 if t else last if planning.cyclic and last else None
+        yield -price * planning.stop_cost_hours, model.replicas[w, t]
+        if before is not None:
+            yield price * planning.stop_cost_hours, model.replicas[w, before]

@@ -1,0 +1,103 @@
+"""What a server could run on at any moment, and what it must carry in each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from inferno_milp.candidates import Candidates, Rows, find_candidates
+from inferno_milp.errors import OptionError
+from inferno_milp.problem import Problem
+from inferno_milp.sections import Moment, Server
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """Servers on accelerators, each with the batch size that carries most.
+
+    Attributes
+    ----------
+    table : candidates that they are from.
+    rows : one for each way, by server and accelerator.
+    units : accelerators that a replica takes.
+    required_per_s : rate that each server must carry in each moment, with its reserve, servers × moments.
+    """
+
+    table: Candidates
+    rows: Rows
+    units: IntArray
+    required_per_s: FloatArray
+
+    @property
+    def problem(self) -> Problem:
+        """The problem."""
+        return self.table.problem
+
+    def of(self, server: int) -> list[int]:
+        """Return the positions of a server's ways."""
+        found: list[int] = np.flatnonzero(self.rows.server == server).tolist()
+        return found
+
+    def replicas(self, way: int, moment: int) -> int:
+        """Return the replicas that carry all of a server's rate in one way."""
+        server = self.problem.servers[int(self.rows.server[way])]
+        required = self.required_per_s[self.rows.server[way], moment]
+        needed = max(int(np.ceil(required / self.rows.max_rate_per_s[way])), 1) + server.survive if required > 0 else 0
+        return max(needed, server.min_replicas)
+
+
+def find_ways(problem: Problem, moments: Sequence[Moment]) -> Ways:
+    """Analyse what servers could run on.
+
+    Raises
+    ------
+    OptionError
+        If something is asked for that these plans do not know.
+    """
+    _refuse(problem)
+    # Whoever has no rate in the problem may have one in a moment: what a replica carries does not depend on it.
+    servers = tuple(_loaded(server) for server in problem.servers)
+    table = find_candidates(problem.model_copy(update={"servers": servers}))
+    rows = table.rows.take(table.rows.best_batches(by_rate=True))
+    pieces = {(p.model, p.accelerator): p.accelerators_per_replica for p in problem.profiles}
+    units = np.array(
+        [
+            pieces[problem.servers[s].model, problem.accelerators[a].name]
+            for s, a in zip(rows.server.tolist(), rows.accelerator.tolist(), strict=True)
+        ],
+        dtype=np.int64,
+    )
+    required = np.zeros((len(problem.servers), len(moments)))
+    for s, server in enumerate(problem.servers):
+        if server.load is None:
+            continue
+        promised = (problem.targets_of(server).tps or 0.0) / server.load.output_tokens
+        for t, moment in enumerate(moments):
+            required[s, t] = max(moment.rate_per_s(server), promised) * (1 + server.reserve)
+    return Ways(table, rows, units, required)
+
+
+def _loaded(server: Server) -> Server:
+    if server.load is None:
+        return server
+    return server.model_copy(update={"load": server.load.model_copy(update={"rate_per_s": 1.0, "rate_per_min": None})})
+
+
+def _refuse(problem: Problem) -> None:
+    wrong = []
+    if problem.options.uses_power:
+        wrong.append("power is limited or priced")
+    if problem.nodes:
+        wrong.append("devices come in nodes")
+    if problem.options.max_cost_per_hour is not None:
+        wrong.append("there is a budget per hour")
+    if problem.options.assignment == "mixed" and any(server.survive for server in problem.servers):
+        wrong.append("servers with `survive` on mixes of accelerators")
+    if wrong:
+        raise OptionError(f"periods and scenarios do not know: {'; '.join(wrong)}")

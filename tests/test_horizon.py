@@ -1,0 +1,327 @@
+"""Periods and scenarios: the programs against brute force, what they are compared with, and what is refused."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import inferno_milp as im
+from inferno_milp.cli import main
+from inferno_milp.horizon.check import check_horizon
+from inferno_milp.horizon.ways import find_ways
+
+PROFILE = {"model": "m", "gamma_ms": 10.0, "max_batch_size": 16}
+
+
+def data(**changes):
+    """Two accelerators, of which one replica carries some 3 and 9 requests/s."""
+    return {
+        "name": "day",
+        "currency": "usd",
+        "accelerators": [
+            {"name": "small", "cost_per_hour": 1.0, "reserved_cost_per_hour": 0.6},
+            {"name": "big", "cost_per_hour": 2.5},
+        ],
+        "profiles": [
+            {**PROFILE, "accelerator": "small", "alpha_ms": 20.0, "beta_ms": 1.0, "delta_ms": 0.1},
+            {**PROFILE, "accelerator": "big", "alpha_ms": 8.0, "beta_ms": 0.3, "delta_ms": 0.03},
+        ],
+        "capacity": {"small": 4, "big": 2},
+        "service_classes": [{"name": "c", "targets": {"m": {"ttft_ms": 900, "itl_ms": 40}}}],
+        "servers": [
+            {"name": name, "service_class": "c", "model": "m",
+             "load": {"rate_per_s": 1.0, "input_tokens": 300, "output_tokens": 100}}
+            for name in ("a", "b")
+        ],
+        **changes,
+    }  # fmt: skip
+
+
+def sequences(ways, server, moments, most):
+    """All ways to run one server in all moments, single assignment: replicas by way and moment."""
+    for w in ways.of(server):
+        least = [ways.replicas(w, t) for t in range(moments)]
+        for counts in itertools.product(*(range(n, max(n, most) + 1) for n in least)):
+            grid = np.zeros((len(ways.rows), moments), dtype=int)
+            grid[w] = counts
+            yield grid
+
+
+def ended_early(grid, hours, least_h, *, cyclic):
+    """Whether a replica ends before its least time, each start told apart by when it began."""
+    for counts in grid:
+        number = len(counts)
+        starts = [max(counts[t] - (counts[t - 1] if t or cyclic else 0), 0) for t in range(number)]
+        for t in range(number):
+            running = starts[t]
+            for back in range(1, number):
+                k = t - back
+                if k < 0 and not cyclic:
+                    break
+                if sum(hours[(t - i) % number] for i in range(1, back + 1)) < least_h - 1e-9:
+                    running += starts[k % number]
+                else:
+                    break
+            if running > counts[t]:
+                return True
+    return False
+
+
+def cost_of(problem, ways, grid, weights, planning, reserved):
+    accelerators = problem.accelerators
+    total = 0.0
+    for t, weight in enumerate(weights):
+        for a, one in enumerate(accelerators):
+            used = int((grid[:, t] * ways.units)[ways.rows.accelerator == a].sum())
+            total += weight * one.cost_per_hour * max(used - reserved[a], 0)
+            total += weight * (one.reserved_cost_per_hour or 0.0) * reserved[a]
+    if planning is not None:
+        for w, counts in enumerate(grid):
+            for t in range(len(weights)):
+                before = counts[t - 1] if t or planning.cyclic else 0
+                change = counts[t] - before
+                price = ways.rows.price_per_replica[w]
+                total += price * planning.start_cost_hours * max(change, 0)
+                total += price * planning.stop_cost_hours * max(-change, 0)
+    return total / sum(weights)
+
+
+def fits(problem, ways, grid):
+    for t in range(grid.shape[1]):
+        for k, name in enumerate(ways.table.types):
+            if (grid[:, t] * ways.rows.devices_per_replica)[ways.rows.type == k].sum() > problem.capacity[name]:
+                return False
+    return True
+
+
+def least_cost(problem, moments, weights, planning, most=3):
+    ways = find_ways(problem, moments)
+    best = math.inf
+    options = [list(sequences(ways, s, len(moments), most)) for s in range(len(problem.servers))]
+    for parts in itertools.product(*options):
+        grid = sum(parts)
+        if not fits(problem, ways, grid):
+            continue
+        if planning is not None and ended_early(grid, weights, planning.min_up_hours, cyclic=planning.cyclic):
+            continue
+        for count in range(5):
+            best = min(best, cost_of(problem, ways, grid, weights, planning, [count, 0]))
+    return best
+
+
+rates = st.lists(st.sampled_from([0.0, 1.0, 2.5, 4.0, 7.0]), min_size=3, max_size=3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    a=rates,
+    b=st.lists(st.sampled_from([0.0, 2.0]), min_size=3, max_size=3),
+    hours=st.lists(st.sampled_from([1.0, 2.0]), min_size=3, max_size=3),
+    start=st.sampled_from([0.0, 0.3, 3.0]),
+    stop=st.sampled_from([0.0, 0.4]),
+    least=st.sampled_from([0.0, 2.0, 3.0]),
+    cyclic=st.booleans(),
+)
+def test_periods_equal_brute_force(a, b, hours, start, stop, least, cyclic):
+    periods = [
+        {"name": str(t), "hours": hours[t], "rates_per_s": {"a": a[t], "b": b[t]}} for t in range(3)
+    ]  # fmt: skip
+    planning = {"start_cost_hours": start, "stop_cost_hours": stop, "min_up_hours": least, "cyclic": cyclic}
+    problem = im.read_problem_data(data(periods=periods, planning=planning))
+    found = im.plan_periods(problem, gap=0.0)
+    expected = least_cost(problem, problem.periods, hours, problem.planning)
+    if math.isinf(expected):
+        assert found.plan.status == "infeasible"
+    else:
+        assert found.plan.status == "optimal"
+        assert found.plan.cost_per_hour == pytest.approx(expected, rel=1e-6, abs=1e-9)
+        if found.peak_cost_per_hour is not None:
+            assert found.plan.cost_per_hour <= found.peak_cost_per_hour + planning_slack(problem) + 1e-6
+        if found.replanned_cost_per_hour is not None and not least:
+            assert found.plan.cost_per_hour <= found.replanned_cost_per_hour + 1e-6 or start + stop > 0
+
+
+def planning_slack(problem):
+    """What starting a fleet for its peak once would cost, where periods are not a circle."""
+    planning, hours = problem.planning, sum(period.hours for period in problem.periods)
+    return 0.0 if planning.cyclic else planning.start_cost_hours * 14.0 / hours
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    a=rates,
+    b=st.lists(st.sampled_from([0.0, 2.0]), min_size=3, max_size=3),
+    chances=st.sampled_from([(0.5, 0.3, 0.2), (0.9, 0.05, 0.05), (0.4, 0.4, 0.2)]),
+    served=st.sampled_from([1.0, 0.8]),
+    criterion=st.sampled_from(["expected", "worst"]),
+)
+def test_scenarios_equal_brute_force(a, b, chances, served, criterion):
+    scenarios = [
+        {"name": str(t), "probability": chances[t], "rates_per_s": {"a": a[t], "b": b[t]}} for t in range(3)
+    ]  # fmt: skip
+    problem = im.read_problem_data(data(scenarios=scenarios))
+    found = im.plan_scenarios(problem, served=served, criterion=criterion, gap=0.0)
+    ways = find_ways(problem, problem.scenarios)
+    best = math.inf
+    for keep in itertools.product((True, False), repeat=3):
+        if sum(chance for chance, kept in zip(chances, keep, strict=True) if kept) < served - 1e-9:
+            continue
+        best = min(best, least_of_scenarios(problem, ways, keep, chances, criterion))
+    if math.isinf(best):
+        assert found.plan.status == "infeasible"
+        return
+    assert found.plan.cost_per_hour == pytest.approx(best, rel=1e-6, abs=1e-9)
+    if found.value_of_knowing_per_hour is not None:
+        assert found.value_of_knowing_per_hour >= -1e-6
+    if found.value_of_planning_per_hour is not None:
+        assert found.value_of_planning_per_hour >= -1e-6
+
+
+def least_of_scenarios(problem, ways, keep, chances, criterion):
+    best = math.inf
+    needs = [s for s in range(2) if (ways.required_per_s[s] > 0).any()]
+    for homes in itertools.product(*(ways.of(s) for s in needs)):
+        grid = np.zeros((len(ways.rows), 3), dtype=int)
+        for w in homes:
+            grid[w] = [ways.replicas(w, t) if keep[t] else 0 for t in range(3)]
+        if not fits(problem, ways, grid):
+            continue
+        for count in range(5):
+            costs = [cost_of(problem, ways, grid[:, t : t + 1], [1.0], None, [count, 0]) for t in range(3)]
+            best = min(best, max(costs) if criterion == "worst" else float(np.dot(costs, chances)))
+    return best
+
+
+@settings(max_examples=15, deadline=None)
+@given(a=rates)
+def test_mixes_of_accelerators_equal_brute_force(a):
+    periods = [{"name": str(t), "rates_per_s": {"a": a[t], "b": 0.0}} for t in range(3)]
+    problem = im.read_problem_data(data(periods=periods, options={"assignment": "mixed"}))
+    found = im.plan_periods(problem, gap=0.0)
+    ways = find_ways(problem, problem.periods)
+    own, carried = ways.of(0), ways.rows.max_rate_per_s
+    best = math.inf
+    for counts in itertools.product(*(itertools.product(range(5), range(3)) for _ in range(3))):
+        grid = np.zeros((len(ways.rows), 3), dtype=int)
+        grid[own] = np.array(counts).T
+        if all(carried[own] @ grid[own, t] >= a[t] - 1e-9 for t in range(3)):
+            best = min(best, *(cost_of(problem, ways, grid, [1.0] * 3, None, [count, 0]) for count in range(5)))
+    if math.isinf(best):
+        assert found.plan.status == "infeasible"
+    else:
+        assert found.plan.cost_per_hour == pytest.approx(best, rel=1e-6, abs=1e-9)
+
+
+DAY = [{"name": "night", "hours": 8, "factor": 0.5}, {"name": "day", "hours": 12, "factor": 4.0},
+       {"name": "evening", "hours": 4, "factor": 2.0}]  # fmt: skip
+
+
+def test_a_day_is_cheaper_than_its_peak_and_reserves_what_runs_all_the_time():
+    found = im.plan_periods(im.read_problem_data(data(periods=DAY)))
+    assert found.plan.status == "optimal"
+    assert found.plan.cost_per_hour < found.peak_cost_per_hour
+    assert found.plan.cost_per_hour <= found.replanned_cost_per_hour + 1e-9
+    night = {(one.server, one.accelerator): one.replicas for one in found.plan.held if one.moment == "night"}
+    day = {(one.server, one.accelerator): one.replicas for one in found.plan.held if one.moment == "day"}
+    assert sum(night.values()) < sum(day.values())
+    assert found.plan.reserved.get("small", 0) >= sum(n for (_, name), n in night.items() if name == "small")
+    assert found.plan.to_frame().shape[0] == len(found.plan.held)
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_limits_of_servers_hold_in_every_period():
+    servers = data()["servers"]
+    servers[0] |= {"min_replicas": 2, "reserve": 0.2}
+    servers[1] |= {"max_replicas": 2, "survive": 1}
+    found = im.plan_periods(im.read_problem_data(data(periods=DAY, servers=servers)))
+    for period in ("night", "day", "evening"):
+        counts = {"a": 0, "b": 0}
+        for one in found.plan.held:
+            counts[one.server] += one.replicas * (one.moment == period)
+        assert counts["a"] >= 2
+        assert counts["b"] <= 2
+
+
+def test_the_check_refuses_what_does_not_hold():
+    problem = im.read_problem_data(data(periods=DAY, planning={"start_cost_hours": 0.1, "min_up_hours": 9}))
+    plan = im.plan_periods(problem).plan
+    check_horizon(problem, plan, problem.periods, planning=problem.planning)
+    first = plan.held[0]
+    fewer = tuple(replace(one, replicas=one.replicas - (one.moment == "day")) for one in plan.held)
+    faster = tuple(replace(one, rate_per_s=one.rate_per_s * 50) for one in plan.held)
+    for changed, words in (
+        (replace(plan, held=fewer), "carry less than"),
+        (replace(plan, held=faster), "promised"),
+        (replace(plan, cost_per_hour=plan.cost_per_hour + 1), "the cost is"),
+        (replace(plan, bound=plan.cost_per_hour + 1), "above the cost"),
+        (replace(plan, reserved={"big": 1}), "big cannot be reserved"),
+        (replace(plan, held=(replace(first, replicas=9), *plan.held[1:])), "of 4|of 2"),
+    ):
+        with pytest.raises(im.PlanCheckError, match=words):
+            check_horizon(problem, changed, problem.periods, planning=problem.planning)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"periods": [{"name": "a", "rates_per_s": {"z": 1.0}}]}, "unknown server 'z'"),
+        ({"periods": [{"name": "a"}, {"name": "a"}]}, "'a' is given 2 times"),
+        ({"scenarios": [{"name": "a", "probability": 0.4}]}, "sum to 0.4"),
+        ({"scenarios": [{"name": "a"}]}, "probability"),
+        ({"periods": [{"name": "a", "hours": 0}]}, r"periods\[0\].hours"),
+        ({"planning": {"cyclic": "yes"}}, "planning.cyclic"),
+    ],
+)
+def test_faults_are_told(changes, words):
+    with pytest.raises(im.InputError, match=words):
+        im.read_problem_data(data(**changes))
+
+
+def test_what_cannot_be_planned_is_refused():
+    with pytest.raises(im.OptionError, match="no `periods`"):
+        im.plan_periods(im.read_problem_data(data()))
+    with pytest.raises(im.OptionError, match="no `scenarios`"):
+        im.plan_scenarios(im.read_problem_data(data()))
+    problem = im.read_problem_data(data(periods=DAY, options={"max_cost_per_hour": 3}))
+    with pytest.raises(im.OptionError, match="a budget per hour"):
+        im.plan_periods(problem)
+    scenarios = [{"name": "a", "probability": 1.0}]
+    with pytest.raises(im.OptionError, match="at most 1"):
+        im.plan_scenarios(im.read_problem_data(data(scenarios=scenarios)), served=1.5)
+    with pytest.raises(im.OptionError, match="unknown criterion"):
+        im.plan_scenarios(im.read_problem_data(data(scenarios=scenarios)), criterion="best")
+
+
+def test_a_document_with_periods_comes_back_as_it_was():
+    problem = im.read_problem_data(data(periods=DAY, scenarios=[{"name": "a", "probability": 1.0}],
+                                        planning={"min_up_hours": 2}))  # fmt: skip
+    assert im.read_problem_text(im.problem_text(problem)) == problem
+    assert im.optimize(problem).total_cost_per_hour == im.optimize(im.read_problem_data(data())).total_cost_per_hour
+
+
+def test_on_the_command_line(tmp_path, capsys):
+    path = tmp_path / "day.yaml"
+    scenarios = [{"name": "calm", "probability": 0.9}, {"name": "burst", "probability": 0.1, "factor": 3.0}]
+    path.write_text(yaml.safe_dump(data(periods=DAY, scenarios=scenarios)))
+    assert main(["periods", str(path), "--json", str(tmp_path / "p.json"), "--csv", str(tmp_path / "p.csv")]) == 0
+    out = capsys.readouterr().out
+    assert "all the time for the peak" in out
+    assert json.loads((tmp_path / "p.json").read_text())["plan"]["status"] == "optimal"
+    assert (tmp_path / "p.csv").read_text().startswith("moment,server,accelerator")
+    assert main(["scenarios", str(path)]) == 0
+    assert "knowing which comes" in capsys.readouterr().out
+    assert main(["scenarios", str(path), "--criterion", "worst", "--quiet"]) == 0
+    assert main(["scenarios", str(path), "--served", "0.9"]) == 0
+    assert "not everybody" in capsys.readouterr().out
+    path.write_text(yaml.safe_dump(data(periods=[{"name": "x", "factor": 500.0}])))
+    assert main(["periods", str(path)]) == 1
+    assert "infeasible" in capsys.readouterr().out
+    assert main(["periods", "instances/limited.yaml"]) == 2
