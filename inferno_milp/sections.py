@@ -459,6 +459,8 @@ class Planning(Model):
     """The same of an end."""
     min_up_hours: NonNegative = 0.0
     """A replica that was started runs for so long at least."""
+    moves: Flag = False
+    """Whether servers may run on another accelerator in another period, with `single` assignment."""
     cyclic: Flag = True
     """Whether the first period comes again after the last; if not, all replicas of the first are started in it."""
 

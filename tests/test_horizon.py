@@ -45,8 +45,16 @@ def data(**changes):
     }  # fmt: skip
 
 
-def sequences(ways, server, moments, most):
+def sequences(ways, server, moments, most, *, moves=False):
     """All ways to run one server in all moments, single assignment: replicas by way and moment."""
+    if moves:
+        for homes in itertools.product(ways.of(server), repeat=moments):
+            least = [ways.replicas(w, t) for t, w in enumerate(homes)]
+            for counts in itertools.product(*(range(n, max(n, most) + 1) for n in least)):
+                grid = np.zeros((len(ways.rows), moments), dtype=int)
+                grid[list(homes), range(moments)] = counts
+                yield grid
+        return
     for w in ways.of(server):
         least = [ways.replicas(w, t) for t in range(moments)]
         for counts in itertools.product(*(range(n, max(n, most) + 1) for n in least)):
@@ -105,7 +113,8 @@ def fits(problem, ways, grid):
 def least_cost(problem, moments, weights, planning, most=3):
     ways = find_ways(problem, moments)
     best = math.inf
-    options = [list(sequences(ways, s, len(moments), most)) for s in range(len(problem.servers))]
+    moves = planning is not None and planning.moves
+    options = [list(sequences(ways, s, len(moments), most, moves=moves)) for s in range(len(problem.servers))]
     for parts in itertools.product(*options):
         grid = sum(parts)
         if not fits(problem, ways, grid):
@@ -198,6 +207,24 @@ def least_of_scenarios(problem, ways, keep, chances, criterion):
             costs = [cost_of(problem, ways, grid[:, t : t + 1], [1.0], None, [count, 0]) for t in range(3)]
             best = min(best, max(costs) if criterion == "worst" else float(np.dot(costs, chances)))
     return best
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    a=st.lists(st.sampled_from([0.0, 1.0, 4.0, 7.0]), min_size=3, max_size=3), start=st.sampled_from([0.0, 0.3, 1.0])
+)
+def test_servers_that_move_equal_brute_force(a, start):
+    """With one server; and then no dearer than planning every period by itself."""
+    periods = [{"name": str(t), "rates_per_s": {"a": a[t]}} for t in range(3)]
+    planning = {"start_cost_hours": start, "moves": True}
+    problem = im.read_problem_data(data(periods=periods, planning=planning, servers=data()["servers"][:1]))
+    found = im.plan_periods(problem, gap=0.0)
+    expected = least_cost(problem, problem.periods, [1.0] * 3, problem.planning, most=4)
+    if math.isinf(expected):
+        assert found.plan.status == "infeasible"
+    else:
+        assert found.plan.cost_per_hour == pytest.approx(expected, rel=1e-6, abs=1e-9)
+        assert found.plan.cost_per_hour <= found.replanned_cost_per_hour + 1e-6
 
 
 @settings(max_examples=15, deadline=None)

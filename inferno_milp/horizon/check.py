@@ -35,6 +35,8 @@ def check_horizon(
     if plan.cost_per_hour is None:
         return
     wrong = [*_rates(problem, plan, moments), *_latencies(problem, plan), *_devices(problem, plan)]
+    if problem.options.assignment == "single" and not (planning is not None and planning.moves):
+        wrong += _moves(problem, plan)
     wrong += _costs(problem, plan, moments, planning, worst=worst)
     if planning is not None:
         wrong += _least_times(plan, moments, planning)
@@ -60,6 +62,13 @@ def _rates(problem: Problem, plan: HorizonPlan, moments: Sequence[Moment]) -> It
             strongest = sorted((one.max_rate_per_s or 0.0 for one in own for _ in range(one.replicas)), reverse=True)
             if required > 0 and math.fsum(strongest[server.survive :]) < required * (1 - CLOSE):
                 yield f"{where}: its replicas carry less than {required:.6g} requests/s"
+
+
+def _moves(problem: Problem, plan: HorizonPlan) -> Iterator[str]:
+    for server in problem.servers:
+        homes = {one.accelerator for one in plan.held if one.server == server.name and one.replicas}
+        if len(homes) > 1:
+            yield f"{server.name}: moves between {' and '.join(sorted(homes))}"
 
 
 def _latencies(problem: Problem, plan: HorizonPlan) -> Iterator[str]:

@@ -9,15 +9,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from inferno_milp.errors import OptionError
-from inferno_milp.horizon.assemble import assemble, extra_per_hour, starts_cost
+from inferno_milp.errors import OptionError, PlanCheckError
+from inferno_milp.horizon.assemble import assemble
 from inferno_milp.horizon.check import check_horizon
 from inferno_milp.horizon.plans import HorizonPlan, PeriodsPlan, ScenariosPlan, mean
 from inferno_milp.horizon.program import Criterion, Found, Setup, solve_horizon
 from inferno_milp.horizon.ways import IntArray, Ways, find_ways
 from inferno_milp.plan import DEFAULT_GAP
 from inferno_milp.problem import Problem
-from inferno_milp.sections import Moment, Planning
+from inferno_milp.sections import Moment
 
 logger = logging.getLogger(__name__)
 
@@ -50,13 +50,32 @@ def plan_periods(problem: Problem, *, time_limit_s: float | None = None, gap: fl
     hours = np.array([period.hours for period in periods])
     setup = Setup(hours, problem.planning)
     limit = math.inf if time_limit_s is None else time_limit_s
-    plan = _solved(ways, setup, periods, gap, limit)
+    found = solve_horizon(ways, setup, gap=gap, time_limit_s=limit)
+    replanned = _replanned(ways, hours, gap, limit)
+    other = None if replanned is None else assemble(ways, setup, periods, replanned)
+    plan = assemble(ways, setup, periods, found)
+    if found.outcome in ("feasible", "no_solution") and other is not None:
+        plan = _cheaper(problem, plan, other)
     check_horizon(problem, plan, periods, planning=problem.planning)
     peak = replace(ways, required_per_s=np.repeat(ways.required_per_s.max(axis=1, keepdims=True), len(hours), axis=1))
     # Whoever runs for the peak all the time never starts anything; and reserves what is cheaper so.
     once = replace(peak, required_per_s=peak.required_per_s[:, :1])
     constant = solve_horizon(once, Setup(np.ones(1)), gap=gap, time_limit_s=limit)
-    return PeriodsPlan(plan, constant.objective, _replanned(ways, hours, problem.planning, gap, limit))
+    return PeriodsPlan(plan, constant.objective, None if other is None else other.cost_per_hour)
+
+
+def _cheaper(problem: Problem, plan: HorizonPlan, other: HorizonPlan) -> HorizonPlan:
+    """Return what planning every period by itself came to, where that is cheaper than what time was enough for."""
+    assert other.cost_per_hour is not None
+    if plan.cost_per_hour is not None and plan.cost_per_hour <= other.cost_per_hour:
+        return plan
+    other = replace(other, status="feasible", bound=plan.bound)
+    try:
+        check_horizon(problem, other, problem.periods, planning=problem.planning)
+    except PlanCheckError as error:
+        logger.info("what was planned period by period does not hold: %s", error)  # it moves, or ends too early
+        return plan
+    return other
 
 
 def _solved(ways: Ways, setup: Setup, moments: Sequence[Moment], gap: float, time_limit_s: float) -> HorizonPlan:
@@ -69,8 +88,8 @@ def _one(ways: Ways, t: int) -> Ways:
     return replace(ways, required_per_s=ways.required_per_s[:, t : t + 1])
 
 
-def _replanned(ways: Ways, hours: np.ndarray, planning: Planning, gap: float, time_limit_s: float) -> float | None:
-    """Return the cost of planning each period by itself, on demand, and reserving afterwards what pays."""
+def _replanned(ways: Ways, hours: np.ndarray, gap: float, time_limit_s: float) -> Found | None:
+    """Plan each period by itself, on demand, and reserve afterwards what pays; None if one of them cannot be."""
     columns = []
     for t in range(len(hours)):
         found = solve_horizon(_one(_on_demand(ways), t), Setup(np.ones(1)), gap=gap, time_limit_s=time_limit_s)
@@ -78,13 +97,9 @@ def _replanned(ways: Ways, hours: np.ndarray, planning: Planning, gap: float, ti
             return None
         columns.append(found.replicas[:, 0])
     replicas = np.stack(columns, axis=1)
+    # `assemble` counts what it costs, starts and ends included.
     reserved = _best_reservation(ways, replicas, hours)
-    fixed = math.fsum(
-        count * (one.reserved_cost_per_hour or 0.0)
-        for count, one in zip(reserved.tolist(), ways.problem.accelerators, strict=True)
-    )
-    starts = starts_cost(ways, replicas, planning) / float(hours.sum())
-    return fixed + mean(extra_per_hour(ways, replicas, reserved), hours.tolist()) + starts
+    return Found("feasible", replicas, reserved, [True] * len(hours), math.inf, None)
 
 
 def _on_demand(ways: Ways) -> Ways:

@@ -41,6 +41,11 @@ class Setup:
     criterion: Criterion = "expected"
     reserved: IntArray | None = None
 
+    @property
+    def moves(self) -> bool:
+        """Whether servers may run elsewhere in another moment."""
+        return self.planning is not None and self.planning.moves
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -139,7 +144,9 @@ def _add_variables(model: pyo.ConcreteModel, ways: Ways, setup: Setup) -> None:
         model.PAIRS, domain=pyo.NonNegativeIntegers, bounds=lambda m, w, t: (0, most[w]), doc="n_wt"
     )
     single = ways.problem.options.assignment == "single"
-    model.home = pyo.Var(range(len(ways.rows)) if single else [], domain=pyo.Binary, doc="y_w: 1 if its server runs so")
+    stages = moments if setup.moves else range(1)
+    homes = [(w, t) for w in range(len(ways.rows)) for t in stages] if single else []
+    model.home = pyo.Var(homes, domain=pyo.Binary, doc="y_w: 1 if its server runs so; y_wt where it may move")
     accelerators = ways.problem.accelerators
     units = np.zeros(len(accelerators), dtype=np.int64)
     np.add.at(units, ways.rows.accelerator, np.array(most, dtype=np.int64) * ways.units)
@@ -179,26 +186,27 @@ def _add_demand(model: pyo.ConcreteModel, ways: Ways, setup: Setup) -> None:
             model.demand.add(pyo.Constraint.Infeasible)
             continue
         if single:
-            model.demand.add(_sum((1.0, model.home[w]) for w in own) == 1.0)
+            for t in moments if setup.moves else range(1):
+                model.demand.add(_sum((1.0, model.home[w, t]) for w in own) == 1.0)
         for t in moments:
-            _demand_in(model, ways, s, t)
+            _demand_in(model, ways, s, t, t if setup.moves else 0)
 
 
-def _demand_in(model: pyo.ConcreteModel, ways: Ways, s: int, t: int) -> None:
+def _demand_in(model: pyo.ConcreteModel, ways: Ways, s: int, t: int, stage: int) -> None:
     own, server = ways.of(s), ways.problem.servers[s]
     if ways.problem.options.assignment == "single":
         for w in own:
-            _demand_of_one(model, ways, w, t)
+            _demand_of_one(model, ways, w, t, stage)
     else:
         _demand_of_several(model, ways, s, t)
     if server.max_replicas is not None:
         model.demand.add(_sum((1.0, model.replicas[w, t]) for w in own) <= float(server.max_replicas))
 
 
-def _demand_of_one(model: pyo.ConcreteModel, ways: Ways, w: int, t: int) -> None:
+def _demand_of_one(model: pyo.ConcreteModel, ways: Ways, w: int, t: int, stage: int) -> None:
     """n_wt ≥ r_wt (y_w + v_t − 1), at least the minimum, and none where the server does not run so."""
     needed, least = ways.replicas(w, t), ways.problem.servers[int(ways.rows.server[w])].min_replicas
-    variable, home = model.replicas[w, t], model.home[w]
+    variable, home = model.replicas[w, t], model.home[w, stage]
     if t in model.serve:
         model.demand.add(variable - float(needed) * home - float(needed) * model.serve[t] >= -float(needed))
         if least:
