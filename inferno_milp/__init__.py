@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from inferno_milp.routing.requests import mix_of_requests
     from inferno_milp.routing.route import find_routes
     from inferno_milp.routing.tables import read_throughput_table, route_table
+    from inferno_milp.sharing.share import share_replicas
     from inferno_milp.simulate import simulate_plan
     from inferno_milp.sweeps import find_frontier, sweep
     from inferno_milp.why import explain
@@ -80,6 +81,7 @@ _HOME = {
     "report_html": "html",
     "route_table": "routing.tables",
     "scale_server": "load_change",
+    "share_replicas": "sharing.share",
     "shipped_catalogue": "catalogue",
     "simulate_plan": "simulate",
     "size": "queueing",
@@ -125,6 +127,7 @@ __all__ = [
     "report_html",
     "route_table",
     "scale_server",
+    "share_replicas",
     "shipped_catalogue",
     "simulate_plan",
     "size",

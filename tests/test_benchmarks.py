@@ -14,6 +14,7 @@ from benchmarks import (
     control_day,
     figures,
     forecast,
+    mixes,
     queueing,
     queueing_accuracy,
     simulation,
@@ -110,3 +111,9 @@ def test_control_day(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: py
 def test_forecast(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     run(monkeypatch, forecast, "--last", "4")
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == ["last", "trend", "seasonal"]
+
+
+def test_mixes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pulp")
+    run(monkeypatch, mixes, "--tables", "1", "--limit", "10", "--loads", "1")
+    assert "engines under mixes" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""What `route` and `mix` take, and what they do."""
+"""What `route`, `share` and `mix` take, and what they do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from inferno_milp.routing.route import RoutedPlan
     from inferno_milp.routing.tables import TablePlan, ThroughputTable
 
-SUBCOMMANDS = ("route", "mix")
+SUBCOMMANDS = ("route", "share", "mix")
 
 
 def add_routing(subparsers: Subparsers) -> None:
@@ -36,6 +36,13 @@ def add_routing(subparsers: Subparsers) -> None:
     add_solving(parser)
     add_output(parser)
     parser.set_defaults(run=run_route)
+    words = "which servers of one model should share their replicas, and what that saves"
+    parser = subparsers.add_parser("share", help=words, description=f"{words[:1].upper()}{words[1:]}.")
+    add_problem(parser)
+    parser.add_argument("--shared-problem", metavar="FILE", help="write the problem in which each group is a server")
+    add_solving(parser)
+    add_output(parser)
+    parser.set_defaults(run=run_share)
     parser = subparsers.add_parser("mix", help="a file of requests as a mix, for the load of a server")
     parser.add_argument("requests", type=Path, metavar="REQUESTS", help="CSV: prompt and output tokens of each request")
     parser.add_argument(
@@ -63,6 +70,37 @@ def run_mix(arguments: Namespace) -> int:
     lines = [yaml.safe_dump(b, default_flow_style=True, sort_keys=False, width=200).strip() for b in load["mix"]]
     write_text("".join([head, "mix:\n", *(f"  - {line}\n" for line in lines)]), arguments.output)
     return 0
+
+
+def run_share(arguments: Namespace) -> int:
+    """Plan with replicas shared, beside the plan without."""
+    from inferno_milp.problem_file import problem_text
+    from inferno_milp.sharing.share import share_replicas
+
+    found = share_replicas(read(arguments), time_limit_s=arguments.time_limit, gap=arguments.gap)
+    if arguments.shared_problem:
+        write_text(problem_text(found.problem), arguments.shared_problem)
+
+    def lines() -> Iterator[str]:
+        saving, currency = found.saving_per_hour, found.plan.currency
+        for group in found.groups:
+            yield f"shared: {', '.join(group)}"
+        if saving is None:
+            yield "apart not everybody can be served"
+        elif not found.groups:
+            yield "sharing saves nothing: the plan is that without it"
+        else:
+            whole = found.apart.total_cost_per_hour or 0.0
+            text = f"apart {whole:.10g} {currency}/h: sharing saves {saving:.10g} ({saving / whole:.1%})"
+            yield f"{text} and {found.replicas_saved} replicas"
+
+    def parts(console: Console) -> list[Any]:
+        from inferno_milp.report import plan_report
+
+        return [*plan_report(found.plan, console), "", *lines()]
+
+    show(arguments, parts, found.to_dict, found.plan.to_frame)
+    return 0 if found.plan.serves_all else 1
 
 
 def run_route(arguments: Namespace) -> int:

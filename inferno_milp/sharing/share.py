@@ -1,0 +1,159 @@
+"""Which servers should share their replicas: one program picks groups, so that each server is in exactly one."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from inferno_milp._pyomo import LinearExpression, pyo
+from inferno_milp.candidates import find_candidates
+from inferno_milp.errors import OptionError
+from inferno_milp.highs import solve_with_highs
+from inferno_milp.plan import DEFAULT_GAP, Plan
+from inferno_milp.planner import optimize, plan_candidates
+from inferno_milp.problem import Problem
+from inferno_milp.sharing.groups import find_groups, merged
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPlan:
+    """A plan in which servers of one model share replicas, beside the plan in which none do.
+
+    Attributes
+    ----------
+    problem : in which each group is a server of its own, `gold+tin`.
+    plan : of that problem; where sharing saves nothing, that of the problem as it is.
+    groups : servers that share, by name.
+    apart : best plan in which nobody shares.
+    """
+
+    problem: Problem
+    plan: Plan
+    groups: tuple[tuple[str, ...], ...]
+    apart: Plan
+
+    @property
+    def saving_per_hour(self) -> float | None:
+        """Cost that sharing saves; None where one of the plans does not serve everybody."""
+        if not (self.plan.serves_all and self.apart.serves_all):
+            return None
+        return (self.apart.total_cost_per_hour or 0.0) - (self.plan.total_cost_per_hour or 0.0)
+
+    @property
+    def replicas_saved(self) -> int:
+        """Replicas fewer than apart."""
+        before, after = (sum(a.replicas for s in p.servers for a in s.allocations) for p in (self.apart, self.plan))
+        return before - after
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {
+            "plan": self.plan.to_dict(),
+            "groups": [list(group) for group in self.groups],
+            "apart": self.apart.to_dict(),
+            "saving_per_hour": self.saving_per_hour,
+            "replicas_saved": self.replicas_saved,
+        }
+
+
+def share_replicas(problem: Problem, *, time_limit_s: float | None = None, gap: float = DEFAULT_GAP) -> SharedPlan:
+    """Find which servers of one model should share their replicas, and plan so.
+
+    Parameters
+    ----------
+    problem : with single assignment. All groups of up to five servers of a model are weighed.
+    time_limit_s : seconds for the plan apart, and for the program; None: no limit.
+    gap : relative gap between cost and bound.
+
+    Returns
+    -------
+    SharedPlan
+        Its plan is checked; a group keeps the strictest promise of each of its classes.
+
+    Raises
+    ------
+    OptionError
+        If no two servers can share, or something is asked for that is not counted here.
+    """
+    groups = list(find_groups(problem))
+    wrong = []
+    if not groups:
+        wrong.append("no two servers of one model can share: they need loads, and no engine of their own")
+    if problem.options.uses_power or problem.options.assignment == "mixed":
+        wrong.append("sharing does not count power, and knows single assignment alone")
+    if wrong:
+        raise OptionError("; ".join(wrong))
+    apart = optimize(problem, time_limit_s=time_limit_s, gap=gap)
+    alone: list[tuple[int, ...]] = [(s,) for s in range(len(problem.servers))]
+    chosen = _choose(problem, [*alone, *groups], gap, math.inf if time_limit_s is None else time_limit_s)
+    if chosen is None:
+        return SharedPlan(problem, apart, (), apart)
+    shared = with_groups(problem, chosen)
+    plan = plan_candidates(find_candidates(shared), time_limit_s=time_limit_s, gap=gap)
+    if not plan.serves_all or (apart.serves_all and (plan.objective or 0.0) >= (apart.objective or 0.0)):
+        return SharedPlan(problem, apart, (), apart)
+    named = tuple(tuple(problem.servers[s].name for s in group) for group in chosen if len(group) > 1)
+    return SharedPlan(shared, plan, named, apart)
+
+
+def with_groups(problem: Problem, groups: Sequence[Sequence[int]]) -> Problem:
+    """Return the problem with groups of servers in the place of these."""
+    servers, classes = [], list(problem.service_classes)
+    for group in groups:
+        if len(group) == 1:
+            servers.append(problem.servers[group[0]])
+            continue
+        server, service_class = merged(problem, group)
+        servers.append(server)
+        classes.append(service_class)
+    return problem.model_copy(update={"servers": tuple(servers), "service_classes": tuple(classes)})
+
+
+def _choose(
+    problem: Problem, groups: Sequence[tuple[int, ...]], gap: float, time_limit_s: float
+) -> list[tuple[int, ...]] | None:
+    """Pick groups of least cost, each server in one of them; None if that cannot be, or the time ran out."""
+    end = time.perf_counter() + time_limit_s
+    table = find_candidates(with_groups(problem, groups))
+    rows = table.one_per_accelerator().rows
+    most = np.array([table.problem.servers[g].max_replicas or math.inf for g in rows.server.tolist()])
+    rows = rows.take(rows.replicas <= most)
+    model = pyo.ConcreteModel(name="sharing")
+    model.WAYS = pyo.Set(initialize=range(len(rows)))
+    model.pick = pyo.Var(model.WAYS, domain=pyo.Binary, doc="x_k: 1 if a group runs so")
+    ways = list(model.pick.values())
+    model.cost = pyo.Objective(expr=_sum(rows.cost_per_hour.tolist(), ways), sense=pyo.minimize)
+    model.one = pyo.ConstraintList(doc="Σ of the ways of groups with s = 1")
+    needs = {s for group, need in zip(groups, table.needs.tolist(), strict=True) if need for s in group}
+    for s in sorted(needs):
+        own = [k for k, g in enumerate(rows.server.tolist()) if s in groups[g]]
+        if not own:
+            return None
+        model.one.add(_sum([1.0] * len(own), [ways[k] for k in own]) == 1.0)
+    model.limit = pyo.ConstraintList(doc="devices of each type")
+    if table.available is not None:
+        for t, count in enumerate(table.available.tolist()):
+            used = np.flatnonzero(rows.type == t).tolist()
+            if used:
+                model.limit.add(
+                    _sum(rows.devices[used].astype(float).tolist(), [ways[k] for k in used]) <= float(count)
+                )
+    budget = problem.options.max_cost_per_hour
+    if budget is not None:
+        model.limit.add(_sum(rows.cost_per_hour.tolist(), ways) <= budget)
+    left = max(end - time.perf_counter(), 0.1)
+    solution = solve_with_highs(model, gap=gap, time_limit_s=left)
+    if solution.objective is None:
+        return None
+    picked = [groups[int(rows.server[k])] for k, way in enumerate(ways) if way.value > 0.5]
+    idle = [(s,) for s in range(len(problem.servers)) if s not in needs]
+    return sorted([*picked, *idle])
+
+
+def _sum(coefficients: list[float], variables: list[Any]) -> LinearExpression:
+    return LinearExpression(constant=0.0, linear_coefs=coefficients, linear_vars=variables)

@@ -1,0 +1,171 @@
+"""Sharing replicas: against all partitions by hand, and against simulated requests of each class."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import inferno_milp as im
+from inferno_milp.cli import main
+from inferno_milp.sharing.groups import find_groups
+from inferno_milp.sharing.share import with_groups
+from inferno_milp.simulate.engine import Engine, run
+from inferno_milp.simulate.workload import draw_arrivals, draw_lengths
+
+TARGETS = {"gold": {"ttft_ms": 500, "itl_ms": 25}, "silver": {"ttft_ms": 900, "itl_ms": 40},
+           "tin": {"ttft_ms": {"p95": 6000}, "itl_ms": 60}}  # fmt: skip
+
+
+def data(rates, **changes):
+    profile = {"gamma_ms": 10.0, "max_batch_size": 48}
+    return {
+        "name": "shared",
+        "currency": "usd",
+        "accelerators": [{"name": "big", "cost_per_hour": 4.0}, {"name": "small", "cost_per_hour": 1.5}],
+        "profiles": [
+            {**profile, "model": model, "accelerator": name, "alpha_ms": alpha, "beta_ms": beta, "delta_ms": delta}
+            for model in ("m", "n")
+            for name, alpha, beta, delta in (("big", 8.0, 0.1, 0.03), ("small", 15.0, 0.4, 0.15))
+        ],
+        "capacity": {"big": 4, "small": 6},
+        "service_classes": [
+            {"name": name, "priority": i + 1, "targets": {"m": targets, "n": targets}}
+            for i, (name, targets) in enumerate(TARGETS.items())
+        ],
+        "servers": [
+            {"name": f"{name}-{model}", "service_class": name, "model": model,
+             "load": {"rate_per_s": rate, "input_tokens": tokens, "output_tokens": 120, "cv2_input": 0.5}}
+            for (name, model, tokens), rate in zip(
+                (("gold", "m", 200), ("silver", "m", 900), ("tin", "m", 500), ("gold", "n", 400)), rates, strict=False
+            )
+            if rate
+        ],
+        **changes,
+    }  # fmt: skip
+
+
+def partitions(items):
+    """All partitions of a list."""
+    if not items:
+        yield []
+        return
+    first, rest = items[0], items[1:]
+    for part in partitions(rest):
+        yield [(first,), *part]
+        for i, group in enumerate(part):
+            yield [*part[:i], (first, *group), *part[i + 1 :]]
+
+
+@settings(max_examples=20, deadline=None)
+@given(rates=st.tuples(*(st.sampled_from([0.5, 3.0, 8.0]) for _ in range(3)), st.sampled_from([0.0, 2.0])))
+def test_equals_the_best_of_all_partitions(rates):
+    problem = im.read_problem_data(data(rates))
+    models = [server.model for server in problem.servers]
+    best = math.inf
+    for part in partitions(list(range(len(models)))):
+        if all(len({models[s] for s in group}) == 1 for group in part):
+            plan = im.optimize(with_groups(problem, [tuple(sorted(group)) for group in part]), gap=0.0)
+            if plan.serves_all:
+                best = min(best, plan.total_cost_per_hour)
+    found = im.share_replicas(problem, gap=0.0)
+    if math.isinf(best):
+        assert not found.plan.serves_all
+    else:
+        assert found.plan.total_cost_per_hour == pytest.approx(best)
+        if found.apart.serves_all:
+            assert found.saving_per_hour >= 0
+
+
+def test_every_class_of_a_group_keeps_its_promise():
+    """Requests of two classes in one simulated engine: each class by itself is as early as it was promised."""
+    problem = im.read_problem_data(data((1.0, 1.5, 0.0, 0.0), options={"batch_choice": "quickest"}))
+    found = im.share_replicas(problem)
+    assert found.groups == (("gold-m", "silver-m"),)
+    assert found.saving_per_hour > 0
+    (allocation,) = found.plan.servers[0].allocations
+    profile = next(p for p in problem.profiles if p.model == "m" and p.accelerator == allocation.accelerator)
+    rng = np.random.default_rng(5)
+    arrivals, inputs, kinds = [], [], []
+    for kind, server in enumerate(problem.servers):
+        rate, count = server.load.arrival_rate_per_s / allocation.replicas, 12_000
+        arrivals.append(draw_arrivals(rng, rate, count))
+        inputs.append(draw_lengths(rng, server.load.input_tokens, count, cv2=0.5, least=1))
+        kinds.append(np.full(count, kind))
+    order = np.argsort(np.concatenate(arrivals))
+    end = min(times[-1] for times in arrivals)
+    order = order[np.concatenate(arrivals)[order] < end]
+    engine = Engine(
+        alpha_ms=profile.alpha_ms, beta_ms=profile.beta_ms, gamma_ms=profile.gamma_ms, delta_ms=profile.delta_ms,
+        max_batch=allocation.batch_size, max_queue=10**6,
+    )  # fmt: skip
+    outputs = rng.geometric(1 / 120, len(order))
+    trace = run(engine, np.concatenate(arrivals)[order], np.concatenate(inputs)[order], outputs)
+    for kind, server in enumerate(problem.servers):
+        mine = np.concatenate(kinds)[order] == kind
+        limit = TARGETS[server.service_class]["ttft_ms"]
+        assert trace.ttft_ms[mine][500:].mean() <= 1.05 * limit
+
+
+def test_what_a_group_is():
+    servers = data((1.0, 3.0, 0.0, 0.0))["servers"]
+    servers[0] |= {"min_replicas": 1, "max_replicas": 3, "reserve": 0.1, "weight": 2.0}
+    servers[1] |= {"survive": 1, "max_replicas": 4}
+    problem = im.read_problem_data(data((), servers=servers))
+    group = with_groups(problem, [(0, 1)]).servers[0]
+    assert group.name == "gold-m+silver-m"
+    assert group.load.arrival_rate_per_s == 4.0
+    assert group.load.input_tokens == pytest.approx((200 + 3 * 900) / 4)
+    assert (group.min_replicas, group.max_replicas, group.survive, group.reserve, group.weight) == (1, 7, 1, 0.1, 3.0)
+    targets = with_groups(problem, [(0, 1)]).targets_of(group)
+    assert targets.itl_ms == {"mean": 25}
+    assert targets.ttft_ms["mean"] == 500
+    slower = data((1.0, 3.0, 0.0, 0.0))
+    slower["service_classes"][1]["targets"]["m"] = {"ttft_ms": 400}
+    found = im.read_problem_data(slower)
+    ours = with_groups(found, [(0, 1)])
+    longer = 900 - (200 + 3 * 900) / 4
+    assert ours.targets_of(ours.servers[0]).ttft_ms["mean"] == pytest.approx(400 - 0.15 * longer)
+
+
+def test_who_cannot_share():
+    servers = data((1.0, 3.0, 2.0, 1.0))["servers"]
+    servers[0] |= {"max_batch_size": 8}
+    servers[1] |= {"keep_accelerator": True, "current": {"accelerator": "big", "replicas": 1}}
+    problem = im.read_problem_data(data((), servers=servers))
+    assert list(find_groups(problem)) == []
+    with pytest.raises(im.OptionError, match="no two servers of one model can share"):
+        im.share_replicas(problem)
+    with pytest.raises(im.OptionError, match="single assignment alone"):
+        im.share_replicas(im.read_problem_data(data((1.0, 1.0, 0.0, 0.0), options={"assignment": "mixed"})))
+
+
+def test_where_it_saves_nothing_and_where_nothing_can_be():
+    loose = data((0.0, 60.0, 0.0, 0.0), capacity="unlimited")
+    loose["servers"].append(
+        {**loose["servers"][0], "name": "again", "load": {**loose["servers"][0]["load"], "rate_per_s": 60.0}}
+    )
+    found = im.share_replicas(im.read_problem_data(loose))
+    assert found.saving_per_hour >= 0
+    none = im.share_replicas(im.read_problem_data(data((500.0, 500.0, 0.0, 0.0))))
+    assert not none.plan.serves_all
+    assert none.saving_per_hour is None
+
+
+def test_on_the_command_line(tmp_path, capsys):
+    path = tmp_path / "shared.yaml"
+    path.write_text(yaml.safe_dump(data((1.0, 1.5, 2.0, 1.0))))
+    target = tmp_path / "groups.yaml"
+    assert main(["share", str(path), "--json", str(tmp_path / "s.json"), "--shared-problem", str(target)]) == 0
+    assert "sharing saves" in capsys.readouterr().out
+    document = json.loads((tmp_path / "s.json").read_text())
+    assert document["groups"]
+    assert im.optimize(im.read_problem(target)).total_cost_per_hour == document["plan"]["total_cost_per_hour"]
+    path.write_text(yaml.safe_dump(data((500.0, 500.0, 0.0, 0.0))))
+    assert main(["share", str(path)]) == 1
+    assert "apart not everybody can be served" in capsys.readouterr().out
