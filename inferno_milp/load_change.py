@@ -16,11 +16,11 @@ from pydantic import ValidationError
 
 from inferno_milp.candidates import find_candidates
 from inferno_milp.differences import diff, with_current
-from inferno_milp.errors import OptionError
+from inferno_milp.errors import OptionError, path_text
 from inferno_milp.plan import DEFAULT_GAP, Change, Plan
 from inferno_milp.planner import optimize, plan_candidates
 from inferno_milp.problem import Problem
-from inferno_milp.sections import Load, Server
+from inferno_milp.sections import Load, Server, moments
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,14 +102,23 @@ def _scaled(server: Server, rate_factor: float, tokens_factor: float) -> Server:
     changed = load.model_dump(exclude_unset=True)
     unit = "rate_per_s" if load.rate_per_s is not None else "rate_per_min"
     changed[unit] = float(f"{changed[unit] * rate_factor:.12g}")
-    for name in ("input_tokens", "output_tokens") if tokens_factor != 1 else ():
-        scaled = math.ceil(changed[name] * tokens_factor * (1 - 1e-12))  # 400 × 1.1 is 440, and not a hair more
-        changed[name] = float(max(scaled, 1 if name == "output_tokens" else 0))
+    if load.mix:
+        for name in moments(load.mix):
+            changed.pop(name, None)  # they follow from the mix
+    for part in (changed.get("mix") or [changed]) if tokens_factor != 1 else ():
+        for name in ("input_tokens", "output_tokens"):
+            scaled = math.ceil(part[name] * tokens_factor * (1 - 1e-12))  # 400 × 1.1 is 440, and not a hair more
+            part[name] = float(max(scaled, 1 if name == "output_tokens" else 0))
     try:
         return server.model_copy(update={"load": Load.model_validate(changed)})
     except ValidationError as error:
-        wrong = [f"load.{d['loc'][0]} {d['input']:g}: {d['msg']}" for d in error.errors(include_url=False)]
+        details = error.errors(include_url=False)
+        wrong = [f"{path_text(('load', *d['loc']))} {_shown(d['input'])}: {d['msg']}" for d in details]
         raise OptionError(f"{server.name}: {'; '.join(wrong)}") from None
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value)[:60]
 
 
 def find_transition(

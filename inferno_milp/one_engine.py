@@ -20,7 +20,7 @@ from inferno_milp.sections import Law
 ENGINE = ("alpha_ms", "beta_ms", "gamma_ms", "delta_ms", "input_tokens", "output_tokens", "max_batch")
 OPTIONAL = (
     "max_queue", "kappa_ms", "overhead_ms", "prefill_quadratic_ms", "lag_iterations", "cv2_input", "cv2_output",
-    "cv2_arrival", "token_budget", "kv_tokens", "max_blocking",
+    "cov_lengths", "cv2_arrival", "token_budget", "kv_tokens", "max_blocking",
 )  # fmt: skip
 STEPS = 10
 CURVE_POINTS, CURVE_END = 61, 1.1

@@ -195,6 +195,10 @@ class Bucket(Model):
     """Squared coefficient of variation of the output lengths within it."""
 
 
+MOST_VARIABLE = 1000.0
+"""Beyond this no variability is of use to the law."""
+
+
 def moments(mix: Iterable[Bucket]) -> dict[str, float]:
     """Return means, squared coefficients of variation and relative covariance of the lengths of a mix of requests."""
     buckets = list(mix)
@@ -203,12 +207,13 @@ def moments(mix: Iterable[Bucket]) -> dict[str, float]:
     for side in ("input", "output"):
         sizes = [(b.share / whole, getattr(b, f"{side}_tokens"), getattr(b, f"cv2_{side}")) for b in buckets]
         mean = math.fsum(share * size for share, size, _ in sizes)
+        mean = min(max(mean, min(size for _, size, _ in sizes)), max(size for _, size, _ in sizes))  # but for rounding
         square = math.fsum(share * size**2 * (1 + cv2) for share, size, cv2 in sizes)
         found[f"{side}_tokens"] = mean
-        found[f"cv2_{side}"] = max(square / mean**2 - 1, 0.0) if mean else 0.0
+        found[f"cv2_{side}"] = min(max(square / mean**2 - 1, 0.0), MOST_VARIABLE) if mean else 0.0
     both = math.fsum(b.share / whole * b.input_tokens * b.output_tokens for b in buckets)
     product = found["input_tokens"] * found["output_tokens"]
-    found["cov_lengths"] = max(both / product - 1, -1.0) if product else 0.0
+    found["cov_lengths"] = min(max(both / product - 1, -1.0), MOST_VARIABLE) if product else 0.0
     return found
 
 

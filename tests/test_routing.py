@@ -286,6 +286,78 @@ def test_limits_of_a_server_hold_over_its_pools():
             assert all(a.replicas >= 2 for s in found.plan.servers for a in s.allocations)
 
 
+def fewest(**changes):
+    """A server that must have many more replicas than its load takes."""
+    server = {**data(2.0)["servers"][0], **changes}
+    promise = [{"name": "c", "targets": {"m": {"ttft_ms": 300, "itl_ms": 14}}}]
+    return im.read_problem_data(data(2.0, servers=[server], service_classes=promise, capacity="unlimited"))
+
+
+@pytest.mark.parametrize("change", [{"min_replicas": 20}, {"min_replicas": 9, "survive": 2}])
+def test_the_minimum_is_topped_up(change):
+    found = im.find_routes(fewest(**change))
+    assert sum(a.replicas for s in found.plan.servers for a in s.allocations) >= change["min_replicas"]
+
+
+def test_what_runs_today_is_not_priced_and_limits_on_it_are_refused():
+    server = {**data(30.0)["servers"][0], "current": {"accelerator": "big", "replicas": 3}}
+    dear = im.read_problem_data(data(30.0, servers=[server], options={"change_penalty": 10}))
+    found = im.find_routes(dear)
+    assert found.plan.objective_parts["changes"] == 0
+    assert found.unrouted.objective_parts["changes"] == 0
+    with pytest.raises(im.OptionError, match="limited changes"):
+        im.find_routes(im.read_problem_data(data(30.0, servers=[server], options={"max_changes": 0})))
+    nodes = [{"type": "big", "devices": 3, "count": 2}]
+    with pytest.raises(im.OptionError, match="nodes"):
+        im.find_routes(im.read_problem_data(data(30.0, capacity={"small": 8}, nodes=nodes)))
+
+
+def test_names_of_pools_are_new_and_its_problem_comes_back():
+    other = {"name": "chat@big", "service_class": "c", "model": "m",
+             "load": {"rate_per_s": 0.1, "input_tokens": 50, "output_tokens": 20}}  # fmt: skip
+    changes = {"servers": [*data(30.0)["servers"], other], "periods": [{"name": "p", "rates_per_s": {"chat": 3.0}}]}
+    found = im.find_routes(im.read_problem_data(data(30.0, **changes)))
+    assert found.plan.serves_all
+    again = im.read_problem_text(im.problem_text(found.problem))
+    assert im.optimize(again).total_cost_per_hour == pytest.approx(found.plan.total_cost_per_hour)
+
+
+def test_many_and_free_gpus():
+    one = table(rate=2e6, shares=((1.0,),), a={"cost": 1.0, "tputs": [[1]]}, b={"cost": 3.0, "tputs": [[1]]})
+    assert im.route_table(one).gpus == {"a": 2_000_000, "b": 0}
+    free = table(rate=20.0, shares=((0.5, 0.5),), a={"cost": 0, "tputs": [[1, 0]]}, b={"cost": 1, "tputs": [[1, 1]]})
+    found = im.route_table(free)
+    assert found.gpus["b"] == 10
+    assert found.gpus["a"] <= 11
+
+
+def test_loads_that_change_keep_their_mix():
+    problem = im.read_problem_data(data(6.0))
+    (load,) = [server.load for server in im.change_loads(problem, seed=3).servers]
+    assert load.rate_per_s != 6.0
+    factors = {round(new.input_tokens / old["input_tokens"], 2) for new, old in zip(load.mix, BUCKETS, strict=True)}
+    assert len(factors) == 1
+    assert load.input_tokens == pytest.approx(sum(b.share * b.input_tokens for b in load.mix))
+    assert im.scale_server(problem, "chat", rate_factor=1.5, tokens_factor=1.5).replanned.serves_all
+
+
+def test_moments_survive_rounding():
+    shares = [0.09198918356358576, 0.3917038585180134, 0.33534052799007397, 0.18096642992834697]
+    mix = [{"input_tokens": 10 * i, "output_tokens": 1, "share": share} for i, share in enumerate(shares)]
+    server = {"name": "s", "service_class": "c", "model": "m", "load": {"rate_per_s": 1.0, "mix": mix}}
+    assert im.read_problem_data(data(servers=[server])).servers[0].load.output_tokens == 1
+    one = {"output_tokens": 1}
+    wild = [{**one, "input_tokens": 1, "share": 0.99999}, {**one, "input_tokens": 1e6, "share": 1e-5}]
+    server["load"] = {"rate_per_s": 1.0, "mix": wild}
+    assert im.read_problem_data(data(servers=[server])).servers[0].load.cv2_input == 1000
+
+
+def test_without_time_the_plan_without_routing_is_there(capsys, tmp_path):
+    found = im.find_routes(im.read_problem_data(data(30.0)), time_limit_s=1e-6)
+    assert found.plan.serves_all
+    assert found.rounds == 0
+
+
 def test_servers_without_a_mix_are_planned_beside(instances):
     plain = {"name": "plain", "service_class": "c", "model": "m",
              "load": {"rate_per_s": 6.0, "input_tokens": 500, "output_tokens": 100}}  # fmt: skip
@@ -379,6 +451,8 @@ def test_on_the_command_line(tmp_path, capsys):
     assert (
         (tmp_path / "r.csv").read_text().startswith("server,input_tokens,output_tokens,rate_per_s,accelerator,weight")
     )
+    assert main(["route", str(path), "--routed-problem", str(path)]) == 2
+    assert "would be written over" in capsys.readouterr().err
     assert main(["route", "instances/limited.yaml"]) == 2
     assert "no server has a load with a mix" in capsys.readouterr().err
 

@@ -18,9 +18,9 @@ from inferno_milp.errors import OptionError
 STDOUT = "-"
 
 
-OUTPUTS = ("json", "csv", "plot", "write", "html", "write_model", "output")
+OUTPUTS = ("json", "csv", "plot", "write", "html", "write_model", "output", "routed_problem", "shared_problem")
 """Options that name a file to be written."""
-INPUTS = ("problem", "current", "plan", "before", "after")
+INPUTS = ("problem", "current", "plan", "before", "after", "requests")
 MANY_INPUTS = ("files", "catalogue")
 """Arguments that name a file to be read."""
 PICTURE_FORMATS = (".svg", ".png", ".pdf")

@@ -11,6 +11,7 @@ from inferno_milp.cli.commands import read, show
 from inferno_milp.cli.output import STDOUT, check_outputs, write_text
 from inferno_milp.cli.shared_arguments import Subparsers, add_output, add_problem, add_solving, add_volume
 from inferno_milp.cli.values import edges
+from inferno_milp.errors import OptionError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,10 +141,14 @@ def _route_problem(arguments: Namespace) -> int:
 
 def _worth(found: RoutedPlan) -> Iterator[str]:
     saving, currency = found.saving_per_hour, found.plan.currency
-    if saving is None:
-        yield "without routing not everybody can be served"
-    elif not found.routes:
-        yield "routing saves nothing: the plan is that without it"
+    if not found.plan.serves_all:
+        yield "not everybody can be served, with routing or without"
+    elif not found.rounds:
+        yield "the time ran out before any routing was tried"
+    elif saving is None:
+        yield "without routing by size not everybody can be served"
+    elif not found.is_by_size:
+        yield "routing by size saves nothing: all replicas of a server get the same mix"
     else:
         whole = found.unrouted.total_cost_per_hour or 0.0
         yield f"without routing by size {whole:.10g} {currency}/h: routing saves {saving:.10g} ({saving / whole:.1%})"
@@ -154,6 +159,11 @@ def _route_table(arguments: Namespace, table: ThroughputTable) -> int:
 
     from inferno_milp.routing.tables import route_table
 
+    if arguments.routed_problem:
+        raise OptionError("a table of throughputs has no problem to be written")
+    if arguments.unlimited:
+        gpus = {name: gpu.model_copy(update={"count": None}) for name, gpu in table.gpu_info.items()}
+        table = table.model_copy(update={"gpu_info": gpus})
     limit = math.inf if arguments.time_limit is None else arguments.time_limit
     plan = route_table(table, time_limit_s=limit, gap=arguments.gap)
     show(arguments, lambda console: list(_table_parts(plan, console)), plan.to_dict, plan.to_frame)

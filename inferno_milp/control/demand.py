@@ -14,6 +14,8 @@ from inferno_milp.sections import Load, Server
 LEAST_RATE_PER_S = 1e-6
 """Rates below this are none."""
 FIGURES = 6
+KEPT = {"cv2_input", "cv2_output", "cov_lengths", "cv2_arrival"}
+"""What a load says that is not observed."""
 
 
 @dataclass(slots=True)
@@ -71,7 +73,7 @@ class Demand:
         rate = float(f"{max(found.quantile_per_s, 0.0):.{FIGURES}g}")
         if rate < LEAST_RATE_PER_S or not math.isfinite(observation.output_tokens):
             return None
-        kept = {} if server.load is None else server.load.model_dump(include={"cv2_input", "cv2_output", "cv2_arrival"})
+        kept = {} if server.load is None else server.load.model_dump(include=KEPT)
         return Load(
             rate_per_s=rate,
             input_tokens=float(f"{observation.input_tokens:.4g}"),

@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from inferno_milp._pyomo import LinearExpression, pyo
+from inferno_milp.errors import OptionError
 from inferno_milp.highs import Runner, solve_with_highs
 from inferno_milp.highs_engine import Result, run
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-MOST_REPLICAS = 10**6
+MOST_REPLICAS = 10**9
 ROUNDED = 1e-9
 """Shares below this are rounding."""
 
@@ -177,7 +178,7 @@ def _add_variables(model: pyo.ConcreteModel, pools: Pools, cuts: Sequence[Cut], 
     servers = pools.server.tolist()
     members = [(p, b) for p, server in enumerate(servers) for b in range(pools.buckets[server])]
     barred = {(cut.pool, b) for cut in cuts for b in np.flatnonzero(~np.isfinite(cut.weight)).tolist()}
-    most = [int(min(float(pools.most[server]), MOST_REPLICAS)) for server in servers]
+    most = _most_replicas(pools, cuts)
     model.POOLS = pyo.Set(initialize=range(len(servers)), doc="a server on an accelerator")
     model.SHARES = pyo.Set(dimen=2, initialize=members, doc="(pool, bucket)")
     model.OTHERS = pyo.Set(initialize=range(len(others.server)), doc="ways of servers that are not routed")
@@ -191,6 +192,19 @@ def _add_variables(model: pyo.ConcreteModel, pools: Pools, cuts: Sequence[Cut], 
         np.flatnonzero(pools.spare > 0).tolist(), domain=pyo.Binary, doc="u_p: 1 if the pool carries anything"
     )
     model.pick = pyo.Var(model.OTHERS, domain=pyo.Binary, doc="y_k: 1 if its server picks way k")
+
+
+def _most_replicas(pools: Pools, cuts: Sequence[Cut]) -> list[int]:
+    """Return the most replicas that a pool can be of use with: for all requests, its spares, its server's minimum."""
+    most = (pools.spare + pools.least[pools.server]).astype(float)
+    load = np.zeros(len(most))
+    for cut in cuts:
+        whole = float(cut.weight[np.isfinite(cut.weight)].sum())
+        load[cut.pool] = max(load[cut.pool], math.ceil(whole * (1 + ROUNDED)))
+    found = np.minimum(most + load, pools.most[pools.server])
+    if (found > MOST_REPLICAS).any():
+        raise OptionError(f"more than {MOST_REPLICAS:.0e} replicas of one kind would be needed")
+    return [int(count) for count in found]
 
 
 def _add_servers(model: pyo.ConcreteModel, pools: Pools) -> None:

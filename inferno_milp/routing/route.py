@@ -23,7 +23,7 @@ from inferno_milp.planner import optimize, plan_candidates
 from inferno_milp.problem import Problem
 from inferno_milp.routing.pools import Carried, FloatArray, Pool, find_carried, find_weights, flows_of, part_of
 from inferno_milp.routing.program import Cut, Limits, Others, Pools, Routed, solve_routing
-from inferno_milp.sections import Server
+from inferno_milp.sections import CurrentAllocation, Server
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MOST_ROUNDS = 25
+LEAST_S = 1.0
+"""Seconds that the programs without routing have at the least: the analysis before them is not cut short."""
 SAFE = 1 + 1e-5
 """Loads are taken for so much larger: the program keeps its limits but for rounding, and replicas are whole."""
 SMALL_SHARE = 1e-4
@@ -63,8 +65,9 @@ class RoutedPlan:
     Attributes
     ----------
     problem : in which each pool of a routed server is a server of its own, `chat@L4`.
-    plan : of that problem; where routing saves nothing, the plan without, of the problem as it is.
-    routes : the router's table; empty where routing saves nothing.
+    plan : of that problem; where routing by size saves nothing, that without.
+    routes : the router's table; empty where each server runs on one accelerator, or any mix of those that the problem
+        allows, with the same mix of requests everywhere.
     unrouted : best plan in which all replicas of a server get the same mix, on one accelerator or several.
     rounds : times that the program was solved.
     """
@@ -81,6 +84,19 @@ class RoutedPlan:
         if not (self.plan.serves_all and self.unrouted.serves_all):
             return None
         return (self.unrouted.total_cost_per_hour or 0.0) - (self.plan.total_cost_per_hour or 0.0)
+
+    @property
+    def is_by_size(self) -> bool:
+        """Whether it matters to the plan how long a request is."""
+        by_server: dict[str, list[dict[str, float]]] = {}
+        for route in self.routes:
+            by_server.setdefault(route.server, []).append(route.weights)
+        return any(
+            abs(weights.get(name, 0.0) - first) > SMALL_SHARE
+            for listed in by_server.values()
+            for name, first in listed[0].items()
+            for weights in listed
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """Return the router's table: a row for each bucket and accelerator that it goes to."""
@@ -127,22 +143,46 @@ def find_routes(problem: Problem, *, time_limit_s: float | None = None, gap: flo
     members = [s for s, server in enumerate(problem.servers) if _is_routable(problem, server)]
     if not members:
         raise OptionError("no server has a load with a mix of two buckets or more, and no target in tokens per second")
-    if problem.options.uses_power:
-        raise OptionError("routing does not count power: take its limits and prices out")
+    _refuse(problem, members)
+    problem = _without_today(problem, members)
     end = math.inf if time_limit_s is None else time.perf_counter() + time_limit_s
     search = _Search(problem, members, gap, end)
     search.run_alike()
-    unrouted = min(
-        ((problem, optimize(problem, time_limit_s=time_limit_s, gap=gap)), search.plan() or (problem, None)),
-        key=lambda found: _cost(found[1]),
-    )
+    alike, split = search.plan(), tuple(search.routes())
+    plain = optimize(problem, time_limit_s=_left_s(end), gap=gap)
+    unrouted = RoutedPlan(problem, plain, (), plain, 0)
+    if alike is not None and _cost(alike[1]) < _cost(plain):
+        unrouted = RoutedPlan(*alike, split, alike[1], 0)
     search.run()
-    routed = search.plan() or unrouted
-    if unrouted[1] is None or _cost(routed[1]) >= _cost(unrouted[1]):
-        assert unrouted[1] is not None
-        return RoutedPlan(*unrouted, (), unrouted[1], search.rounds)
-    assert routed[1] is not None
-    return RoutedPlan(*routed, tuple(search.routes()), unrouted[1], search.rounds)
+    found = search.plan()
+    if found is None or _cost(found[1]) >= _cost(unrouted.plan):
+        return replace(unrouted, rounds=search.rounds)
+    return RoutedPlan(*found, tuple(search.routes()), unrouted.plan, search.rounds)
+
+
+def _left_s(end: float) -> float | None:
+    return None if math.isinf(end) else max(end - time.perf_counter(), LEAST_S)
+
+
+def _refuse(problem: Problem, members: Sequence[int]) -> None:
+    wrong = []
+    if problem.options.uses_power:
+        wrong.append("power: take its limits and prices out")
+    if problem.nodes:
+        wrong.append("nodes: give their devices as capacity")
+    if problem.options.max_changes is not None and any(problem.servers[s].current for s in members):
+        wrong.append("limited changes of servers that it routes")
+    if wrong:
+        raise OptionError(f"routing does not count {'; or '.join(wrong)}")
+
+
+def _without_today(problem: Problem, members: Sequence[int]) -> Problem:
+    """Return the problem without what routed servers run today, unless they are held to it: it is not priced."""
+    servers = [
+        s.model_copy(update={"current": ()}) if i in members and not s.keep_accelerator else s
+        for i, s in enumerate(problem.servers)
+    ]
+    return problem.model_copy(update={"servers": tuple(servers), "periods": (), "scenarios": ()})
 
 
 def _cost(plan: Plan | None) -> float:
@@ -278,7 +318,7 @@ class _Search:
         for p, one in enumerate(self.whole):
             wanted = float(self._wanted(self.pools[p]).sum())
             cuts.append(Cut(p, np.array([wanted / one.rate_per_s if one.batch_size else math.inf])))
-        left = self.end - time.perf_counter()
+        left = max(self.end - time.perf_counter(), LEAST_S)
         found = solve_routing(pools, cuts, others, limits, gap=self.gap, time_limit_s=left)
         if found.cost is not None:
             sizes = [len(self.flows[pool.server]) for pool in self.pools]
@@ -318,12 +358,26 @@ class _Search:
             if enough > replicas[p]:
                 wrong.append(i)
                 replicas[p] = min(enough, 10**9)
+        self._top_up(used, replicas, limits, others.usage[found.picked])
         self._offer(shares, replicas, others.price[found.picked].tolist(), others.usage[found.picked], limits)
         logger.debug("round %d: %s, %d of %d pools wrong", self.rounds, found.cost, len(wrong), len(used))
         fits = [i for i in wrong if carried[i].batch_size]
         weights = self._weights([used[i] for i in fits], [flows[i] for i in fits], [carried[i] for i in fits])
         unfit = [used[i] for i in wrong if not carried[i].batch_size]
         return [*(Cut(p, weight) for p, weight in weights.items()), *(Cut(p, self.alone[p]) for p in unfit)]
+
+    def _top_up(self, used: Sequence[int], replicas: np.ndarray, limits: Limits, others: FloatArray) -> None:
+        """Give a server the replicas of its minimum that its pools do not need: the cheapest that there is room for."""
+        for s in range(len(self.members)):
+            own = sorted((p for p in used if self.arrays.server[p] == s), key=lambda p: float(self.arrays.price[p]))
+            for p in own:
+                missing = int(self.arrays.least[s]) - int(sum(replicas[q] for q in own))
+                free = limits.devices - replicas @ self.arrays.usage - others.sum(axis=0)
+                takes = self.arrays.usage[p]
+                room = [
+                    f // n for f, n in zip(free.tolist(), takes.tolist(), strict=True) if n > 0 and math.isfinite(f)
+                ]
+                replicas[p] += max(int(min([missing, *room])), 0)
 
     def _tidied(self, shares: list[FloatArray]) -> list[FloatArray]:
         """Give what would be next to nothing of a server's requests to the pools that have the rest of its buckets."""
@@ -347,7 +401,8 @@ class _Search:
         used = replicas @ self.arrays.usage + usage.sum(axis=0)
         cost = math.fsum([*(replicas * self.arrays.price).tolist(), *others])
         counts = np.array([replicas[self.arrays.of(s)].sum() for s in range(len(self.members))])
-        if (used > limits.devices).any() or cost > limits.cost or (counts > self.arrays.most).any():
+        wrong = (counts > self.arrays.most).any() or (counts < self.arrays.least).any()
+        if wrong or (used > limits.devices).any() or cost > limits.cost:
             return
         if self.best is None or cost < self.best.cost:
             self.best = _Best(cost, shares, replicas.tolist())
@@ -356,21 +411,21 @@ class _Search:
         """Return the plan of the best routing, with the problem that it is of; None if there is none."""
         if self.best is None:
             return None
-        servers, homes = [], {}
+        servers: list[Server] = []
+        names = {server.name for server in self.problem.servers}
         for s, server in enumerate(self.problem.servers):
             if s not in self.members:
                 servers.append(server)
                 continue
             for p, pool in enumerate(self.pools):
                 if pool.server == s and self.best.shares[p].any():
-                    homes[len(servers)] = pool.accelerator
                     servers.append(self._pool_server(server, p))
+                    while servers[-1].name in names:
+                        servers[-1] = servers[-1].model_copy(update={"name": f"{servers[-1].name}'"})
+                    names.add(servers[-1].name)
         problem = self.problem.model_copy(update={"servers": tuple(servers)})
         table = find_candidates(problem)
-        for position, accelerator in homes.items():
-            table = table.only(position, [accelerator])
-        left = self.end - time.perf_counter()
-        plan = plan_candidates(table, time_limit_s=None if math.isinf(left) else max(left, 1.0), gap=self.gap)
+        plan = plan_candidates(table, time_limit_s=_left_s(self.end), gap=self.gap)
         return (problem, plan) if plan.serves_all else None
 
     def _pool_server(self, server: Server, p: int) -> Server:
@@ -381,15 +436,17 @@ class _Search:
             "name": f"{server.name}@{name}",
             "load": part_of(server, self.best.shares[p] * self.flows[pool.server]),
             "min_replicas": self.best.replicas[p] if server.min_replicas else 0,
-            "max_replicas": None,
-            "keep_accelerator": False,
-            "current": tuple(now for now in server.current if now.accelerator == name),
+            "max_replicas": self.best.replicas[p] if server.max_replicas is not None else None,
+            # It is held to its accelerator by what it is said to run there.
+            "keep_accelerator": True,
+            "current": (CurrentAllocation(accelerator=name, replicas=self.best.replicas[p]),),
         }
         return server.model_copy(update=update)
 
     def routes(self) -> Iterator[Route]:
-        """Go through the router's table of the best routing."""
-        assert self.best is not None
+        """Go through the router's table of the best routing; it is empty where there is none."""
+        if self.best is None:
+            return
         for s in self.members:
             server, flows = self.problem.servers[s], self.flows[s]
             assert server.load is not None

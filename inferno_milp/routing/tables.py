@@ -6,6 +6,7 @@ and output size), `workload_distribution`, `total_request_rate`. Its `slice_fact
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -32,6 +33,9 @@ FloatArray = npt.NDArray[np.float64]
 Matrix = Annotated[tuple[tuple[NonNegative, ...], ...], Field(min_length=1)]
 
 
+logger = logging.getLogger(__name__)
+
+SHARES_OFF = 0.01
 NEEDED = ("gpu_info", "workload_distribution", "total_request_rate")
 
 
@@ -167,6 +171,11 @@ def route_table(table: ThroughputTable, *, time_limit_s: float = math.inf, gap: 
     PlanCheckError
         If the plan does not pass its check: a defect of this program.
     """
+    total = float(np.sum(table.workload_distribution))
+    if abs(total - 1) > SHARES_OFF:
+        logger.warning(
+            "the workload distribution sums to %.4g: %.6g requests/s", total, total * table.total_request_rate
+        )
     shape = np.shape(table.workload_distribution)
     rates = table.rates_per_s().ravel()
     wanted = np.flatnonzero(rates > 0)

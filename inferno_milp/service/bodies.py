@@ -126,6 +126,7 @@ class EngineFigures(Body):
     lag_iterations: NonNegative | None = None
     cv2_input: Variability | None = None
     cv2_output: Variability | None = None
+    cov_lengths: Annotated[float, Field(ge=-1, le=1000, allow_inf_nan=False)] | None = None
     cv2_arrival: Variability | None = None
     token_budget: PositiveCount | None = None
     kv_tokens: PositiveCount | None = None

@@ -10,7 +10,7 @@ import numpy as np
 
 from inferno_milp.control.emulation.engine import Request
 from inferno_milp.sections import Load
-from inferno_milp.simulate.workload import draw_lengths
+from inferno_milp.simulate.workload import draw_lengths, draw_mix
 
 DAY_S = 86_400.0
 
@@ -62,7 +62,11 @@ def draw_requests(rng: np.random.Generator, load: Load, day: Day, start_s: float
     rate = load.arrival_rate_per_s * day.factor((start_s + end_s) / 2)
     count = int(rng.poisson(rate * length))
     times = np.sort(rng.uniform(start_s * 1000, end_s * 1000, count)).tolist()
-    inputs = draw_lengths(rng, load.input_tokens, count, cv2=load.cv2_input, least=1 if load.input_tokens >= 1 else 0)
-    outputs = draw_lengths(rng, load.output_tokens, count, cv2=load.cv2_output, least=1)
+    if load.mix:
+        inputs, outputs = draw_mix(rng, load.mix, count)
+    else:
+        least = 1 if load.input_tokens >= 1 else 0
+        inputs = draw_lengths(rng, load.input_tokens, count, cv2=load.cv2_input, least=least)
+        outputs = draw_lengths(rng, load.output_tokens, count, cv2=load.cv2_output, least=1)
     for at, n_in, n_out in zip(times, inputs.tolist(), outputs.tolist(), strict=True):
         yield Request(at, n_in, n_out)
