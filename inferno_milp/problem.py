@@ -163,16 +163,12 @@ def _node_faults(sections: Sections, capacity: dict[str, int] | None, types: _Na
 
 
 def _moment_faults(sections: Sections, servers: _Names) -> Iterator[Fault]:
-    loaded = {server.name for server in sections.servers if server.load is not None}
     for section, moments in (("periods", sections.periods), ("scenarios", sections.scenarios)):
         yield from _duplicates((section, i, moment.name) for i, moment in enumerate(moments))
         for i, moment in enumerate(moments):
             for name in moment.rates_per_s:
-                path = (section, i, "rates_per_s", name)
                 if name not in servers:
-                    yield _unknown("server", name, servers, path)
-                elif name in servers.known and name not in loaded:
-                    yield Fault(f"server {name!r} has no load", "its lengths of requests are those of its load", path)
+                    yield _unknown("server", name, servers, (section, i, "rates_per_s", name))
     total = sum(scenario.probability for scenario in sections.scenarios)
     if sections.scenarios and abs(total - 1) > PROBABILITIES_OFF:
         yield Fault(f"the probabilities sum to {total:.6g}", "they must sum to 1", ("scenarios",))

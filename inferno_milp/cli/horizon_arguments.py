@@ -76,7 +76,7 @@ def run_scenarios(arguments: Namespace) -> int:
 
 def _beside(plan: HorizonPlan, words: str, cost: float | None) -> Iterator[str]:
     if cost is None:
-        yield f"{words}: cannot be"
+        yield f"{words}: no plan was found"
     elif plan.cost_per_hour is not None:
         part = f" ({plan.cost_per_hour / cost - 1:+.1%} here)" if cost else ""
         yield f"{words}: {cost:.10g} {plan.currency}/h{part}"

@@ -12,6 +12,8 @@ from inferno_milp.horizon.program import Found, Setup
 from inferno_milp.horizon.ways import IntArray, Ways
 from inferno_milp.sections import Moment, Planning
 
+CLOSE = 1e-6
+
 
 def assemble(ways: Ways, setup: Setup, moments: Sequence[Moment], found: Found) -> HorizonPlan:
     """Make a plan of what a program found."""
@@ -41,7 +43,7 @@ def assemble(ways: Ways, setup: Setup, moments: Sequence[Moment], found: Found) 
             MomentPlan(
                 name=moment.name,
                 weight=weights[t],
-                is_served=found.is_served[t],
+                is_served=is_served(ways, found.replicas, t),
                 cost_per_hour=fixed + extra[t],
                 devices=_devices(ways, found.replicas[:, t]),
             )
@@ -51,6 +53,20 @@ def assemble(ways: Ways, setup: Setup, moments: Sequence[Moment], found: Found) 
         else (),
         held=tuple(_held(ways, moments, found)) if has_plan else (),
     )
+
+
+def is_served(ways: Ways, replicas: IntArray, moment: int) -> bool:
+    """Whether what runs in a moment carries every server's rate."""
+    for s, server in enumerate(ways.problem.servers):
+        own, required = ways.of(s), float(ways.required_per_s[s, moment])
+        if required <= 0:
+            continue
+        if server.survive or ways.problem.options.assignment == "single":
+            if not any(replicas[w, moment] >= ways.replicas(w, moment) for w in own):
+                return False
+        elif float(ways.rows.max_rate_per_s[own] @ replicas[own, moment]) < required * (1 - CLOSE):
+            return False
+    return True
 
 
 def extra_per_hour(ways: Ways, replicas: IntArray, reserved: IntArray) -> list[float]:

@@ -12,19 +12,27 @@ from inferno_milp.errors import PlanCheckError
 from inferno_milp.horizon.plans import Held, HorizonPlan, mean
 from inferno_milp.problem import Problem
 from inferno_milp.queueing import analyze
-from inferno_milp.sections import Moment, Planning
+from inferno_milp.sections import Moment, Period, Planning, Scenario
 
 CLOSE = 1e-6
+MOST_LAPS = 100
 
 
 def check_horizon(
-    problem: Problem, plan: HorizonPlan, moments: Sequence[Moment], *, planning: Planning | None, worst: bool = False
+    problem: Problem,
+    plan: HorizonPlan,
+    moments: Sequence[Moment],
+    *,
+    planning: Planning | None,
+    served: float = 1.0,
+    worst: bool = False,
 ) -> None:
     """Check a plan; nothing where there is none.
 
     Parameters
     ----------
     planning : what joins periods; None for scenarios.
+    served : least probability of the scenarios in which everybody is served.
     worst : whether the cost is that of the dearest moment.
 
     Raises
@@ -34,10 +42,18 @@ def check_horizon(
     """
     if plan.cost_per_hour is None:
         return
+    told = [(one.name, one.weight) for one in plan.moments]
+    if told != [(moment.name, _weight(moment)) for moment in moments]:
+        raise PlanCheckError(["the moments are not those of the problem"])
     wrong = [*_rates(problem, plan, moments), *_latencies(problem, plan), *_devices(problem, plan)]
     if problem.options.assignment == "single" and not (planning is not None and planning.moves):
         wrong += _moves(problem, plan)
     wrong += _costs(problem, plan, moments, planning, worst=worst)
+    likely = math.fsum(one.weight for one in plan.moments if one.is_served)
+    if planning is None and likely < served - CLOSE:
+        wrong.append(f"everybody is served with probability {likely:.6g}, not {served:.6g}")
+    if planning is not None and not all(one.is_served for one in plan.moments):
+        wrong.append("not everybody is served in every period")
     if planning is not None:
         wrong += _least_times(plan, moments, planning)
     if wrong:
@@ -55,13 +71,33 @@ def _rates(problem: Problem, plan: HorizonPlan, moments: Sequence[Moment]) -> It
                 yield f"{where}: {count} replicas"
             if problem.options.assignment == "single" and len(own) > 1:
                 yield f"{where}: on several accelerators"
+            kept = {now.accelerator for now in server.current}
+            if server.keep_accelerator and any(one.accelerator not in kept for one in own):
+                yield f"{where}: not on the accelerator that it must keep"
             if server.load is None or not served[moment.name]:
                 continue
             promised = (problem.targets_of(server).tps or 0.0) / server.load.output_tokens
             required = max(moment.rate_per_s(server), promised) * (1 + server.reserve)
-            strongest = sorted((one.max_rate_per_s or 0.0 for one in own for _ in range(one.replicas)), reverse=True)
-            if required > 0 and math.fsum(strongest[server.survive :]) < required * (1 - CLOSE):
+            able = _without_strongest(own, server.survive)
+            if required > 0 and able < required * (1 - CLOSE):
                 yield f"{where}: its replicas carry less than {required:.6g} requests/s"
+            carried = math.fsum(one.rate_per_s for one in own)
+            if abs(carried - required / (1 + server.reserve)) > CLOSE * max(required, 1.0):
+                yield f"{where}: it carries {carried:.6g} requests/s"
+
+
+def _weight(moment: Moment) -> float:
+    return moment.hours if isinstance(moment, Period) else moment.probability if isinstance(moment, Scenario) else 1.0
+
+
+def _without_strongest(own: Sequence[Held], number: int) -> float:
+    """Return what replicas can carry when so many of the strongest are lost."""
+    able, lost = 0.0, number
+    for one in sorted(own, key=lambda one: one.max_rate_per_s or 0.0, reverse=True):
+        gone = min(lost, one.replicas)
+        lost -= gone
+        able += (one.replicas - gone) * (one.max_rate_per_s or 0.0)
+    return able
 
 
 def _moves(problem: Problem, plan: HorizonPlan) -> Iterator[str]:
@@ -118,34 +154,45 @@ def _devices(problem: Problem, plan: HorizonPlan) -> Iterator[str]:
 def _costs(
     problem: Problem, plan: HorizonPlan, moments: Sequence[Moment], planning: Planning | None, *, worst: bool
 ) -> Iterator[str]:
-    models = {s.name: s.model for s in problem.servers}
-    pieces = {(p.model, p.accelerator): p.accelerators_per_replica for p in problem.profiles}
-    prices = {a.name: a.cost_per_hour for a in problem.accelerators}
     fixed = 0.0
     for a in problem.accelerators:
         count = plan.reserved.get(a.name, 0)
         if count and a.reserved_cost_per_hour is None:
             yield f"{a.name} cannot be reserved"
         fixed += count * (a.reserved_cost_per_hour or 0.0)
-    beyond = []
-    for moment in moments:
-        used: dict[str, int] = {}
-        for one in plan.held:
-            if one.moment == moment.name:
-                count = one.replicas * pieces[models[one.server], one.accelerator]
-                used[one.accelerator] = used.get(one.accelerator, 0) + count
-        beyond.append(
-            math.fsum(prices[name] * max(count - plan.reserved.get(name, 0), 0) for name, count in used.items())
-        )
+    beyond = [_beyond(problem, plan, moment) for moment in moments]
+    for told, cost in zip(plan.moments, beyond, strict=True):
+        if not _same(told.cost_per_hour, fixed + cost):
+            yield f"{told.name}: its cost is {fixed + cost}, not {told.cost_per_hour}"
     weights = [one.weight for one in plan.moments]
     extra = max(beyond) if worst else mean(beyond, weights)
     changes = 0.0 if planning is None else _changes(problem, plan, moments, planning) / math.fsum(weights)
     cost = fixed + extra + changes
+    for name, value in (("reserved", fixed), ("extra", extra), ("starts", changes)):
+        if not _same(plan.parts.get(name, math.nan), value):
+            yield f"{name} is {value}, not {plan.parts.get(name)}"
     assert plan.cost_per_hour is not None
-    if abs(cost - plan.cost_per_hour) > CLOSE * max(cost, 1.0):
+    if not _same(plan.cost_per_hour, cost):
         yield f"the cost is {cost}, not {plan.cost_per_hour}"
     if plan.bound is not None and plan.bound > plan.cost_per_hour + CLOSE * max(cost, 1.0):
         yield f"the bound {plan.bound} is above the cost {plan.cost_per_hour}"
+
+
+def _same(told: float, value: float) -> bool:
+    return abs(told - value) <= CLOSE * max(abs(value), 1.0)
+
+
+def _beyond(problem: Problem, plan: HorizonPlan, moment: Moment) -> float:
+    """Return what units beyond those that are reserved cost in a moment."""
+    models = {s.name: s.model for s in problem.servers}
+    pieces = {(p.model, p.accelerator): p.accelerators_per_replica for p in problem.profiles}
+    prices = {a.name: a.cost_per_hour for a in problem.accelerators}
+    used: dict[str, int] = {}
+    for one in plan.held:
+        if one.moment == moment.name:
+            count = one.replicas * pieces[models[one.server], one.accelerator]
+            used[one.accelerator] = used.get(one.accelerator, 0) + count
+    return math.fsum(prices[name] * max(count - plan.reserved.get(name, 0), 0) for name, count in used.items())
 
 
 def _by_way(plan: HorizonPlan, moments: Sequence[Moment]) -> dict[tuple[str, str], list[int]]:
@@ -175,17 +222,21 @@ def _least_times(plan: HorizonPlan, moments: Sequence[Moment], planning: Plannin
     """Find replicas that ended before their least time was over."""
     hours = [one.weight for one in plan.moments]
     for (server, accelerator), counts in _by_way(plan, moments).items():
-        number = len(counts)
         starts = [max(n - (counts[t - 1] if t or planning.cyclic else 0), 0) for t, n in enumerate(counts)]
+        if planning.cyclic and planning.min_up_hours > MOST_LAPS * sum(hours):
+            if any(starts):
+                yield f"{server} on {accelerator}: is started, and ends before its least time is over"
+            continue
         for t, count in enumerate(counts):
             running, since, k = starts[t], 0.0, t
-            for _ in range(number - 1):
+            while True:
                 k -= 1
                 if k < 0 and not planning.cyclic:
                     break
-                since += hours[k % number]
+                k %= len(counts)
+                since += hours[k]
                 if since >= planning.min_up_hours - 1e-9:
                     break
-                running += starts[k % number]
+                running += starts[k]
             if running > count:
                 yield f"{server} on {accelerator}: ended in {moments[t].name} before its least time was over"

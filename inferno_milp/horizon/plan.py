@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from inferno_milp.errors import OptionError, PlanCheckError
-from inferno_milp.horizon.assemble import assemble
+from inferno_milp.horizon.assemble import assemble, is_served, starts_cost
 from inferno_milp.horizon.check import check_horizon
 from inferno_milp.horizon.plans import HorizonPlan, PeriodsPlan, ScenariosPlan, mean
-from inferno_milp.horizon.program import Criterion, Found, Setup, solve_horizon
-from inferno_milp.horizon.ways import IntArray, Ways, find_ways
+from inferno_milp.horizon.program import Criterion, Found, Setup, before_of, recent_of, solve_horizon
+from inferno_milp.horizon.ways import IntArray, Ways, find_ways, required_per_s
 from inferno_milp.plan import DEFAULT_GAP
 from inferno_milp.problem import Problem
-from inferno_milp.sections import Moment
+from inferno_milp.sections import Moment, Planning
 
 logger = logging.getLogger(__name__)
 
@@ -51,25 +50,28 @@ def plan_periods(problem: Problem, *, time_limit_s: float | None = None, gap: fl
     setup = Setup(hours, problem.planning)
     limit = math.inf if time_limit_s is None else time_limit_s
     found = solve_horizon(ways, setup, gap=gap, time_limit_s=limit)
-    replanned = _replanned(ways, hours, gap, limit)
+    replanned = _replanned(ways, hours, problem.planning, gap, limit)
     other = None if replanned is None else assemble(ways, setup, periods, replanned)
     plan = assemble(ways, setup, periods, found)
     if found.outcome in ("feasible", "no_solution") and other is not None:
-        plan = _cheaper(problem, plan, other)
+        plan = _cheaper(problem, plan, other, None if found.bound is None else found.bound / float(hours.sum()))
     check_horizon(problem, plan, periods, planning=problem.planning)
     peak = replace(ways, required_per_s=np.repeat(ways.required_per_s.max(axis=1, keepdims=True), len(hours), axis=1))
     # Whoever runs for the peak all the time never starts anything; and reserves what is cheaper so.
     once = replace(peak, required_per_s=peak.required_per_s[:, :1])
     constant = solve_horizon(once, Setup(np.ones(1)), gap=gap, time_limit_s=limit)
-    return PeriodsPlan(plan, constant.objective, None if other is None else other.cost_per_hour)
+    peak_cost = constant.objective
+    if peak_cost is not None:
+        peak_cost += starts_cost(ways, constant.replicas, problem.planning) / float(hours.sum())
+    return PeriodsPlan(plan, peak_cost, None if other is None else other.cost_per_hour)
 
 
-def _cheaper(problem: Problem, plan: HorizonPlan, other: HorizonPlan) -> HorizonPlan:
+def _cheaper(problem: Problem, plan: HorizonPlan, other: HorizonPlan, bound: float | None) -> HorizonPlan:
     """Return what planning every period by itself came to, where that is cheaper than what time was enough for."""
     assert other.cost_per_hour is not None
     if plan.cost_per_hour is not None and plan.cost_per_hour <= other.cost_per_hour:
         return plan
-    other = replace(other, status="feasible", bound=plan.bound)
+    other = replace(other, status="feasible", bound=bound)
     try:
         check_horizon(problem, other, problem.periods, planning=problem.planning)
     except PlanCheckError as error:
@@ -78,18 +80,15 @@ def _cheaper(problem: Problem, plan: HorizonPlan, other: HorizonPlan) -> Horizon
     return other
 
 
-def _solved(ways: Ways, setup: Setup, moments: Sequence[Moment], gap: float, time_limit_s: float) -> HorizonPlan:
-    found = solve_horizon(ways, setup, gap=gap, time_limit_s=time_limit_s)
-    logger.info("%d ways, %d moments: %s", len(ways.rows), len(moments), found.outcome)
-    return assemble(ways, setup, moments, found)
-
-
 def _one(ways: Ways, t: int) -> Ways:
     return replace(ways, required_per_s=ways.required_per_s[:, t : t + 1])
 
 
-def _replanned(ways: Ways, hours: np.ndarray, gap: float, time_limit_s: float) -> Found | None:
-    """Plan each period by itself, on demand, and reserve afterwards what pays; None if one of them cannot be."""
+def _replanned(ways: Ways, hours: np.ndarray, planning: Planning, gap: float, time_limit_s: float) -> Found | None:
+    """Plan each period by itself, on demand, and reserve afterwards what pays; None if that cannot be.
+
+    What was started runs until its least time is over, as far as there are devices.
+    """
     columns = []
     for t in range(len(hours)):
         found = solve_horizon(_one(_on_demand(ways), t), Setup(np.ones(1)), gap=gap, time_limit_s=time_limit_s)
@@ -97,9 +96,38 @@ def _replanned(ways: Ways, hours: np.ndarray, gap: float, time_limit_s: float) -
             return None
         columns.append(found.replicas[:, 0])
     replicas = np.stack(columns, axis=1)
+    replicas = _kept_up(replicas, hours.tolist(), planning)
+    if not _fits(ways, replicas):
+        return None
     # `assemble` counts what it costs, starts and ends included.
     reserved = _best_reservation(ways, replicas, hours)
     return Found("feasible", replicas, reserved, [True] * len(hours), math.inf, None)
+
+
+def _kept_up(replicas: IntArray, hours: list[float], planning: Planning) -> IntArray:
+    """Return replicas that run on until their least time is over."""
+    kept = replicas.copy()
+    for _ in range(2 * len(hours)):
+        before = np.stack([kept[:, b] if b is not None else 0 * kept[:, 0] for b in _befores(hours, planning)], axis=1)
+        started = np.maximum(kept - before, 0)
+        lately = [list(recent_of(t, hours, planning)) for t in range(len(hours))]
+        least = np.stack([started[:, periods].sum(axis=1) for periods in lately], axis=1)
+        if (least <= kept).all():
+            return kept
+        kept = np.maximum(kept, least)
+    return np.repeat(kept.max(axis=1, keepdims=True), len(hours), axis=1)
+
+
+def _befores(hours: list[float], planning: Planning) -> list[int | None]:
+    return [before_of(t, len(hours), planning) for t in range(len(hours))]
+
+
+def _fits(ways: Ways, replicas: IntArray) -> bool:
+    if ways.table.available is None:
+        return True
+    used = np.zeros((len(ways.table.types), replicas.shape[1]), dtype=np.int64)
+    np.add.at(used, ways.rows.type, replicas * ways.rows.devices_per_replica[:, None])
+    return bool((used <= ways.table.available[:, None]).all())
 
 
 def _on_demand(ways: Ways) -> Ways:
@@ -117,7 +145,7 @@ def _best_reservation(ways: Ways, replicas: IntArray, hours: np.ndarray) -> IntA
     for a, one in enumerate(accelerators):
         if one.reserved_cost_per_hour is None:
             continue
-        for count in range(1, int(used[a].max(initial=0)) + 1):
+        for count in np.unique(used[a]).tolist():
             if one.cost_per_hour * hours[used[a] >= count].sum() <= one.reserved_cost_per_hour * hours.sum():
                 break
             reserved[a] = count
@@ -160,8 +188,11 @@ def plan_scenarios(
     chances = np.array([scenario.probability for scenario in scenarios])
     setup = Setup(chances, None, served, criterion)
     limit = math.inf if time_limit_s is None else time_limit_s
-    plan = _solved(ways, setup, scenarios, gap, limit)
-    check_horizon(problem, plan, scenarios, planning=None, worst=criterion == "worst")
+    found = solve_horizon(ways, setup, gap=gap, time_limit_s=limit)
+    if found.objective is not None and served < 1:
+        found = replace(found, replicas=_with_what_is_paid(ways, found))
+    plan = assemble(ways, setup, scenarios, found)
+    check_horizon(problem, plan, scenarios, planning=None, served=served, worst=criterion == "worst")
     if criterion == "worst" or served < 1:
         return ScenariosPlan(plan, None, None)
     alone = [solve_horizon(_one(ways, t), Setup(np.ones(1)), gap=gap, time_limit_s=limit) for t in range(len(chances))]
@@ -170,20 +201,64 @@ def plan_scenarios(
     return ScenariosPlan(
         plan,
         mean(costs, chances.tolist()) if len(costs) == len(known) else None,
-        _cost_of_the_mean(ways, chances, gap, limit),
+        _cost_of_the_mean(problem, ways, chances, gap, limit),
     )
 
 
-def _cost_of_the_mean(ways: Ways, chances: np.ndarray, gap: float, time_limit_s: float) -> float | None:
+def _with_what_is_paid(ways: Ways, found: Found) -> IntArray:
+    """Return the replicas with what is reserved put to use in scenarios that are not served in full, by priority."""
+    problem, replicas = ways.problem, found.replicas.copy()
+    priorities = {c.name: c.priority for c in problem.service_classes}
+    order = sorted(range(len(problem.servers)), key=lambda s: priorities[problem.servers[s].service_class])
+    homes = {int(ways.rows.server[w]): w for w in range(len(ways.rows)) if found.replicas[w].any()}
+    for t in range(replicas.shape[1]):
+        if is_served(ways, replicas, t):
+            continue
+        for s in order:
+            for w in ways.of(s):
+                if problem.options.assignment == "single" and homes.get(s, w) != w:
+                    continue
+                _fill(ways, replicas, found.reserved, w, t)
+    return replicas
+
+
+def _fill(ways: Ways, replicas: IntArray, reserved: IntArray, w: int, t: int) -> None:
+    """Let a way have as many replicas as are of use to it, and are paid for."""
+    rows, server = ways.rows, ways.problem.servers[int(ways.rows.server[w])]
+    same = np.flatnonzero(rows.accelerator == rows.accelerator[w])
+    free = int(reserved[rows.accelerator[w]]) - int((replicas[same, t] * ways.units[same]).sum())
+    own = ways.of(int(rows.server[w]))
+    most = ways.replicas(w, t) - int(replicas[own, t].sum())
+    if server.max_replicas is not None:
+        most = min(most, server.max_replicas - int(replicas[own, t].sum()))
+    more = min(most, free // int(ways.units[w]))
+    if ways.table.available is not None:
+        k = rows.type[w]
+        here = np.flatnonzero(rows.type == k)
+        left = int(ways.table.available[k]) - int((replicas[here, t] * rows.devices_per_replica[here]).sum())
+        more = min(more, left // int(rows.devices_per_replica[w]))
+    replicas[w, t] += max(more, 0)
+
+
+def _cost_of_the_mean(
+    problem: Problem, ways: Ways, chances: np.ndarray, gap: float, time_limit_s: float
+) -> float | None:
     """Return the expected cost of reserving, and choosing accelerators, for the mean rates."""
-    expected = replace(ways, required_per_s=(ways.required_per_s @ chances)[:, None] / chances.sum())
+    rates = {
+        s.name: mean([scenario.rate_per_s(s) for scenario in problem.scenarios], chances.tolist())
+        for s in problem.servers
+        if s.load is not None
+    }
+    expected = replace(ways, required_per_s=required_per_s(problem, [Moment(name="mean", rates_per_s=rates)]))
     first = solve_horizon(expected, Setup(np.ones(1)), gap=gap, time_limit_s=time_limit_s)
     if first.objective is None:
         return None
     kept = ways
     if ways.problem.options.assignment == "single":
-        needed = np.any(ways.required_per_s > 0, axis=1, keepdims=True)[ways.rows.server, 0]
-        kept = _only(ways, (first.replicas[:, 0] > 0) | ~needed)
+        runs = first.replicas[:, 0] > 0
+        settled = np.zeros(len(problem.servers), dtype=bool)
+        settled[ways.rows.server[runs]] = True
+        kept = _only(ways, runs | ~settled[ways.rows.server])
     return _with_reserved(kept, first, chances, gap, time_limit_s)
 
 

@@ -7,6 +7,7 @@ these names.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,6 +20,10 @@ from inferno_milp.highs_engine import Result
 from inferno_milp.horizon.ways import FloatArray, IntArray, Ways
 from inferno_milp.sections import Planning
 
+ENOUGH = 1e4
+"""A replica that carries so many times what is required counts no more than that: large numbers are of no use."""
+MOST_LAPS = 100
+"""Replicas that must run for so many times the whole are never started or ended."""
 Criterion = Literal["expected", "worst"]
 
 
@@ -183,13 +188,23 @@ def _add_demand(model: pyo.ConcreteModel, ways: Ways, setup: Setup) -> None:
                     model.replicas[w, t].setub(0)
             continue
         if not own:
-            model.demand.add(pyo.Constraint.Infeasible)
+            _without_ways(model, ways, s, needed)
             continue
         if single:
             for t in moments if setup.moves else range(1):
                 model.demand.add(_sum((1.0, model.home[w, t]) for w in own) == 1.0)
         for t in moments:
             _demand_in(model, ways, s, t, t if setup.moves else 0)
+
+
+def _without_ways(model: pyo.ConcreteModel, ways: Ways, s: int, needed: Sequence[int]) -> None:
+    """Leave moments unserved in which a server has a rate that nothing can carry; that may not be allowed."""
+    may = not ways.problem.servers[s].min_replicas and all(t in model.serve for t in needed)
+    if not may:
+        model.demand.add(pyo.Constraint.Infeasible)
+        return
+    for t in needed:
+        model.serve[t].setub(0)
 
 
 def _demand_in(model: pyo.ConcreteModel, ways: Ways, s: int, t: int, stage: int) -> None:
@@ -221,11 +236,14 @@ def _demand_of_several(model: pyo.ConcreteModel, ways: Ways, s: int, t: int) -> 
     own, least = ways.of(s), ways.problem.servers[s].min_replicas
     required = float(ways.required_per_s[s, t])
     if required > 0:
-        carried = [(float(ways.rows.max_rate_per_s[w]), model.replicas[w, t]) for w in own]
-        if t in model.serve:
-            model.demand.add(_sum([*carried, (-required, model.serve[t])]) >= 0.0)
-        else:
-            model.demand.add(_sum(carried) >= required)
+        # Relative to what is required: the tolerances of solvers are absolute. And however little it is, somebody runs.
+        parts = [min(float(ways.rows.max_rate_per_s[w]) / required, ENOUGH) for w in own]
+        for coefficients in (parts, [1.0] * len(own)):
+            carried = [(part, model.replicas[w, t]) for part, w in zip(coefficients, own, strict=True)]
+            if t in model.serve:
+                model.demand.add(_sum([*carried, (-1.0, model.serve[t])]) >= 0.0)
+            else:
+                model.demand.add(_sum(carried) >= 1.0)
     if least:
         model.demand.add(_sum((1.0, model.replicas[w, t]) for w in own) >= float(least))
 
@@ -254,27 +272,39 @@ def _add_starts(model: pyo.ConcreteModel, ways: Ways, setup: Setup) -> None:
     """Count starts from one period to the next, and keep replicas that must not end yet."""
     assert setup.planning is not None
     planning, hours = setup.planning, setup.weights.tolist()
-    last = len(hours) - 1
+    never = planning.cyclic and planning.min_up_hours > MOST_LAPS * sum(hours)
     model.started = pyo.Var(
         model.PAIRS, bounds=lambda m, w, t: (0, m.replicas[w, t].ub), doc="u_wt: replicas started as t begins"
     )
     model.starts = pyo.ConstraintList(doc="u_wt ≥ n_wt − n_w,t−1")
     model.up = pyo.ConstraintList(doc="n_wt ≥ Σ of the starts so lately that they must still run")
     for w, t in model.PAIRS:
-        before = t - 1 if t else last if planning.cyclic and last else None
+        before = before_of(t, len(hours), planning)
         now = [(1.0, model.started[w, t]), (-1.0, model.replicas[w, t])]
         model.starts.add(_sum(now if before is None else [*now, (1.0, model.replicas[w, before])]) >= 0.0)
-        recent = list(_recent(t, hours, planning))
-        if len(recent) > 1:
-            starts = [(-1.0, model.started[w, k]) for k in recent]
+        if never:
+            model.started[w, t].setub(0)
+        recent = Counter() if never else Counter(recent_of(t, hours, planning))
+        if recent.total() > 1:
+            starts = [(-float(number), model.started[w, k]) for k, number in recent.items()]
             model.up.add(_sum([(1.0, model.replicas[w, t]), *starts]) >= 0.0)
 
 
-def _recent(t: int, hours: Sequence[float], planning: Planning) -> Iterator[int]:
-    """Go through the periods of which a start must still run in period t: t itself, and those shortly before."""
+def before_of(t: int, count: int, planning: Planning) -> int | None:
+    """Return the period before one; None before the first, where that does not come again after the last."""
+    if t:
+        return t - 1
+    return count - 1 if planning.cyclic else None
+
+
+def recent_of(t: int, hours: Sequence[float], planning: Planning) -> Iterator[int]:
+    """Go through the periods of which a start must still run in period t: t itself, and those shortly before.
+
+    One comes up several times if what was started in it laps ago must run still.
+    """
     yield t
     since, k = 0.0, t
-    for _ in range(len(hours) - 1):
+    while True:
         k -= 1
         if k < 0 and not planning.cyclic:
             return
@@ -296,12 +326,11 @@ def _costs(model: pyo.ConcreteModel, ways: Ways, setup: Setup, t: int) -> Iterat
     if planning is None or not _has_starts(planning):
         return
     hours = float(setup.weights[t])
-    last = len(setup.weights) - 1
     for w in range(len(ways.rows)):
         price = float(ways.rows.price_per_replica[w]) / hours
         # Ends are starts less what is more now than before.
         yield price * (planning.start_cost_hours + planning.stop_cost_hours), model.started[w, t]
-        before = t - 1 if t else last if planning.cyclic and last else None
+        before = before_of(t, len(setup.weights), planning)
         yield -price * planning.stop_cost_hours, model.replicas[w, t]
         if before is not None:
             yield price * planning.stop_cost_hours, model.replicas[w, before]

@@ -23,7 +23,7 @@ class Ways:
 
     Attributes
     ----------
-    table : candidates that they are from.
+    table : candidates that they are from; of the problem with a rate of 1 request/s for every load.
     rows : one for each way, by server and accelerator.
     units : accelerators that a replica takes.
     required_per_s : rate that each server must carry in each moment, with its reserve, servers × moments.
@@ -60,7 +60,7 @@ def find_ways(problem: Problem, moments: Sequence[Moment]) -> Ways:
     OptionError
         If something is asked for that these plans do not know.
     """
-    _refuse(problem)
+    _refuse(problem, moments)
     # Whoever has no rate in the problem may have one in a moment: what a replica carries does not depend on it.
     servers = tuple(_loaded(server) for server in problem.servers)
     table = find_candidates(problem.model_copy(update={"servers": servers}))
@@ -73,6 +73,12 @@ def find_ways(problem: Problem, moments: Sequence[Moment]) -> Ways:
         ],
         dtype=np.int64,
     )
+    required = required_per_s(problem, moments)
+    return Ways(table, rows, units, required)
+
+
+def required_per_s(problem: Problem, moments: Sequence[Moment]) -> FloatArray:
+    """Return the rate that each server must carry in each moment, with its reserve, servers × moments."""
     required = np.zeros((len(problem.servers), len(moments)))
     for s, server in enumerate(problem.servers):
         if server.load is None:
@@ -80,7 +86,7 @@ def find_ways(problem: Problem, moments: Sequence[Moment]) -> Ways:
         promised = (problem.targets_of(server).tps or 0.0) / server.load.output_tokens
         for t, moment in enumerate(moments):
             required[s, t] = max(moment.rate_per_s(server), promised) * (1 + server.reserve)
-    return Ways(table, rows, units, required)
+    return required
 
 
 def _loaded(server: Server) -> Server:
@@ -89,8 +95,10 @@ def _loaded(server: Server) -> Server:
     return server.model_copy(update={"load": server.load.model_copy(update={"rate_per_s": 1.0, "rate_per_min": None})})
 
 
-def _refuse(problem: Problem) -> None:
-    wrong = []
+def _refuse(problem: Problem, moments: Sequence[Moment]) -> None:
+    loadless = {server.name for server in problem.servers if server.load is None}
+    given = {name for moment in moments for name in moment.rates_per_s}
+    wrong = [f"rates of {name}, which has no load" for name in sorted(loadless & given)]
     if problem.options.uses_power:
         wrong.append("power is limited or priced")
     if problem.nodes:
