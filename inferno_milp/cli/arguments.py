@@ -16,7 +16,7 @@ from inferno_milp.cli import (
     study_arguments,
 )
 from inferno_milp.cli.shared_arguments import LAWS, Subparsers, add_output, add_problem, add_solving, add_volume
-from inferno_milp.cli.values import count, number, positive, whole
+from inferno_milp.cli.values import count, covariance, number, positive, whole
 from inferno_milp.fields import LARGEST_BATCH
 from inferno_milp.percentiles import read_percent
 from inferno_milp.plan import SOLVERS
@@ -98,6 +98,8 @@ def _add_analyze(subparsers: Subparsers) -> None:
         ("max-blocking", "share of requests that may be turned away (default: 0.01)"),
     ):
         engine.add_argument(f"--{name}", type=number, metavar="X", help=unit)
+    words = "relative covariance of prompt and output lengths (default: 0, independent)"
+    engine.add_argument("--cov-lengths", type=covariance, metavar="X", help=words)
     engine.add_argument("--max-batch", type=whole(1, LARGEST_BATCH), metavar="N", help="max batch size")
     engine.add_argument("--max-queue", type=count, metavar="Q", help="queue limit (default: 10 × N)")
     asked = parser.add_argument_group("what is asked")

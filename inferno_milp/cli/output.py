@@ -20,7 +20,7 @@ STDOUT = "-"
 
 OUTPUTS = ("json", "csv", "plot", "write", "html", "write_model", "output", "routed_problem", "shared_problem")
 """Options that name a file to be written."""
-INPUTS = ("problem", "current", "plan", "before", "after", "requests")
+INPUTS = ("problem", "current", "plan", "before", "after", "trace")
 MANY_INPUTS = ("files", "catalogue")
 """Arguments that name a file to be read."""
 PICTURE_FORMATS = (".svg", ".png", ".pdf")

@@ -45,7 +45,7 @@ def add_routing(subparsers: Subparsers) -> None:
     add_output(parser)
     parser.set_defaults(run=run_share)
     parser = subparsers.add_parser("mix", help="a file of requests as a mix, for the load of a server")
-    parser.add_argument("requests", type=Path, metavar="REQUESTS", help="CSV: prompt and output tokens of each request")
+    parser.add_argument("trace", type=Path, metavar="REQUESTS", help="CSV: prompt and output tokens of each request")
     parser.add_argument(
         "--input-edges", type=edges, metavar="N,N,…", help="upper edges of the buckets (default: Mélange's)"
     )
@@ -63,7 +63,7 @@ def run_mix(arguments: Namespace) -> int:
 
     check_outputs(arguments)
     load = mix_of_requests(
-        arguments.requests,
+        arguments.trace,
         input_edges=arguments.input_edges or INPUT_EDGES,
         output_edges=arguments.output_edges or OUTPUT_EDGES,
     )
@@ -93,7 +93,8 @@ def run_share(arguments: Namespace) -> int:
         else:
             whole = found.apart.total_cost_per_hour or 0.0
             text = f"apart {whole:.10g} {currency}/h: sharing saves {saving:.10g} ({saving / whole:.1%})"
-            yield f"{text} and {found.replicas_saved} replicas"
+            fewer = found.replicas_saved
+            yield f"{text} and {fewer} replica{'s' * (fewer != 1)}"
 
     def parts(console: Console) -> list[Any]:
         from inferno_milp.report import plan_report

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable
 
 LARGEST_NUMBER = 1e12
+LARGEST_COVARIANCE = 1000.0
 
 
 def number(text: str) -> float:
@@ -75,4 +76,15 @@ def share(text: str) -> float:
     value = positive(text)
     if value > 1:
         raise argparse.ArgumentTypeError(f"must be at most 1, not {text}")
+    return value
+
+
+def covariance(text: str) -> float:
+    """Read a relative covariance, from -1 on."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not -1 <= value <= LARGEST_COVARIANCE:  # NaN is not either
+        raise argparse.ArgumentTypeError(f"must be a number from -1 to {LARGEST_COVARIANCE:g}, not {text}")
     return value
