@@ -119,18 +119,20 @@ def test_what_a_group_is():
     problem = im.read_problem_data(data((), servers=servers))
     group = with_groups(problem, [(0, 1)]).servers[0]
     assert group.name == "gold-m+silver-m"
+    assert group.load.cv2_arrival == 1
     assert group.load.arrival_rate_per_s == 4.0
     assert group.load.input_tokens == pytest.approx((200 + 3 * 900) / 4)
     assert (group.min_replicas, group.max_replicas, group.survive, group.reserve, group.weight) == (1, 7, 1, 0.1, 3.0)
     targets = with_groups(problem, [(0, 1)]).targets_of(group)
     assert targets.itl_ms == {"mean": 25}
     assert targets.ttft_ms["mean"] == 500
-    slower = data((1.0, 3.0, 0.0, 0.0))
-    slower["service_classes"][1]["targets"]["m"] = {"ttft_ms": 400}
-    found = im.read_problem_data(slower)
-    ours = with_groups(found, [(0, 1)])
     longer = 900 - (200 + 3 * 900) / 4
-    assert ours.targets_of(ours.servers[0]).ttft_ms["mean"] == pytest.approx(400 - 0.15 * longer)
+    for promise, limit in (({"ttft_ms": 400}, 400 - 0.15 * longer), ({"ttft_ms": {"p95": 400}}, 0.0)):
+        slower = data((1.0, 3.0, 0.0, 0.0))
+        slower["service_classes"][1]["targets"]["m"] = promise
+        ours = with_groups(im.read_problem_data(slower), [(0, 1)])
+        statistic = "p95" if isinstance(promise["ttft_ms"], dict) else "mean"
+        assert ours.targets_of(ours.servers[0]).ttft_ms[statistic] == pytest.approx(limit, abs=1e-5)
 
 
 def test_who_cannot_share():
@@ -139,8 +141,11 @@ def test_who_cannot_share():
     servers[1] |= {"keep_accelerator": True, "current": {"accelerator": "big", "replicas": 1}}
     problem = im.read_problem_data(data((), servers=servers))
     assert list(find_groups(problem)) == []
-    with pytest.raises(im.OptionError, match="no two servers of one model can share"):
-        im.share_replicas(problem)
+    assert im.share_replicas(problem).groups == ()
+    limited = data((1.0, 1.0, 0.0, 0.0), options={"max_changes": 0})
+    limited["servers"][0]["current"] = {"accelerator": "big", "replicas": 1}
+    with pytest.raises(im.OptionError, match="limited changes"):
+        im.share_replicas(im.read_problem_data(limited))
     with pytest.raises(im.OptionError, match="single assignment alone"):
         im.share_replicas(im.read_problem_data(data((1.0, 1.0, 0.0, 0.0), options={"assignment": "mixed"})))
 
@@ -168,4 +173,58 @@ def test_on_the_command_line(tmp_path, capsys):
     assert im.optimize(im.read_problem(target)).total_cost_per_hour == document["plan"]["total_cost_per_hour"]
     path.write_text(yaml.safe_dump(data((500.0, 500.0, 0.0, 0.0))))
     assert main(["share", str(path)]) == 1
-    assert "apart not everybody can be served" in capsys.readouterr().out
+    assert "not everybody can be served, shared or apart" in capsys.readouterr().out
+
+
+def both(one, two, **profile):
+    """Two classes of a model on one accelerator: load and promise of each."""
+    classes = [{"name": name, "targets": {"m": promise}} for name, (_, promise) in (("a", one), ("b", two))]
+    servers = [
+        {"name": name, "service_class": name, "model": "m", "load": {"output_tokens": 150, **load}}
+        for name, (load, _) in (("a", one), ("b", two))
+    ]
+    engine = {"model": "m", "accelerator": "big", "alpha_ms": 8.0, "beta_ms": 0.1, "gamma_ms": 10.0, "delta_ms": 0.03,
+              "max_batch_size": 16, **profile}  # fmt: skip
+    return im.read_problem_data(data((), profiles=[engine], servers=servers, service_classes=classes,
+                                     accelerators=[{"name": "big", "cost_per_hour": 4.0}],
+                                     capacity="unlimited"))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        both(({"rate_per_s": 0.4, "input_tokens": 500, "cv2_arrival": 30}, {"ttft_ms": 150}),
+             ({"rate_per_s": 5.0, "input_tokens": 500, "cv2_arrival": 0.5}, {"ttft_ms": 150})),
+        both(({"rate_per_s": 0.1, "input_tokens": 6000, "cv2_input": 1}, {"ttft_ms": {"p95": 500}}),
+             ({"rate_per_s": 3.0, "input_tokens": 100}, {"ttft_ms": {"p95": 2000}})),
+        both(({"rate_per_s": 0.1, "input_tokens": 8000}, {"ttft_ms": 400}),
+             ({"rate_per_s": 3.0, "input_tokens": 100}, {"ttft_ms": 2000}), token_budget=512, beta_ms=0.2),
+    ],
+    ids=["bursts", "percentiles", "chunks"],
+)  # fmt: skip
+def test_who_would_not_keep_its_promise_does_not_share(problem):
+    assert im.share_replicas(problem).groups == ()
+
+
+def test_names_are_new_and_moments_are_not_kept(tmp_path):
+    extra = {**data((1.0, 1.5, 0.0, 0.5))["servers"][2], "name": "gold-m+silver-m"}
+    servers = [*data((1.0, 1.5, 0.0, 0.0))["servers"], extra]
+    found = im.share_replicas(
+        im.read_problem_data(data((), servers=servers, periods=[{"name": "p", "rates_per_s": {"gold-m": 2.0}}]))
+    )
+    assert found.plan.serves_all
+    assert im.read_problem_text(im.problem_text(found.problem)).servers == found.problem.servers
+    long = data((1.0, 1.5, 0.0, 0.0))
+    for server in long["servers"]:
+        server["name"] += "x" * 150
+    again = im.share_replicas(im.read_problem_data(long))
+    assert im.read_problem_text(im.problem_text(again.problem))
+
+
+def test_covariance_is_that_of_the_members():
+    load = {"rate_per_s": 4.0, "input_tokens": 1000, "output_tokens": 300, "cv2_input": 2.0, "cv2_output": 2.0,
+            "cov_lengths": 1.5}  # fmt: skip
+    problem = both((load, {}), (load, {}), kv_tokens=40_000)
+    group = with_groups(problem, [(0, 1)]).servers[0].load
+    assert group.cov_lengths == pytest.approx(1.5)
+    assert group.cv2_output == pytest.approx(2.0)

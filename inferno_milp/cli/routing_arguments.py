@@ -86,8 +86,11 @@ def run_share(arguments: Namespace) -> int:
         saving, currency = found.saving_per_hour, found.plan.currency
         for group in found.groups:
             yield f"shared: {', '.join(group)}"
-        if saving is None:
-            yield "apart not everybody can be served"
+        if not found.plan.serves_all:
+            yield "not everybody can be served, shared or apart"
+        elif saving is None:
+            late = found.apart.status == "no_solution"
+            yield "the time ran out before a plan apart was found" if late else "apart not everybody can be served"
         elif not found.groups:
             yield "sharing saves nothing: the plan is that without it"
         else:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import combinations
 
 from inferno_milp.fields import Targets
 from inferno_milp.problem import Problem
 from inferno_milp.sections import Bucket, Load, Server, ServiceClass, moments
 
+LONGEST_NAME = 150
 LARGEST = 5
 """Servers of a group; of models with more, larger groups are not looked at."""
+NEVER_MS = 1e-6
+"""A promise that nothing keeps."""
 MOST_GROUPS = 400
 """Groups of one model; of more, pairs alone are looked at."""
 
@@ -40,31 +43,40 @@ def can_share(problem: Problem, server: Server) -> bool:
         and not server.keep_accelerator
         and server.max_batch_size is None
         and server.max_queue_size is None
+        and load.cv2_arrival <= 1  # who comes in bursts waits for his own, however few the others are
     )
 
 
-def group_name(servers: Sequence[Server]) -> str:
-    """Return what a group is called."""
-    return "+".join(server.name for server in servers)
+def group_name(servers: Sequence[Server], taken: Collection[str]) -> str:
+    """Return what a group is called: a name that nothing has yet."""
+    name = "+".join(server.name for server in servers)[:LONGEST_NAME]
+    while name in taken:
+        name += "'"
+    return name
 
 
-def merged(problem: Problem, members: Sequence[int]) -> tuple[Server, ServiceClass]:
+def merged(problem: Problem, members: Sequence[int], name: str) -> tuple[Server, ServiceClass]:
     """Return a group as a server with a class of its own.
 
-    Its load is that of all, lengths mixed by their rates. A class whose prompts are longer than the mean of the group
-    waits for its own: its time to first token is promised to be earlier by what that takes on the slowest accelerator.
+    Its load is that of all, lengths mixed by their rates, arrivals Poisson's. A class whose prompts are longer than the
+    mean of the group waits for its own: its mean time to first token is promised to be earlier by what that takes on
+    the slowest accelerator; a percentile of it cannot be promised so.
     """
     servers = [problem.servers[s] for s in members]
     loads = [server.load for server in servers if server.load is not None]
     rates = [load.arrival_rate_per_s for load in loads]
     mix = [bucket for load in loads for bucket in _buckets(load)]
     lengths = moments(mix)
-    arrival = math.fsum(r * load.cv2_arrival for r, load in zip(rates, loads, strict=True)) / math.fsum(rates)
-    load = Load.model_validate({"rate_per_s": math.fsum(rates), "cv2_arrival": arrival, **lengths})
-    name = group_name(servers)
+    whole_rate = math.fsum(rates)
+    both = math.fsum(
+        rate * load.input_tokens * load.output_tokens * (1 + load.cov_lengths)
+        for rate, load in zip(rates, loads, strict=True)
+    )
+    product = whole_rate * lengths["input_tokens"] * lengths["output_tokens"]
+    lengths["cov_lengths"] = max(both / product - 1, -1.0) if product else 0.0
+    load = Load.model_validate({"rate_per_s": whole_rate, **lengths})
     limits = [s.max_replicas for s in servers]
     whole = all(limit is not None for limit in limits)
-    today = {now.accelerator: now for server in servers for now in server.current}
     server = servers[0].model_copy(
         update={
             "name": name,
@@ -75,11 +87,11 @@ def merged(problem: Problem, members: Sequence[int]) -> tuple[Server, ServiceCla
             "reserve": max(s.reserve for s in servers),
             "survive": max(s.survive for s in servers),
             "weight": math.fsum(s.weight for s in servers),
-            "current": tuple(today.values()) if len(today) == 1 else (),
+            "current": (),
         }
     )
     priorities = {c.name: c.priority for c in problem.service_classes}
-    targets = _strictest(problem, servers, lengths["input_tokens"])
+    targets = _strictest(problem, servers, load)
     priority = min(priorities[s.service_class] for s in servers)
     return server, ServiceClass(name=name, priority=priority, targets={server.model: targets})
 
@@ -101,16 +113,37 @@ def _buckets(load: Load) -> Iterator[Bucket]:
     )
 
 
-def _strictest(problem: Problem, servers: Sequence[Server], mean_input: float) -> Targets:
-    slowest = max(p.delta_ms + p.kappa_ms for p in problem.profiles if p.model == servers[0].model)
-    quadratic = max(p.prefill_quadratic_ms for p in problem.profiles if p.model == servers[0].model)
+def _strictest(problem: Problem, servers: Sequence[Server], group: Load) -> Targets:
     found: dict[str, dict[str, float]] = {}
     for server in servers:
         assert server.load is not None
-        longer = max(server.load.input_tokens - mean_input, 0.0)
-        own_ms = slowest * longer + quadratic * longer * (server.load.input_tokens + mean_input)
+        own_ms = _longer_ms(problem, server.model, server.load, group)
         for latency, statistic, limit in problem.targets_of(server).limits_ms():
-            earlier = max(limit - own_ms, 1e-6) if latency == "ttft_ms" else limit
+            if latency == "ttft_ms":
+                limit = NEVER_MS if own_ms and statistic != "mean" else max(limit - own_ms, NEVER_MS)
             by_statistic = found.setdefault(latency, {})
-            by_statistic[statistic] = min(by_statistic.get(statistic, math.inf), earlier)
+            by_statistic[statistic] = min(by_statistic.get(statistic, math.inf), limit)
     return Targets.model_validate(found)
+
+
+def _longer_ms(problem: Problem, model: str, own: Load, group: Load) -> float:
+    """Return by how much longer the prompts of a class take than the group's, at the most, on the slowest accelerator.
+
+    0 where they are no longer and no more varied: then its own are no later than the group's.
+    """
+    longer = own.input_tokens - group.input_tokens
+    squares = [load.input_tokens**2 * (1 + load.cv2_input) for load in (own, group)]
+    if longer <= 0 and squares[0] <= squares[1]:
+        return 0.0
+    taken = []
+    for profile in problem.profiles:
+        if profile.model != model:
+            continue
+        batch = profile.largest_batch(group.output_tokens)
+        left = max(profile.token_budget - batch, 1)
+        cuts = math.ceil(own.input_tokens * (1 + own.cv2_input) / left) - 1
+        iteration_ms = max(profile.alpha_ms, profile.gamma_ms) + profile.beta_ms * batch
+        tokens_ms = (profile.delta_ms + profile.kappa_ms) * max(longer, 0.0)
+        square_ms = profile.prefill_quadratic_ms * max(squares[0] - squares[1], 0.0)
+        taken.append(tokens_ms + square_ms + max(cuts, 0) * iteration_ms)
+    return max(taken)

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from inferno_milp._pyomo import LinearExpression, pyo
-from inferno_milp.candidates import find_candidates
+from inferno_milp.candidates import BoolArray, Rows, find_candidates
 from inferno_milp.errors import OptionError
 from inferno_milp.highs import solve_with_highs
 from inferno_milp.plan import DEFAULT_GAP, Plan
 from inferno_milp.planner import optimize, plan_candidates
 from inferno_milp.problem import Problem
-from inferno_milp.sharing.groups import find_groups, merged
+from inferno_milp.sharing.groups import can_share, find_groups, group_name, merged
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +78,13 @@ def share_replicas(problem: Problem, *, time_limit_s: float | None = None, gap: 
     Raises
     ------
     OptionError
-        If no two servers can share, or something is asked for that is not counted here.
+        If something is asked for that is not counted here.
     """
     groups = list(find_groups(problem))
-    wrong = []
-    if not groups:
-        wrong.append("no two servers of one model can share: they need loads, and no engine of their own")
-    if problem.options.uses_power or problem.options.assignment == "mixed":
-        wrong.append("sharing does not count power, and knows single assignment alone")
-    if wrong:
-        raise OptionError("; ".join(wrong))
+    problem = _without_today(problem)
     apart = optimize(problem, time_limit_s=time_limit_s, gap=gap)
+    if not groups:
+        return SharedPlan(problem, apart, (), apart)
     alone: list[tuple[int, ...]] = [(s,) for s in range(len(problem.servers))]
     chosen = _choose(problem, [*alone, *groups], gap, math.inf if time_limit_s is None else time_limit_s)
     if chosen is None:
@@ -101,17 +97,37 @@ def share_replicas(problem: Problem, *, time_limit_s: float | None = None, gap: 
     return SharedPlan(shared, plan, named, apart)
 
 
+def _without_today(problem: Problem) -> Problem:
+    """Return the problem without what servers that may share run today, which is not priced."""
+    wrong = []
+    if problem.options.uses_power or problem.options.assignment == "mixed":
+        wrong.append("does not count power, and knows single assignment alone")
+    free = [can_share(problem, server) for server in problem.servers]
+    runs = any(server.current for server, may in zip(problem.servers, free, strict=True) if may)
+    if problem.options.max_changes is not None and runs:
+        wrong.append("does not count limited changes")
+    if wrong:
+        raise OptionError(f"sharing {'; '.join(wrong)}")
+    servers = [s.model_copy(update={"current": ()}) if may else s for s, may in zip(problem.servers, free, strict=True)]
+    return problem.model_copy(update={"servers": tuple(servers)})
+
+
 def with_groups(problem: Problem, groups: Sequence[Sequence[int]]) -> Problem:
     """Return the problem with groups of servers in the place of these."""
     servers, classes = [], list(problem.service_classes)
+    taken = {s.name for s in problem.servers} | {c.name for c in classes}
     for group in groups:
         if len(group) == 1:
             servers.append(problem.servers[group[0]])
             continue
-        server, service_class = merged(problem, group)
+        name = group_name([problem.servers[s] for s in group], taken)
+        taken.add(name)
+        server, service_class = merged(problem, group, name)
         servers.append(server)
         classes.append(service_class)
-    return problem.model_copy(update={"servers": tuple(servers), "service_classes": tuple(classes)})
+    # Periods and scenarios are of the servers as they were.
+    update = {"servers": tuple(servers), "service_classes": tuple(classes), "periods": (), "scenarios": ()}
+    return problem.model_copy(update=update)
 
 
 def _choose(
@@ -122,7 +138,7 @@ def _choose(
     table = find_candidates(with_groups(problem, groups))
     rows = table.one_per_accelerator().rows
     most = np.array([table.problem.servers[g].max_replicas or math.inf for g in rows.server.tolist()])
-    rows = rows.take(rows.replicas <= most)
+    rows = rows.take((rows.replicas <= most) & _each_alone(groups, rows))
     model = pyo.ConcreteModel(name="sharing")
     model.WAYS = pyo.Set(initialize=range(len(rows)))
     model.pick = pyo.Var(model.WAYS, domain=pyo.Binary, doc="x_k: 1 if a group runs so")
@@ -153,6 +169,22 @@ def _choose(
     picked = [groups[int(rows.server[k])] for k, way in enumerate(ways) if way.value > 0.5]
     idle = [(s,) for s in range(len(problem.servers)) if s not in needs]
     return sorted([*picked, *idle])
+
+
+def _each_alone(groups: Sequence[tuple[int, ...]], rows: Rows) -> BoolArray:
+    """Say of each way of a group whether each of its members could run so alone: nobody is served by company only."""
+    alone = {
+        (groups[g][0], a)
+        for g, a in zip(rows.server.tolist(), rows.accelerator.tolist(), strict=True)
+        if len(groups[g]) == 1
+    }
+    return np.array(
+        [
+            all((s, a) in alone for s in groups[g])
+            for g, a in zip(rows.server.tolist(), rows.accelerator.tolist(), strict=True)
+        ],
+        dtype=bool,
+    )
 
 
 def _sum(coefficients: list[float], variables: list[Any]) -> LinearExpression:
