@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 from inferno_milp.candidates import Candidates, find_candidates
 from inferno_milp.errors import Fault, InfernoError, InputError
+from inferno_milp.parts import Parts, fingerprint
 from inferno_milp.plan import DEFAULT_GAP, SERVING_ALL, Plan, Status
 from inferno_milp.planner import plan_candidates
 from inferno_milp.problem import Problem
@@ -174,6 +177,7 @@ def plan_cases(
     jobs: int = 1,
     scheduler: str | None = None,
     on_done: Callable[[int, int], None] | None = None,
+    into: Path | None = None,
 ) -> list[Outcome]:
     """Plan every case.
 
@@ -182,6 +186,7 @@ def plan_cases(
     cases : the settings of each; all are tried on the problem before any is planned.
     gap, time_limit_s : of each, as in `optimize`.
     jobs, scheduler, on_done : as in `spread`.
+    into : a folder into which outcomes are written as they come, as Parquet; those that it has already are taken.
 
     Raises
     ------
@@ -200,5 +205,40 @@ def plan_cases(
         more = len(faults) - MOST_FAULTS
         told = [*faults][:MOST_FAULTS]
         raise InputError([*told, *([Fault(f"and {more} more faults like these")] if more > 0 else [])])
-    found = spread(_Planner(problem, gap, time_limit_s), cases, jobs=jobs, scheduler=scheduler, on_done=on_done)
-    return [Outcome(None, error=item.reason) if isinstance(item, Lost) else item for item in found]
+    planner = _Planner(problem, gap, time_limit_s)
+    if into is None:
+        return [_told(item) for item in spread(planner, cases, jobs=jobs, scheduler=scheduler, on_done=on_done)]
+    parts = Parts(into, fingerprint(problem, list(cases), gap, time_limit_s))
+    found = {number: _from_row(row) for number, row in parts.read().items()}
+    left = [number for number in range(len(cases)) if number not in found]
+
+    def keep(position: int, item: Outcome | Lost) -> None:
+        found[left[position]] = outcome = _told(item)
+        if outcome.error is None:  # what went wrong is tried again
+            parts.add(_row(left[position], outcome))
+
+    def done(count: int, _: int) -> None:
+        if on_done is not None:
+            on_done(len(cases) - len(left) + count, len(cases))
+
+    try:
+        spread(planner, [cases[i] for i in left], jobs=jobs, scheduler=scheduler, on_done=done, on_result=keep)
+    finally:
+        parts.flush()
+    return [found[number] for number in range(len(cases))]
+
+
+def _told(item: Outcome | Lost) -> Outcome:
+    return Outcome(None, error=item.reason) if isinstance(item, Lost) else item
+
+
+def _row(number: int, outcome: Outcome) -> dict[str, Any]:
+    row = {"case": number, **asdict(outcome)}
+    devices = row.pop("devices")
+    return {**row, "device_types": [name for name, _ in devices], "device_counts": [count for _, count in devices]}
+
+
+def _from_row(row: dict[str, Any]) -> Outcome:
+    devices = tuple(zip(row["device_types"], row["device_counts"], strict=True))
+    kept = {name: value for name, value in row.items() if name not in ("case", "device_types", "device_counts")}
+    return Outcome(**{**kept, "unserved": tuple(kept["unserved"]), "devices": devices})

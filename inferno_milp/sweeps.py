@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 
 import numpy as np
@@ -45,6 +46,7 @@ class Running(TypedDict, total=False):
     jobs: int
     scheduler: str | None
     on_done: Callable[[int, int], None] | None
+    into: Path | None
 
 
 def sweep(problem: Problem, axes: Mapping[str, Sequence[Any]], **running: Unpack[Running]) -> pd.DataFrame:
@@ -54,7 +56,7 @@ def sweep(problem: Problem, axes: Mapping[str, Sequence[Any]], **running: Unpack
     ----------
     axes : by the path of what is set, its values: `{"servers.*.load.rate_per_s *=": [0.5, 1, 2], "capacity.H100":
         [48, 64]}`. Paths are those of `with_settings`.
-    **running : `gap`, `time_limit_s`, `jobs=1`, `scheduler=None`, `on_done=None`: see `plan_cases`.
+    **running : `gap`, `time_limit_s`, `jobs=1`, `scheduler=None`, `on_done=None`, `into=None`: see `plan_cases`.
 
     Returns
     -------

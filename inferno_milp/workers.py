@@ -63,6 +63,7 @@ def spread(
     jobs: int = 1,
     scheduler: str | None = None,
     on_done: Callable[[int, int], None] | None = None,
+    on_result: Callable[[int, R | Lost], None] | None = None,
 ) -> list[R | Lost]:
     """Do every piece of work.
 
@@ -72,6 +73,7 @@ def spread(
     jobs : processes on this machine; 1 is this one, -1 as many as there are cores. Needs joblib beyond 1.
     scheduler : address of a Dask scheduler, `tcp://host:8786`; the work goes there. Its workers need this package.
     on_done : called with the number of pieces done, and of all.
+    on_result : called with the number of a piece, from 0, and its result, as soon as it is there.
 
     Returns
     -------
@@ -88,12 +90,11 @@ def spread(
     if scheduler is not None:
         client = _connect(scheduler)
         try:
-            return _gathered(_on_dask(client, function, items), items, function, on_done)
+            return _gathered(_on_dask(client, function, items), items, function, on_done, on_result)
         finally:
             client.close(timeout=2)
-    return _gathered(
-        _here(function, items) if jobs == 1 else _on_cores(function, items, jobs), items, function, on_done
-    )
+    results = _here(function, items) if jobs == 1 else _on_cores(function, items, jobs)
+    return _gathered(results, items, function, on_done, on_result)
 
 
 def _gathered(
@@ -101,11 +102,14 @@ def _gathered(
     items: Sequence[T],
     function: Callable[[T], R],
     on_done: Callable[[int, int], None] | None,
+    on_result: Callable[[int, R | Lost], None] | None,
 ) -> list[R | Lost]:
     found: dict[int, R | Lost] = {}
 
     def take(number: int, result: R | Lost) -> None:
         found[number] = result
+        if on_result is not None:
+            on_result(number, result)
         if on_done is not None:
             on_done(len(found), len(items))
 

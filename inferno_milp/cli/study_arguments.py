@@ -73,6 +73,9 @@ def add_studies(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--plot-y", default="total_cost_per_hour", metavar="COLUMN", help="what is drawn (default: cost)"
     )
+    parser.add_argument(
+        "--into", type=Path, metavar="FOLDER", help="write outcomes as they come, as Parquet; go on with what is there"
+    )
     add_solving(parser)
     _add_spreading(parser)
     add_output(parser)

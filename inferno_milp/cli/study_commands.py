@@ -138,7 +138,7 @@ def run_sweep(arguments: Namespace) -> int:
         raise OptionError(f"--plot-y draws {', '.join(NUMBERS)}, or devices_TYPE, not {y}")
     problem = with_settings(problem, arguments.settings)
     with counted_progress("planning", quiet=arguments.quiet) as on_done:
-        frame = sweep(problem, axes, on_done=on_done, **_running(arguments))
+        frame = sweep(problem, axes, on_done=on_done, into=arguments.into, **_running(arguments))
 
     def draw(found: Sequence[Axes]) -> None:
         from inferno_milp.plots import plot_sweep
