@@ -338,9 +338,13 @@ def _pairs(problem: Problem, needs: BoolArray) -> tuple[IntArray, IntArray]:
         model: np.array(sorted(found, key=lambda i: position[problem.profiles[i].accelerator]), dtype=np.int64)
         for model, found in of_model.items()
     }
+    pools = {a.name: a.pool for a in problem.accelerators}
     chosen = []
     for s, server in enumerate(problem.servers):
         usable = ordered[server.model] if needs[s] else ordered[server.model][:0]
+        if server.pools is not None:
+            at = [i for i in usable if pools[problem.profiles[i].accelerator] in server.pools]
+            usable = np.array(at, dtype=np.int64)
         if server.keep_accelerator:
             kept = {now.accelerator for now in server.current}
             usable = np.array([i for i in usable if problem.profiles[i].accelerator in kept], dtype=np.int64)

@@ -43,17 +43,20 @@ def optional(values: Sequence[float | None]) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class EngineTable:
-    """Parameters by profile and by server, as arrays."""
+    """Parameters by profile and by server, as arrays, and latencies between their regions, servers × profiles."""
 
     of_profile: dict[str, FloatArray]
     of_server: dict[str, FloatArray]
     max_queue: FloatArray
     max_blocking: float
+    latency_ms: FloatArray | None = None
 
     def of(self, server: IntArray, profile: IntArray, batch_size: npt.ArrayLike) -> EngineParameters:
         """Return the parameters of engines, given the positions of their servers and profiles."""
         parameters: dict[str, Any] = {name: values[profile] for name, values in self.of_profile.items()}
         parameters |= {name: values[server] for name, values in self.of_server.items()}
+        if self.latency_ms is not None:
+            parameters["overhead_ms"] = parameters["overhead_ms"] + self.latency_ms[server, profile]
         parameters |= {"max_batch": batch_size, "max_queue": self.max_queue[server], "max_blocking": self.max_blocking}
         return cast(EngineParameters, parameters)
 
@@ -73,6 +76,17 @@ def engine_table(problem: Problem) -> EngineTable:
         },
         max_queue=optional([server.max_queue_size for server in problem.servers]),
         max_blocking=problem.options.max_blocking,
+        latency_ms=_latencies_ms(problem),
+    )
+
+
+def _latencies_ms(problem: Problem) -> FloatArray | None:
+    if not problem.latencies_ms:
+        return None
+    regions = {a.name: a.region for a in problem.accelerators}
+    there = [regions[profile.accelerator] for profile in problem.profiles]
+    return np.array(
+        [[problem.latencies_ms.get(s.region or "", {}).get(to or "", 0.0) for to in there] for s in problem.servers]
     )
 
 

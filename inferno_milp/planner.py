@@ -133,6 +133,9 @@ def _check_options(problem: Problem, solver: str, time_limit_s: float | None, ga
         wrong.append(f"time_limit_s must be a number of seconds above 0, not {time_limit_s}")
     if not (math.isfinite(gap) and 0 <= gap < 1):
         wrong.append(f"gap must be within [0, 1), not {gap}")
+    kept = [server.name for server in problem.servers if server.survive_pools]
+    if kept:
+        wrong.append(f"{', '.join(kept)}: `survive_pools` is for `periods` and `scenarios`")
     if wrong:
         raise OptionError("; ".join(wrong))
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError, field_serializer, model_validator
 
 from inferno_milp.errors import Fault, InputError, OptionError, PathPart, nearest, path_text
 from inferno_milp.fields import Targets
-from inferno_milp.sections import Capacity, Options, Sections, Server
+from inferno_milp.sections import Capacity, Options, Sections, Server, pooled
 
 PROBABILITIES_OFF = 1e-6
 """By so much the probabilities of scenarios may miss 1."""
@@ -74,6 +74,13 @@ class Problem(Sections):
         service_class = next(c for c in self.service_classes if c.name == server.service_class)
         return service_class.targets[server.model]
 
+    def latency_ms(self, server: Server, accelerator: str) -> float:
+        """Return the time between a server's region and that of an accelerator, by name, there and back."""
+        if server.region is None or not self.latencies_ms:
+            return 0.0
+        region = next(a.region for a in self.accelerators if a.name == accelerator)
+        return 0.0 if region is None else self.latencies_ms.get(server.region, {}).get(region, 0.0)
+
     def promises(self) -> Iterator[tuple[str, str, Targets]]:
         """Go through the promises that servers rely on, each once: service class, model, targets."""
         for server in {(server.service_class, server.model): server for server in self.servers}.values():
@@ -121,6 +128,7 @@ def reference_faults(
     has_servers : whether there are servers at all, though perhaps wrong ones.
     """
     accelerators = _Names({a.name for a in sections.accelerators}, excused)
+    homes = _Names(accelerators.known | {name for name, _ in _pooled(sections)}, excused)
     types = _Names({a.type for a in sections.accelerators}, excused)
     classes = _Names({c.name for c in sections.service_classes}, excused)
     yield from _duplicates(("accelerators", i, a.name) for i, a in enumerate(sections.accelerators))
@@ -135,16 +143,20 @@ def reference_faults(
             yield _unknown("accelerator type", type_name, types, ("capacity", type_name))
     yield from _node_faults(sections, capacity, types)
     yield from _power_faults(sections)
+    yield from _pool_faults(sections, capacity, types)
     yield from _moment_faults(sections, _Names({s.name for s in sections.servers}, excused))
     if not sections.servers and not has_servers:
         yield Fault("no servers: there is nothing to plan for", "list at least one", ("servers",))
     profiles = {(p.model, p.accelerator) for p in sections.profiles}
+    profiles |= {
+        (p.model, name) for p in sections.profiles for name, base in _pooled(sections) if base == p.accelerator
+    }
     models = _Names({model for model, _ in profiles}, excused)
     targets = {c.name: c.targets for c in sections.service_classes}
     for i, server in enumerate(sections.servers):
-        yield from _server_faults(("servers", i), server, accelerators, classes, models, targets)
+        yield from _server_faults(("servers", i), server, homes, classes, models, targets)
         kept = [c.accelerator for c in server.current] if server.keep_accelerator else []
-        known = server.model in models and server.model not in excused and all(name in accelerators for name in kept)
+        known = server.model in models and server.model not in excused and all(name in homes for name in kept)
         if known and kept and not any((server.model, name) in profiles for name in kept):
             yield Fault(
                 f"model {server.model!r} has no profile on {' or '.join(map(repr, kept))}, which the server must keep",
@@ -160,6 +172,33 @@ def _node_faults(sections: Sections, capacity: dict[str, int] | None, types: _Na
         if capacity is not None and group.type in capacity:
             fault = f"{group.type!r} has nodes and a capacity as well"
             yield Fault(fault, "leave it out of capacity: nodes say how many there are", ("nodes", i, "type"))
+
+
+def _pooled(sections: Sections) -> list[tuple[str, str]]:
+    """Return what accelerators are called in pools, and what they are copies of."""
+    pairs = [(a, pool) for a in sections.accelerators for pool in sections.pools if pool.type == a.type]
+    return [(pooled(a.name, pool.name), a.name) for a, pool in pairs]
+
+
+def _pool_faults(sections: Sections, capacity: dict[str, int] | None, types: _Names) -> Iterator[Fault]:
+    yield from _duplicates(("pools", i, f"{p.type} in {p.name}") for i, p in enumerate(sections.pools))
+    noded = {group.type for group in sections.nodes}
+    for i, pool in enumerate(sections.pools):
+        if pool.type not in types:
+            yield _unknown("accelerator type", pool.type, types, ("pools", i, "type"))
+        if (capacity is not None and pool.type in capacity) or pool.type in noded:
+            fault = f"{pool.type!r} has pools and a capacity or nodes as well"
+            yield Fault(fault, "leave it out there: pools say how many there are", ("pools", i, "type"))
+    if sections.pools and capacity is None:
+        yield Fault(
+            "capacity is unlimited, and pools have counts", "give `capacity:` of the other types", ("capacity",)
+        )
+    known = {p.name for p in sections.pools} | {a.pool for a in sections.accelerators if a.pool is not None}
+    names = _Names(known, frozenset())
+    for i, server in enumerate(sections.servers):
+        for name in server.pools or ():
+            if name not in names:
+                yield _unknown("pool", name, names, ("servers", i, "pools"))
 
 
 def _moment_faults(sections: Sections, servers: _Names) -> Iterator[Fault]:

@@ -65,6 +65,10 @@ class Accelerator(Model):
     """Peak arithmetic of the whole arrangement by precision, without sparsity, 10¹² operations/s."""
     reserved_cost_per_hour: NonNegative | None = None
     """Price of the whole arrangement per hour where it is reserved for all periods; None: it cannot be reserved."""
+    pool: Name | None = None
+    """Supply pool that its devices are from."""
+    region: Name | None = None
+    """Where they are."""
     price_source: Words | None = None
     """Whose price it is, and of when."""
 
@@ -336,6 +340,12 @@ class Server(Model):
     """Requests that may wait at a replica; by default 10 × the max batch size."""
     keep_accelerator: Flag = False
     """Only accelerators of `current` may be used."""
+    pools: tuple[Name, ...] | None = None
+    """Supply pools that it may use; None: any, and what is in none."""
+    region: Name | None = None
+    """Where its requests come from."""
+    survive_pools: Flag = False
+    """Whether the loss of any one pool must leave enough to carry its rate: in periods and scenarios, on mixes."""
     current: Current = ()
     """Present allocations: one, or a list of several."""
 
@@ -424,6 +434,26 @@ class NodeGroup(Model):
     """Number of nodes."""
 
 
+class Pool(Model):
+    """Devices of one type: in a region, owned, reserved, on demand or spot."""
+
+    name: Name
+    """Name of the pool."""
+    type: Name
+    """Accelerator type of the devices."""
+    count: Count
+    """Devices in it."""
+    cost_factor: NonNegative = 1.0
+    """Factor on the prices of accelerators of its type."""
+    region: Name | None = None
+    """Where it is."""
+
+
+def pooled(name: str, pool: str) -> str:
+    """Return what an accelerator, or a type, is called in a pool."""
+    return f"{name}@{pool}"
+
+
 class Moment(Model):
     """What comes at some time, or may come."""
 
@@ -495,6 +525,10 @@ class Sections(Model):
     service_classes: tuple[ServiceClass, ...] = ()
     servers: tuple[Server, ...] = ()
     nodes: tuple[NodeGroup, ...] = ()
+    pools: tuple[Pool, ...] = ()
+    """Supply pools; a type that has some has no capacity besides."""
+    latencies_ms: dict[Name, dict[Name, NonNegative]] = Field(default_factory=dict)
+    """From the region of a server to that of an accelerator, ms, there and back; 0 where nothing is said."""
     periods: tuple[Period, ...] = ()
     """Times that are planned for together, one after the other."""
     scenarios: tuple[Scenario, ...] = ()

@@ -93,7 +93,7 @@ def _engine_parameters(problem: Problem, chosen: list[tuple[Server, Load, Alloca
         "gamma_ms": of_profile("gamma_ms"),
         "delta_ms": of_profile("delta_ms"),
         "kappa_ms": of_profile("kappa_ms"),
-        "overhead_ms": of_profile("overhead_ms"),
+        "overhead_ms": [p.overhead_ms + problem.latency_ms(s, p.accelerator) for s, _, _, p in chosen],
         "prefill_quadratic_ms": of_profile("prefill_quadratic_ms"),
         "lag_iterations": of_profile("lag_iterations"),
         "token_budget": of_profile("token_budget"),

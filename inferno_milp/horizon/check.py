@@ -81,9 +81,19 @@ def _rates(problem: Problem, plan: HorizonPlan, moments: Sequence[Moment]) -> It
             able = _without_strongest(own, server.survive)
             if required > 0 and able < required * (1 - CLOSE):
                 yield f"{where}: its replicas carry less than {required:.6g} requests/s"
+            if server.survive_pools and required > 0:
+                yield from _pools_lost(problem, own, required / (1 + server.reserve), where)
             carried = math.fsum(one.rate_per_s for one in own)
             if abs(carried - required / (1 + server.reserve)) > CLOSE * max(required, 1.0):
                 yield f"{where}: it carries {carried:.6g} requests/s"
+
+
+def _pools_lost(problem: Problem, own: Sequence[Held], required: float, where: str) -> Iterator[str]:
+    pools = {a.name: a.pool for a in problem.accelerators}
+    for pool in {pools[one.accelerator] for one in own} - {None}:
+        left = math.fsum(one.replicas * (one.max_rate_per_s or 0.0) for one in own if pools[one.accelerator] != pool)
+        if left < required * (1 - CLOSE):
+            yield f"{where}: without the pool {pool} its replicas carry {left:.6g} requests/s"
 
 
 def _weight(moment: Moment) -> float:

@@ -244,8 +244,26 @@ def _demand_of_several(model: pyo.ConcreteModel, ways: Ways, s: int, t: int) -> 
                 model.demand.add(_sum([*carried, (-1.0, model.serve[t])]) >= 0.0)
             else:
                 model.demand.add(_sum(carried) >= 1.0)
+        if ways.problem.servers[s].survive_pools:
+            _without_each_pool(model, ways, s, t)
     if least:
         model.demand.add(_sum((1.0, model.replicas[w, t]) for w in own) >= float(least))
+
+
+def _without_each_pool(model: pyo.ConcreteModel, ways: Ways, s: int, t: int) -> None:
+    """Σ_{w of s, not in the pool} R_w n_wt ≥ rate_st without its reserve, for every pool."""
+    own, problem = ways.of(s), ways.problem
+    required = float(ways.required_per_s[s, t]) / (1 + problem.servers[s].reserve)
+    homes = {w: problem.accelerators[ways.rows.accelerator[w]].pool for w in own}
+    for pool in sorted({pool for pool in homes.values() if pool is not None}):
+        rest = [w for w in own if homes[w] != pool]
+        parts = [(min(float(ways.rows.max_rate_per_s[w]) / required, ENOUGH), model.replicas[w, t]) for w in rest]
+        if t in model.serve:
+            model.demand.add(_sum([*parts, (-1.0, model.serve[t])]) >= 0.0)
+        elif parts:
+            model.demand.add(_sum(parts) >= 1.0)
+        else:
+            model.demand.add(pyo.Constraint.Infeasible)
 
 
 def _add_devices(model: pyo.ConcreteModel, ways: Ways, moments: Sequence[int]) -> None:

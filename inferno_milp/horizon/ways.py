@@ -105,6 +105,8 @@ def _refuse(problem: Problem, moments: Sequence[Moment]) -> None:
         wrong.append("devices come in nodes")
     if problem.options.max_cost_per_hour is not None:
         wrong.append("there is a budget per hour")
+    if problem.options.assignment == "single" and any(server.survive_pools for server in problem.servers):
+        wrong.append("servers with `survive_pools` on one accelerator: let them be `mixed`")
     if problem.options.assignment == "mixed" and any(server.survive for server in problem.servers):
         wrong.append("servers with `survive` on mixes of accelerators")
     if wrong:

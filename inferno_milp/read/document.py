@@ -12,13 +12,24 @@ from pydantic import BeforeValidator, ValidationError
 
 from inferno_milp.errors import Fault, InputError, PathPart
 from inferno_milp.fields import Name
+from inferno_milp.pools import with_pools
 from inferno_milp.problem import Problem, reference_faults
 from inferno_milp.read.source import Source, UnreadableError, load_source
 from inferno_milp.read.validate import MOST_FAULTS, Validated, validate
 from inferno_milp.sections import Capacity, Sections, Server
 
-LISTS = ("accelerators", "profiles", "language_models", "service_classes", "servers", "nodes", "periods", "scenarios")
-SINGLES = ("name", "currency", "capacity", "planning", "options")
+LISTS = (
+    "accelerators",
+    "profiles",
+    "language_models",
+    "service_classes",
+    "servers",
+    "nodes",
+    "pools",
+    "periods",
+    "scenarios",
+)
+SINGLES = ("name", "currency", "capacity", "latencies_ms", "planning", "options")
 
 Origins = dict[tuple[PathPart, ...], tuple[Source, tuple[PathPart, ...]]]
 """For a path in the joined sections, the file it comes from and its path there."""
@@ -86,7 +97,7 @@ def read_document(source: Source, load: Loader = load_source) -> Problem:
         parts.faults += [_placed(fault, origins, source) for fault in islice(found, MOST_FAULTS)]
     if parts.faults:
         raise InputError(parts.faults)
-    return Problem(**merged)
+    return with_pools(Problem(**merged))
 
 
 def read_parts(source: Source) -> Sections:

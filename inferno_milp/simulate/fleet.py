@@ -292,7 +292,7 @@ def _simulate(
     load = server.load
     assert load is not None
     rate = _rate_per_s(problem, server, planned, allocation)
-    engine = _engine(server, allocation, profile)
+    engine = _engine(problem, server, allocation, profile)
     count = math.ceil(requests / RUNS)
     if allocation.utilization is None or allocation.utilization > FULL:
         count = max(count, PLACES * engine.places)
@@ -323,7 +323,7 @@ def _simulate(
     )
 
 
-def _engine(server: Server, allocation: Allocation, profile: Profile) -> Engine:
+def _engine(problem: Problem, server: Server, allocation: Allocation, profile: Profile) -> Engine:
     return Engine(
         alpha_ms=profile.alpha_ms,
         beta_ms=profile.beta_ms,
@@ -331,7 +331,7 @@ def _engine(server: Server, allocation: Allocation, profile: Profile) -> Engine:
         delta_ms=profile.delta_ms,
         kappa_ms=profile.kappa_ms,
         prefill_quadratic_ms=profile.prefill_quadratic_ms,
-        overhead_ms=profile.overhead_ms,
+        overhead_ms=profile.overhead_ms + problem.latency_ms(server, profile.accelerator),
         lag_iterations=profile.lag_iterations,
         max_batch=allocation.batch_size,
         max_queue=server.max_queue_size,

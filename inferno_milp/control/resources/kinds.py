@@ -8,7 +8,7 @@ from typing import Any
 
 from inferno_milp.architecture import LanguageModel
 from inferno_milp.errors import Fault, PathPart, nearest
-from inferno_milp.fields import Count, Flag, Model, Name, is_name
+from inferno_milp.fields import Count, Flag, Model, Name, NonNegative, is_name
 from inferno_milp.sections import Accelerator, NodeGroup, Options, Profile, Server, ServiceClass
 
 GROUP, VERSION = "inferno-milp.dev", "v1alpha1"
@@ -46,6 +46,8 @@ class OptimizerSpec(Model):
     currency: Name = "cents"
     """Unit of all costs."""
     options: Options = Options()
+    latencies_ms: dict[Name, dict[Name, NonNegative]] = {}  # noqa: RUF012 - pydantic copies it
+    """From the region of a server to that of an accelerator, ms, there and back."""
 
 
 Spec = Mapping[str, Any]

@@ -54,8 +54,10 @@ def _specs(problem: Problem) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for item, server in zip(data.get("servers", ()), problem.servers, strict=True):
         yield "Server", *_without({**item, "name": server.name}, "name")
     options = data.get("options", {})
-    spec = {"optimize": True, "name": problem.name, "currency": problem.currency}
-    yield "Optimizer", "optimizer", {**spec, **({"options": options} if options else {})}
+    head: dict[str, Any] = {"optimize": True, "name": problem.name, "currency": problem.currency}
+    if problem.latencies_ms:
+        head["latencies_ms"] = problem.latencies_ms
+    yield "Optimizer", "optimizer", {**head, **({"options": options} if options else {})}
 
 
 def _without(item: dict[str, Any], key: str) -> tuple[str, dict[str, Any]]:

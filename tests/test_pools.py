@@ -1,0 +1,170 @@
+"""Supply pools: prices, counts, places, and what is left when one is lost."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import inferno_milp as im
+from inferno_milp.candidates import find_candidates
+from inferno_milp.horizon.check import check_horizon
+from inferno_milp.horizon.ways import find_ways
+
+
+def data(**changes):
+    profile = {"model": "m", "gamma_ms": 10.0, "max_batch_size": 32}
+    return {
+        "name": "pools",
+        "currency": "usd",
+        "accelerators": [{"name": "big", "cost_per_hour": 4.0, "reserved_cost_per_hour": 3.0},
+                         {"name": "2xbig", "type": "big", "devices": 2, "cost_per_hour": 8.0},
+                         {"name": "small", "cost_per_hour": 1.5}],
+        "profiles": [
+            {**profile, "accelerator": "big", "alpha_ms": 8.0, "beta_ms": 0.2, "delta_ms": 0.03},
+            {**profile, "accelerator": "2xbig", "alpha_ms": 6.0, "beta_ms": 0.1, "delta_ms": 0.02},
+            {**profile, "accelerator": "small", "alpha_ms": 20.0, "beta_ms": 0.6, "delta_ms": 0.15},
+        ],
+        "pools": [
+            {"name": "owned", "type": "big", "count": 2, "cost_factor": 0.5, "region": "east"},
+            {"name": "spot", "type": "big", "count": 8, "cost_factor": 0.3, "region": "west"},
+        ],
+        "latencies_ms": {"east": {"west": 60.0}},
+        "capacity": {"small": 4},
+        "service_classes": [{"name": "c", "targets": {"m": {"ttft_ms": 200, "itl_ms": 40}}}],
+        "servers": [{"name": "s", "service_class": "c", "model": "m", "region": "east",
+                     "load": {"rate_per_s": 12.0, "input_tokens": 300, "output_tokens": 100}}],
+        **changes,
+    }  # fmt: skip
+
+
+def read(**changes):
+    return im.read_problem_data(data(**changes))
+
+
+def server(**changes):
+    return [{**data()["servers"][0], **changes}]
+
+
+def test_a_pool_is_an_accelerator_of_its_own():
+    problem = read()
+    found = {a.name: a for a in problem.accelerators}
+    assert list(found) == ["big@owned", "big@spot", "2xbig@owned", "2xbig@spot", "small"]
+    assert found["big@spot"].cost_per_hour == pytest.approx(1.2)
+    assert found["big@owned"].reserved_cost_per_hour == pytest.approx(1.5)
+    assert (found["2xbig@spot"].type, found["2xbig@spot"].devices, found["2xbig@spot"].region) == (
+        "big@spot",
+        2,
+        "west",
+    )
+    assert problem.capacity == {"small": 4, "big@owned": 2, "big@spot": 8}
+    assert im.read_problem_text(im.problem_text(problem)) == problem
+    plan = im.optimize(problem)
+    used = {use.type: use.used for use in plan.capacity}
+    assert used["big@owned"] <= 2
+    assert plan.serves_all
+
+
+def test_the_cheaper_pool_is_used_until_it_is_empty():
+    (spot,) = im.optimize(read()).servers[0].allocations
+    assert spot.accelerator.endswith("@spot")
+    few = data()["pools"]
+    few[1]["count"] = 1
+    load = {"rate_per_s": 30.0, "input_tokens": 300, "output_tokens": 100}
+    plan = im.optimize(read(pools=few, servers=server(load=load), options={"assignment": "mixed"}))
+    pools = {a.accelerator for a in plan.servers[0].allocations}
+    assert len(pools) > 1
+
+
+def test_servers_may_be_held_to_pools():
+    plan = im.optimize(read(servers=server(pools=["owned"])))
+    assert all(a.accelerator.endswith("@owned") for a in plan.servers[0].allocations)
+    assert not im.optimize(read(servers=server(pools=["owned"], load={"rate_per_s": 900.0, "input_tokens": 300,
+                                                                     "output_tokens": 100}))).serves_all  # fmt: skip
+
+
+def test_a_far_region_is_later():
+    rates = {}
+    for region in ("west", "east"):
+        rows = find_candidates(read(servers=server(region=region, pools=["spot"]))).rows
+        where = zip(rows.accelerator.tolist(), rows.batch_size.tolist(), strict=True)
+        rates[region] = dict(zip(where, rows.max_rate_per_s.tolist(), strict=True))
+    assert rates["east"].keys() <= rates["west"].keys()
+    assert all(rate <= rates["west"][row] * (1 + 1e-9) for row, rate in rates["east"].items())
+    assert any(rate < 0.95 * rates["west"][row] for row, rate in rates["east"].items())
+    tight = [{"name": "c", "targets": {"m": {"ttft_ms": 55}}}]
+    assert not im.optimize(read(servers=server(pools=["spot"]), service_classes=tight)).serves_all
+    assert im.optimize(read(servers=server(pools=["spot"], region="west"), service_classes=tight)).serves_all
+    problem = read(servers=server(pools=["spot"]))
+    plan = im.optimize(problem)
+    simulated = im.simulate_plan(problem, plan, requests=4000).allocations[0]
+    ttft = next(c for c in simulated.comparisons if c.figure == "ttft_ms")
+    assert ttft.simulated.value > 60
+
+
+@settings(max_examples=15, deadline=None)
+@given(rate=st.sampled_from([2.0, 9.0, 20.0, 33.0]), counts=st.tuples(*(st.sampled_from([0, 1, 3]) for _ in range(3))))
+def test_the_loss_of_a_pool_leaves_enough_at_least_cost(rate, counts):
+    pools = [{"name": name, "type": "big", "count": n, "cost_factor": factor}
+             for name, n, factor in zip(("x", "y"), counts, (0.5, 0.8), strict=False)]  # fmt: skip
+    changes = {
+        "accelerators": [{"name": "big", "cost_per_hour": 4.0}, {"name": "small", "cost_per_hour": 1.5}],
+        "profiles": [p for p in data()["profiles"] if p["accelerator"] != "2xbig"],
+        "pools": pools,
+        "capacity": {"small": counts[2]},
+        "options": {"assignment": "mixed"},
+        "periods": [{"name": "p"}],
+        "servers": server(survive_pools=True, region=None,
+                          load={"rate_per_s": rate, "input_tokens": 300, "output_tokens": 100}),
+    }  # fmt: skip
+    problem = read(**changes)
+    found = im.plan_periods(problem, gap=0.0).plan
+    ways = find_ways(problem, problem.periods)
+    able, price = ways.rows.max_rate_per_s, ways.rows.price_per_replica
+    homes = [problem.accelerators[a].pool for a in ways.rows.accelerator.tolist()]
+    limits = [problem.capacity[problem.accelerators[a].type] for a in ways.rows.accelerator.tolist()]
+    best = math.inf
+    for replicas in itertools.product(*(range(limit + 1) for limit in limits)):
+        ways_now = list(zip(replicas, able, homes, strict=True))
+        left = [sum(n * r for n, r, home in ways_now if home != lost) for lost in ("none", "x", "y")]
+        if min(left) >= rate:
+            best = min(best, sum(n * p for n, p in zip(replicas, price, strict=True)))
+    if math.isinf(best):
+        assert found.status == "infeasible"
+    else:
+        assert found.cost_per_hour == pytest.approx(best)
+        check_horizon(problem, found, problem.periods, planning=problem.planning)
+
+
+def test_what_needs_several_pools_says_so():
+    with pytest.raises(im.OptionError, match="`survive_pools` is for `periods` and `scenarios`"):
+        im.optimize(read(servers=server(survive_pools=True)))
+    with pytest.raises(im.OptionError, match="let them be `mixed`"):
+        im.plan_periods(read(servers=server(survive_pools=True), periods=[{"name": "p"}]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"pools": [{"name": "a", "type": "huge", "count": 1}]}, "unknown accelerator type 'huge'"),
+        ({"capacity": {"small": 4, "big": 2}}, "has pools and a capacity or nodes as well"),
+        ({"capacity": "unlimited"}, "pools have counts"),
+        ({"servers": server(pools=["nowhere"])}, "unknown pool 'nowhere'"),
+        (
+            {"pools": [{"name": "a", "type": "big", "count": 1}, {"name": "a", "type": "big", "count": 2}]},
+            "given 2 times",
+        ),
+        ({"servers": server(current={"accelerator": "big@none", "replicas": 1})}, "unknown accelerator 'big@none'"),
+    ],
+)
+def test_faults_are_told(changes, words):
+    with pytest.raises(im.InputError, match=words):
+        read(**changes)
+
+
+def test_today_may_be_in_a_pool():
+    problem = read(servers=server(current={"accelerator": "big@owned", "replicas": 2}, keep_accelerator=True))
+    assert {a.accelerator for a in im.optimize(problem).servers[0].allocations} == {"big@owned"}
