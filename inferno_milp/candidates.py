@@ -262,6 +262,7 @@ def _same_servers(problem: Problem, known: Candidates | None) -> BoolArray:
     if (
         any(getattr(options, name) != getattr(before.options, name) for name in ("law", "batch_sizes", "max_blocking"))
         or problem.accelerators != before.accelerators
+        or problem.latencies_ms != before.latencies_ms
         or problem.profiles != before.profiles
     ):
         return same

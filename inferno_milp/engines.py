@@ -85,9 +85,11 @@ def _latencies_ms(problem: Problem) -> FloatArray | None:
         return None
     regions = {a.name: a.region for a in problem.accelerators}
     there = [regions[profile.accelerator] for profile in problem.profiles]
-    return np.array(
-        [[problem.latencies_ms.get(s.region or "", {}).get(to or "", 0.0) for to in there] for s in problem.servers]
+    found = np.array(
+        [[problem.latencies_ms.get(s.region or "", {}).get(to or "", 0.0) for to in there] for s in problem.servers],
+        dtype=float,
     )
+    return found.reshape(len(problem.servers), len(there))
 
 
 def latency_targets(targets: Sequence[Targets]) -> dict[str, dict[str, FloatArray]]:

@@ -236,6 +236,7 @@ def engine_of(
     fitting = profile.max_batch_size if found.load is None else profile.largest_batch(found.load.output_tokens)
     figures: dict[str, float | None] = {
         **{name: getattr(profile, name) for name in OF_PROFILE},
+        "overhead_ms": profile.overhead_ms + problem.latency_ms(found, accelerator),
         **({name: getattr(found.load, name) for name in OF_LOAD} if found.load else {}),
         "max_batch": found.max_batch_size or fitting,
         "max_queue": found.max_queue_size,

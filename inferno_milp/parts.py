@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import time
+import uuid
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from inferno_milp._version import __version__
 from inferno_milp.errors import OptionError
@@ -21,12 +25,26 @@ if TYPE_CHECKING:
 EVERY, EVERY_S = 200, 30.0
 """A file is written after so many outcomes, or after so long."""
 OF = b"inferno_milp.cases"
-SUFFIX = ".parquet"
+SUFFIX, NEW = ".parquet", ".new"
+STALE_S = 3600.0
 
 
 def fingerprint(*what: object) -> str:
     """Return what tells one set of cases from another: it depends on every figure, and on this program's version."""
-    return hashlib.sha256("\n".join([__version__, *map(repr, what)]).encode()).hexdigest()
+    return hashlib.sha256("\n".join([__version__, *(repr(_plain(one)) for one in what)]).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Return numbers as floats, whoever made them, and what holds them as tuples: 1 and 1.0 are the same figure."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return (type(value).__name__, *(_plain(getattr(value, part.name)) for part in fields(value)))
+    if isinstance(value, dict):
+        return tuple((_plain(key), _plain(part)) for key, part in value.items())
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
 class Parts:
@@ -54,6 +72,9 @@ class Parts:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._found = sorted(folder.glob(f"part-*{SUFFIX}"))
+            for stale in folder.glob(f".part-*{NEW}"):
+                if time.time() - stale.stat().st_mtime > STALE_S:
+                    stale.unlink(missing_ok=True)  # of a sweep that was killed as it wrote
         except OSError as error:
             raise OptionError(f"cannot write into {folder}: {error.strerror}") from None
 
@@ -87,8 +108,9 @@ class Parts:
         if not self._rows:
             return
         first = min(row["case"] for row in self._rows)
-        path = self._folder / f"part-{first:07d}-{len(self._found):05d}{SUFFIX}"
-        new = path.with_suffix(".new")
+        # Names of their own, so that two sweeps at once lose nothing; readers pass over what begins with a dot.
+        path = self._folder / f"part-{first:07d}-{uuid.uuid4().hex[:12]}{SUFFIX}"
+        new = self._folder / f".{path.stem}{NEW}"
         try:
             pq.write_table(_table(self._rows, self._of), new)
             new.replace(path)

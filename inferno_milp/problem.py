@@ -128,7 +128,8 @@ def reference_faults(
     has_servers : whether there are servers at all, though perhaps wrong ones.
     """
     accelerators = _Names({a.name for a in sections.accelerators}, excused)
-    homes = _Names(accelerators.known | {name for name, _ in _pooled(sections)}, excused)
+    in_pools = _pooled(sections)
+    homes = _Names((accelerators.known - {base for _, base in in_pools}) | {name for name, _ in in_pools}, excused)
     types = _Names({a.type for a in sections.accelerators}, excused)
     classes = _Names({c.name for c in sections.service_classes}, excused)
     yield from _duplicates(("accelerators", i, a.name) for i, a in enumerate(sections.accelerators))
@@ -193,12 +194,28 @@ def _pool_faults(sections: Sections, capacity: dict[str, int] | None, types: _Na
         yield Fault(
             "capacity is unlimited, and pools have counts", "give `capacity:` of the other types", ("capacity",)
         )
+    there = {a.name for a in sections.accelerators}
+    made = {pooled(p.type, p.name) for p in sections.pools} & (types.known | set(capacity or {}))
+    for name in sorted(made | ({name for name, _ in _pooled(sections)} & there)):
+        yield Fault(f"{name!r} is there already, and what an accelerator is called in a pool", "rename it", ("pools",))
+    yield from _region_faults(sections)
     known = {p.name for p in sections.pools} | {a.pool for a in sections.accelerators if a.pool is not None}
     names = _Names(known, frozenset())
     for i, server in enumerate(sections.servers):
         for name in server.pools or ():
             if name not in names:
                 yield _unknown("pool", name, names, ("servers", i, "pools"))
+
+
+def _region_faults(sections: Sections) -> Iterator[Fault]:
+    if not sections.latencies_ms:
+        return
+    if sections.options.law == "inferno":
+        yield Fault("law `inferno` knows no latencies between regions", "take them out", ("latencies_ms",))
+    supply = {p.region for p in sections.pools if p.region} | {a.region for a in sections.accelerators if a.region}
+    for start in sorted({s.region for s in sections.servers if s.region}):
+        for end in sorted(supply - {start} - sections.latencies_ms.get(start, {}).keys()):
+            yield Fault(f"nothing is said from {start!r} to {end!r}", "give it, 0 if it is none", ("latencies_ms",))
 
 
 def _moment_faults(sections: Sections, servers: _Names) -> Iterator[Fault]:

@@ -54,6 +54,12 @@ def find_rejections(
                 reason = _why_dropped(program, row_of[s, a], kept, room)
             elif (s, a) in failed:
                 reason = _misses(candidates, failed[s, a])
+            elif server.pools is not None and accelerator.pool not in server.pools:
+                reason = (
+                    f"the server may use pools {', '.join(server.pools)} alone"
+                    if server.pools
+                    else "it may use no pool"
+                )
             else:
                 reason = f"the server keeps {' and '.join(now.accelerator for now in server.current)}"
             yield Rejection(server.name, accelerator.name, reason)

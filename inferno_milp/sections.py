@@ -528,7 +528,7 @@ class Sections(Model):
     pools: tuple[Pool, ...] = ()
     """Supply pools; a type that has some has no capacity besides."""
     latencies_ms: dict[Name, dict[Name, NonNegative]] = Field(default_factory=dict)
-    """From the region of a server to that of an accelerator, ms, there and back; 0 where nothing is said."""
+    """From the region of a server to that of an accelerator, ms, there and back; of all pairs that may be."""
     periods: tuple[Period, ...] = ()
     """Times that are planned for together, one after the other."""
     scenarios: tuple[Scenario, ...] = ()

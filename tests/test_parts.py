@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -103,3 +104,25 @@ def test_cases_of_other_figures_have_other_fingerprints(problem):
     assert one == parts.fingerprint(problem.model_copy(), [], 1e-4, None)
     assert one != parts.fingerprint(problem, [], 1e-3, None)
     assert one != parts.fingerprint(problem.with_options(change_penalty=0.5), [], 1e-4, None)
+
+
+def test_two_at_once_and_what_a_kill_leaves(problem, axes, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "EVERY", 2)
+    key = parts.fingerprint(problem)
+    one, two = parts.Parts(tmp_path, key), parts.Parts(tmp_path, key)
+    for number in range(4):
+        for writer in (one, two):
+            writer.add({"case": number, "status": "optimal", "unserved": [], "device_types": [], "device_counts": []})
+    assert sorted(pd.read_parquet(tmp_path)["case"]) == sorted(2 * list(range(4)))
+    (tmp_path / ".part-0-x.new").write_bytes(b"half")
+    assert len(pd.read_parquet(tmp_path)) == 8
+    monkeypatch.setattr(parts, "STALE_S", -1.0)
+    assert set(parts.Parts(tmp_path, key).read()) == set(range(4))
+    assert not list(tmp_path.glob(".part*"))
+
+
+def test_a_figure_is_the_same_in_other_words(problem, axes, tmp_path):
+    first, second = axes
+    im.sweep(problem, {first: [0.5, 1], second: [40]}, into=tmp_path)
+    im.sweep(problem, {first: np.array([0.5, 1.0]).tolist(), second: [40]}, into=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1

@@ -32,7 +32,7 @@ def data(**changes):
             {"name": "owned", "type": "big", "count": 2, "cost_factor": 0.5, "region": "east"},
             {"name": "spot", "type": "big", "count": 8, "cost_factor": 0.3, "region": "west"},
         ],
-        "latencies_ms": {"east": {"west": 60.0}},
+        "latencies_ms": {"east": {"west": 60.0}, "west": {"east": 60.0}},
         "capacity": {"small": 4},
         "service_classes": [{"name": "c", "targets": {"m": {"ttft_ms": 200, "itl_ms": 40}}}],
         "servers": [{"name": "s", "service_class": "c", "model": "m", "region": "east",
@@ -158,6 +158,11 @@ def test_what_needs_several_pools_says_so():
             "given 2 times",
         ),
         ({"servers": server(current={"accelerator": "big@none", "replicas": 1})}, "unknown accelerator 'big@none'"),
+        ({"servers": server(current={"accelerator": "big", "replicas": 1})}, "did you mean '2xbig@owned'"),
+        ({"options": {"law": "inferno"}}, "knows no latencies"),
+        ({"servers": server(region="eest")}, "nothing is said from 'eest' to 'east'"),
+        ({"latencies_ms": {"east": {"wset": 1.0}}}, "nothing is said from 'east' to 'west'"),
+        ({"accelerators": [*data()["accelerators"], {"name": "big@spot", "cost_per_hour": 1.0}]}, "is there already"),
     ],
 )
 def test_faults_are_told(changes, words):
@@ -168,3 +173,59 @@ def test_faults_are_told(changes, words):
 def test_today_may_be_in_a_pool():
     problem = read(servers=server(current={"accelerator": "big@owned", "replicas": 2}, keep_accelerator=True))
     assert {a.accelerator for a in im.optimize(problem).servers[0].allocations} == {"big@owned"}
+
+
+def two(**second):
+    """Two servers of one model; the second is a little different."""
+    load = {"rate_per_s": 1.0, "input_tokens": 300, "output_tokens": 100}
+    return [{**server(name="a", load=load)[0]}, {**server(name="b", load=load)[0], **second}]
+
+
+@pytest.mark.parametrize("second", [{"region": "west"}, {"pools": ["owned"]}])
+def test_who_is_elsewhere_does_not_share(second):
+    assert im.share_replicas(read(servers=two(**second))).groups == ()
+
+
+def test_mixes_are_routed_within_pools():
+    mix = [
+        {"input_tokens": 100, "output_tokens": 200, "share": 0.6},
+        {"input_tokens": 900, "output_tokens": 40, "share": 0.4},
+    ]
+    found = im.find_routes(read(servers=server(load={"rate_per_s": 30.0, "mix": mix}, pools=["owned", "spot"])))
+    assert found.plan.serves_all
+    assert all("@" in a.accelerator for s in found.plan.servers for a in s.allocations)
+
+
+def test_latencies_that_change_are_analysed_anew():
+    tight = [{"name": "c", "targets": {"m": {"ttft_ms": 55}}}]
+    problem = read(servers=server(pools=["spot"]), service_classes=tight, latencies_ms={"east": {"west": 0.0}})
+    frame = im.sweep(problem, {"latencies_ms": [{"east": {"west": 0.0}}, {"east": {"west": 60.0}}]})
+    assert frame.error.isna().all()
+    assert frame.status.tolist() == ["optimal", "infeasible"]
+
+
+def test_pools_may_be_set():
+    plain = read(pools=[], latencies_ms={}, capacity={"big": 8, "small": 4})
+    settings_ = ['capacity={"big": 8}', "pools=[{name: spot, type: small, count: 3, cost_factor: 0.1}]"]
+    changed = im.with_settings(plain, settings_)
+    assert "small@spot" in {a.name for a in changed.accelerators}
+
+
+def test_one_engine_is_as_far_as_it_is():
+    from inferno_milp.one_engine import engine_of
+
+    engine, _ = engine_of(read(), "s", "big@spot")
+    assert engine["overhead_ms"] == 60.0
+
+
+def test_the_checks_know_pools():
+    from inferno_milp.check import check_plan
+
+    plan = im.optimize(read())
+    with pytest.raises(im.PlanCheckError, match="may not use the pool spot"):
+        check_plan(read(servers=server(pools=["owned"])), plan)
+    periods = [{"name": "p"}]
+    days = im.plan_periods(read(periods=periods)).plan
+    held = read(periods=periods, servers=server(pools=["owned"]))
+    with pytest.raises(im.PlanCheckError, match="a pool that it may not use"):
+        check_horizon(held, days, held.periods, planning=held.planning)

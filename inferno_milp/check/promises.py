@@ -113,6 +113,8 @@ def _figure_faults(
     kept = [now.accelerator for now in server.current]
     if server.keep_accelerator and allocation.accelerator not in kept:
         yield f"the server keeps {' and '.join(kept)}"
+    if server.pools is not None and accelerator.pool not in server.pools:
+        yield f"the server may not use the pool {accelerator.pool}"
     if server.load is None:
         yield from power_faults(allocation, profile, accelerator, (0.0, 0.0))
     largest = _largest_batch(server, profile)

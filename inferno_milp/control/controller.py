@@ -327,7 +327,8 @@ def _undeployed(problem: Problem, fleet: Fleet, observed: Observed) -> Iterator[
 
 def _changed(problem: Problem, before: Problem) -> list[str]:
     """Return the servers of which another answer may be right now, whatever their load: they, or what they run on."""
-    if problem.accelerators != before.accelerators or problem.options != before.options:
+    parts = ("accelerators", "options", "latencies_ms")
+    if any(getattr(problem, part) != getattr(before, part) for part in parts):
         return [server.name for server in problem.servers]
     then = {server.name: _basis(before, server) for server in before.servers}
     return [server.name for server in problem.servers if then.get(server.name) != _basis(problem, server)]

@@ -12,7 +12,7 @@ from inferno_milp.errors import PlanCheckError
 from inferno_milp.horizon.plans import Held, HorizonPlan, mean
 from inferno_milp.problem import Problem
 from inferno_milp.queueing import analyze
-from inferno_milp.sections import Moment, Period, Planning, Scenario
+from inferno_milp.sections import Moment, Period, Planning, Scenario, Server
 
 CLOSE = 1e-6
 MOST_LAPS = 100
@@ -69,11 +69,7 @@ def _rates(problem: Problem, plan: HorizonPlan, moments: Sequence[Moment]) -> It
             where = f"{server.name} in {moment.name}"
             if count < server.min_replicas or (server.max_replicas is not None and count > server.max_replicas):
                 yield f"{where}: {count} replicas"
-            if problem.options.assignment == "single" and len(own) > 1:
-                yield f"{where}: on several accelerators"
-            kept = {now.accelerator for now in server.current}
-            if server.keep_accelerator and any(one.accelerator not in kept for one in own):
-                yield f"{where}: not on the accelerator that it must keep"
+            yield from _homes(problem, server, own, where)
             if server.load is None or not served[moment.name]:
                 continue
             promised = (problem.targets_of(server).tps or 0.0) / server.load.output_tokens
@@ -86,6 +82,18 @@ def _rates(problem: Problem, plan: HorizonPlan, moments: Sequence[Moment]) -> It
             carried = math.fsum(one.rate_per_s for one in own)
             if abs(carried - required / (1 + server.reserve)) > CLOSE * max(required, 1.0):
                 yield f"{where}: it carries {carried:.6g} requests/s"
+
+
+def _homes(problem: Problem, server: Server, own: Sequence[Held], where: str) -> Iterator[str]:
+    """Find accelerators on which a server may not run."""
+    if problem.options.assignment == "single" and len(own) > 1:
+        yield f"{where}: on several accelerators"
+    pools = {a.name: a.pool for a in problem.accelerators}
+    if server.pools is not None and any(pools[one.accelerator] not in server.pools for one in own):
+        yield f"{where}: from a pool that it may not use"
+    kept = {now.accelerator for now in server.current}
+    if server.keep_accelerator and any(one.accelerator not in kept for one in own):
+        yield f"{where}: not on the accelerator that it must keep"
 
 
 def _pools_lost(problem: Problem, own: Sequence[Held], required: float, where: str) -> Iterator[str]:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from inferno_milp.errors import Fault, InputError, PathPart, nearest
+from inferno_milp.pools import with_pools
 from inferno_milp.problem import Problem
 from inferno_milp.read.document import Document
 from inferno_milp.read.source import read_value
@@ -170,7 +171,7 @@ def _replaces_a_part(setting: Setting) -> bool:
 def _made(data: dict[str, Any]) -> tuple[Problem | None, list[Fault]]:
     """Make a problem, or say what is wrong with it."""
     try:
-        return Problem.model_validate(data), []
+        return with_pools(Problem.model_validate(data)), []
     except ValidationError:
         faults = validate(Document, data).faults
     except InputError as error:

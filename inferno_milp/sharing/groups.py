@@ -21,11 +21,12 @@ MOST_GROUPS = 400
 
 def find_groups(problem: Problem) -> Iterator[tuple[int, ...]]:
     """Go through all groups of two servers or more that may share replicas, by their positions."""
-    by_model: dict[str, list[int]] = {}
+    alike: dict[tuple[str, str | None, frozenset[str] | None], list[int]] = {}
     for s, server in enumerate(problem.servers):
         if can_share(problem, server):
-            by_model.setdefault(server.model, []).append(s)
-    for members in by_model.values():
+            pools = None if server.pools is None else frozenset(server.pools)
+            alike.setdefault((server.model, server.region, pools), []).append(s)
+    for members in alike.values():
         largest = min(len(members), LARGEST)
         if sum(math.comb(len(members), size) for size in range(2, largest + 1)) > MOST_GROUPS:
             largest = 2
