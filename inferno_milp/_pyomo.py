@@ -7,6 +7,9 @@ does need SciPy, it still imports it by itself; `planner.build_model`, which han
 so that it can be written and solved in Pyomo's own ways.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 from pyomo.common import dependencies as _dependencies
 from pyomo.core.expr.numeric_expr import LinearExpression
 
@@ -16,4 +19,16 @@ getattr(_finder, "_callbacks", {}).pop("scipy", None)
 import pyomo.core as pyo  # noqa: E402 - the hook goes first
 from pyomo.repn.standard_repn import generate_standard_repn  # noqa: E402 - as above
 
-__all__ = ["LinearExpression", "generate_standard_repn", "pyo"]
+__all__ = ["LinearExpression", "generate_standard_repn", "pyo", "sum_of_terms", "weighted_sum"]
+
+
+def weighted_sum(coefficients: list[float], variables: list[Any]) -> LinearExpression:
+    """Return Σ coefficient · variable."""
+    return LinearExpression(constant=0.0, linear_coefs=coefficients, linear_vars=variables)
+
+
+def sum_of_terms(pairs: Iterable[tuple[float, Any]], constant: float = 0.0) -> LinearExpression:
+    """Return Σ coefficient · variable + constant, without terms whose coefficient is 0."""
+    listed = [(coefficient, variable) for coefficient, variable in pairs if coefficient]
+    coefficients, variables = [c for c, _ in listed], [v for _, v in listed]
+    return LinearExpression(constant=constant, linear_coefs=coefficients, linear_vars=variables)

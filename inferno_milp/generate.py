@@ -8,8 +8,9 @@ from scipy import sparse
 from scipy.optimize import linprog
 
 from inferno_milp.candidates import Candidates, Rows, find_candidates
+from inferno_milp.loads import Load
 from inferno_milp.problem import Problem
-from inferno_milp.sections import Load, Profile, Server, ServiceClass
+from inferno_milp.sections import Profile, Server, ServiceClass
 
 RATE_SIGMA = 0.8
 SERVER_SPEED_SIGMA = 0.35

@@ -17,10 +17,11 @@ from pydantic import ValidationError
 from inferno_milp.candidates import find_candidates
 from inferno_milp.differences import diff, with_current
 from inferno_milp.errors import OptionError, path_text
+from inferno_milp.loads import Load, moments
 from inferno_milp.plan import DEFAULT_GAP, Change, Plan
 from inferno_milp.planner import optimize, plan_candidates
 from inferno_milp.problem import Problem
-from inferno_milp.sections import Load, Server, moments
+from inferno_milp.sections import Server
 
 if TYPE_CHECKING:
     import pandas as pd

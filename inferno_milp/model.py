@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from inferno_milp._pyomo import LinearExpression, pyo
+from inferno_milp._pyomo import LinearExpression, pyo, sum_of_terms
 from inferno_milp.covers import Covers
 from inferno_milp.master import Master
 
@@ -97,12 +97,6 @@ def _add_cases(model: pyo.ConcreteModel, covers: Covers) -> None:
     )
 
 
-def _terms(pairs: Iterator[tuple[float, Any]], constant: float = 0.0) -> Any:
-    listed = [(coefficient, variable) for coefficient, variable in pairs if coefficient]
-    coefficients, variables = [c for c, _ in listed], [v for _, v in listed]
-    return LinearExpression(constant=constant, linear_coefs=coefficients, linear_vars=variables)
-
-
 def _cost(model: pyo.ConcreteModel, master: Master, covers: Covers | None, offset: float) -> Any:
     options = master.options.cost.tolist()
 
@@ -115,7 +109,7 @@ def _cost(model: pyo.ConcreteModel, master: Master, covers: Covers | None, offse
             costs = covers.cost.tolist()
             yield from ((costs[k][c], variable) for (k, c), variable in model.replicas.items())
 
-    return _terms(pairs(), offset)
+    return sum_of_terms(pairs(), offset)
 
 
 def _one_option(model: pyo.ConcreteModel, master: Master, covers: Covers | None) -> pyo.Constraint:
@@ -142,16 +136,16 @@ def _add_covering(model: pyo.ConcreteModel, covers: Covers) -> None:
         return ((1.0 if weights is None else weights[c], model.replicas[k, c]) for c in parts[k])
 
     def cover(model: pyo.ConcreteModel, k: int) -> Any:
-        return _terms(iter([*replicas(k, rates[k]), (-required[k], model.use[k])])) >= 0
+        return sum_of_terms(iter([*replicas(k, rates[k]), (-required[k], model.use[k])])) >= 0
 
     def fewest(model: pyo.ConcreteModel, k: int) -> Any:
-        return _terms(iter([*replicas(k), (-least[k], model.use[k])])) >= 0
+        return sum_of_terms(iter([*replicas(k), (-least[k], model.use[k])])) >= 0
 
     def most_(model: pyo.ConcreteModel, k: int) -> Any:
-        return _terms(iter([*replicas(k), (-most[k], model.use[k])])) <= 0
+        return sum_of_terms(iter([*replicas(k), (-most[k], model.use[k])])) <= 0
 
     def kept(model: pyo.ConcreteModel, k: int, c: int) -> Any:
-        return _terms(iter([(1.0, model.replicas[k, c]), (-forced[k][c], model.use[k])])) >= 0
+        return sum_of_terms(iter([(1.0, model.replicas[k, c]), (-forced[k][c], model.use[k])])) >= 0
 
     model.cover = pyo.Constraint(model.CASES, rule=cover, doc="Σ_c r_kc n_kc ≥ R_k z_k")
     counted = [k for k in model.CASES if least[k] > 1]

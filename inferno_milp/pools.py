@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from inferno_milp.problem import Problem
-from inferno_milp.sections import Accelerator, pooled
+from inferno_milp.sections import Accelerator, Pool, pooled
 
 
 def with_pools(problem: Problem) -> Problem:
     """Return a problem with its pools made accelerators, types and capacity; as it is where it has none."""
     if not problem.pools:
         return problem
-    of_type: dict[str, list[Any]] = {}
+    of_type: dict[str, list[Pool]] = {}
     for pool in problem.pools:
         of_type.setdefault(pool.type, []).append(pool)
     accelerators: list[Accelerator] = []
@@ -44,10 +44,6 @@ def with_pools(problem: Problem) -> Problem:
     ]
     capacity = dict(problem.capacity or {})
     capacity |= {pooled(pool.type, pool.name): pool.count for pool in problem.pools}
-    # As it is written, so it is read again.
-    unset = {"pools"}
-    found = problem.model_copy(
+    return problem.model_copy(
         update={"accelerators": tuple(accelerators), "profiles": tuple(profiles), "capacity": capacity, "pools": ()}
     )
-    found.model_fields_set.difference_update(unset)
-    return found

@@ -7,7 +7,7 @@ not exist twice). A `Problem` that exists has passed both.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,13 @@ from inferno_milp.sections import Capacity, Options, Sections, Server, pooled
 
 PROBABILITIES_OFF = 1e-6
 """By so much the probabilities of scenarios may miss 1."""
+
+
+def new_name(name: str, taken: Collection[str]) -> str:
+    """Return a name that nothing has yet: this one, or with primes."""
+    while name in taken:
+        name += "'"
+    return name
 
 
 class Problem(Sections):
@@ -53,6 +60,11 @@ class Problem(Sections):
         for group in self.nodes:
             available[group.type] += group.devices * group.count
         return dict(available)
+
+    @property
+    def accelerators_per_replica(self) -> dict[tuple[str, str], int]:
+        """Accelerators that a replica takes, by model and accelerator."""
+        return {(p.model, p.accelerator): p.accelerators_per_replica for p in self.profiles}
 
     def positions_of(self, names: Iterable[str]) -> list[int]:
         """Return the positions of servers, by their names.

@@ -10,20 +10,10 @@ import yaml
 
 from inferno_milp.problem import Problem
 from inferno_milp.read import read_sections
+from inferno_milp.read.document import LISTS
 from inferno_milp.read.source import load_source
 from inferno_milp.sections import Profile
 
-LISTS = (
-    "accelerators",
-    "profiles",
-    "language_models",
-    "service_classes",
-    "servers",
-    "nodes",
-    "pools",
-    "periods",
-    "scenarios",
-)
 HEAD = ("name", "description", "source", "include", "currency")
 WIDE = 10_000
 WORDS = ("true", "false", "null", "yes", "no", "on", "off", "y", "n", "nan", "inf")

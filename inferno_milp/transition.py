@@ -41,7 +41,7 @@ def price_today(problem: Problem) -> list[Today]:
     """Price what each server runs today, in the order of the servers."""
     prices = {a.name: a.cost_per_hour for a in problem.accelerators}
     if any(server.current for server in problem.servers):
-        pieces = {(p.model, p.accelerator): p.accelerators_per_replica for p in problem.profiles}
+        pieces = problem.accelerators_per_replica
     return [
         Today(
             {

@@ -328,6 +328,16 @@ def node(name, product, devices, *, is_ready=True, is_cordoned=False):
     }
 
 
+def put_deployments(double):
+    """Put the deployments of `control_parts.problem()`, with their pods on one node."""
+    for name, server, accelerator, count in (
+        ("gold-a100", "gold", "A100", 2), ("gold-h100", "gold", "H100", 0), ("tin-a100", "tin", "A100", 1),
+    ):  # fmt: skip
+        double.put("deployments", deployment(name, server, accelerator, count))
+        for i in range(count):
+            double.put("pods", pod(f"{name}-{i}", name, node="n1"))
+
+
 @contextmanager
 def running_double():
     double = ApiDouble()

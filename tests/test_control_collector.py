@@ -215,7 +215,7 @@ def test_no_replicas(oracle):
 
 
 def _load():
-    from inferno_milp.sections import Load
+    from inferno_milp.loads import Load
 
     return Load(rate_per_s=1.0, input_tokens=100.0, output_tokens=50.0)
 

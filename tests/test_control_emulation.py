@@ -13,7 +13,8 @@ from inferno_milp.control.emulation.day import Emulation, run_controlled, run_th
 from inferno_milp.control.emulation.engine import Replica, Request
 from inferno_milp.control.emulation.load import Day, draw_requests
 from inferno_milp.control.emulation.timeline import judge
-from inferno_milp.sections import Load, Profile
+from inferno_milp.loads import Load
+from inferno_milp.sections import Profile
 from inferno_milp.simulate.engine import Engine, run
 
 TIMES = {"alpha_ms": 7.0, "beta_ms": 0.06, "gamma_ms": 9.0, "delta_ms": 0.02, "kappa_ms": 1e-5}

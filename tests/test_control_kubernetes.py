@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from api_double import deployment, node, pod, running_double
+from api_double import deployment, node, pod, put_deployments, running_double
 from control_parts import FakeClock, FakeSource, config, problem
 
 from inferno_milp.control.api_server import ApiServer
@@ -18,12 +18,7 @@ from inferno_milp.control.problems import FixedProblem
 @pytest.fixture
 def double():
     with running_double() as found:
-        for name, server, accelerator, count in (
-            ("gold-a100", "gold", "A100", 2), ("gold-h100", "gold", "H100", 0), ("tin-a100", "tin", "A100", 1),
-        ):  # fmt: skip
-            found.put("deployments", deployment(name, server, accelerator, count))
-            for i in range(count):
-                found.put("pods", pod(f"{name}-{i}", name, node="n1"))
+        put_deployments(found)
         yield found
 
 

@@ -15,7 +15,7 @@ pytest.importorskip("kopf")
 pytest.importorskip("kubernetes")
 
 import jsonschema
-from api_double import PATH, deployment, pod, running_double
+from api_double import PATH, put_deployments, running_double
 from control_parts import FakeClock, FakeSource, config, problem
 
 from inferno_milp.cli import main
@@ -152,12 +152,7 @@ def double():
         found.kinds = {f"{GROUP}/{VERSION}/{name}": plural for name, plural in PLURALS.items()}
         for item in objects(problem()):
             found.put(PLURALS[item["kind"]], item)
-        for name, server, accelerator, count in (
-            ("gold-a100", "gold", "A100", 2), ("gold-h100", "gold", "H100", 0), ("tin-a100", "tin", "A100", 1),
-        ):  # fmt: skip
-            found.put("deployments", deployment(name, server, accelerator, count))
-            for i in range(count):
-                found.put("pods", pod(f"{name}-{i}", name, node="n1"))
+        put_deployments(found)
         yield found
 
 

@@ -15,10 +15,10 @@ from scipy.optimize import linprog
 
 import inferno_milp as im
 from inferno_milp.cli import main
+from inferno_milp.loads import Bucket, moments
 from inferno_milp.routing.check import check_shares
 from inferno_milp.routing.program import Routed
 from inferno_milp.routing.tables import ThroughputTable
-from inferno_milp.sections import Bucket, moments
 from inferno_milp.simulate.workload import draw_mix
 
 A10G, A100 = {"cost": 1.01, "tputs": [[5, 1], [10, 5]]}, {"cost": 3.67, "tputs": [[20, 2], [50, 20]]}

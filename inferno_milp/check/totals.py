@@ -125,7 +125,7 @@ def total_violations(problem: Problem, plan: Plan) -> Iterator[str]:
 def _objective_parts(problem: Problem, plan: Plan) -> dict[str, float]:
     """Price of the servers served in full, and what changes, energy and carbon are charged for them."""
     prices = {a.name: a.cost_per_hour for a in problem.accelerators}
-    pieces = {(p.model, p.accelerator): p.accelerators_per_replica for p in problem.profiles}
+    pieces = problem.accelerators_per_replica
     options, price, changes, power = problem.options, 0.0, 0.0, 0.0
     for server, planned in pairs(problem, plan):
         if not planned.meets_targets:

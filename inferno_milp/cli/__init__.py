@@ -42,12 +42,14 @@ def _logging_to_stderr(arguments: Namespace) -> Iterator[None]:
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     handler.setLevel(logging.ERROR if arguments.quiet else logging.INFO if arguments.verbose else logging.WARNING)
     logger = logging.getLogger("inferno_milp")
+    before = logger.level
     logger.addHandler(handler)
     logger.setLevel(handler.level)
     try:
         yield
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def _run(arguments: Namespace) -> int:

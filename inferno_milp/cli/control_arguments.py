@@ -88,12 +88,16 @@ def run_export(arguments: Namespace) -> int:
     return 0 if plan.serves_all else 1
 
 
-def _export_resources(arguments: Namespace) -> int:
-    from inferno_milp.cli.commands import read
-
+def _need_extra() -> None:
     missing = list(missing_extra("control", *NEEDED))
     if missing:
         raise OptionError("; ".join(missing))
+
+
+def _export_resources(arguments: Namespace) -> int:
+    from inferno_milp.cli.commands import read
+
+    _need_extra()
     if arguments.plan is not None:
         raise OptionError("--plan does not go with --kind resources: these are the problem, not a plan")
     from inferno_milp.control.resources.writing import objects_text
@@ -114,9 +118,7 @@ def _add_day(parser: ArgumentParser) -> None:
 
 def run_control(arguments: Namespace) -> int:
     """Run the loop, or emulate it."""
-    missing = list(missing_extra("control", *NEEDED))
-    if missing:
-        raise OptionError("; ".join(missing))
+    _need_extra()
     if arguments.problem is not None:
         return _emulate(arguments)
     if arguments.plot or arguments.csv:

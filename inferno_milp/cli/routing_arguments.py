@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-    from inferno_milp.routing.route import RoutedPlan
+    from inferno_milp.routing.plans import RoutedPlan
     from inferno_milp.routing.tables import TablePlan, ThroughputTable
 
 SUBCOMMANDS = ("route", "share", "mix")

@@ -31,9 +31,10 @@ from inferno_milp.control.problems import Problems, Setting
 from inferno_milp.control.report import Applied, DeploymentReport, Report, Role, ServerReport
 from inferno_milp.control.steps import Step, Steps, next_steps
 from inferno_milp.errors import InfernoError
+from inferno_milp.loads import Load
 from inferno_milp.plan import Plan
 from inferno_milp.problem import Problem
-from inferno_milp.sections import Load, Server
+from inferno_milp.sections import Server
 
 logger = logging.getLogger(__name__)
 

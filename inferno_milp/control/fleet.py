@@ -134,7 +134,7 @@ class Cluster(Protocol):
 def devices_per_replica(problem: Problem) -> dict[tuple[str, str], int]:
     """Return the devices that a replica takes, by model and accelerator."""
     devices = {a.name: a.devices for a in problem.accelerators}
-    return {(p.model, p.accelerator): p.accelerators_per_replica * devices[p.accelerator] for p in problem.profiles}
+    return {pair: count * devices[pair[1]] for pair, count in problem.accelerators_per_replica.items()}
 
 
 def devices_wanted(problem: Problem, targets: Mapping[str, Mapping[str, int]]) -> dict[str, int]:

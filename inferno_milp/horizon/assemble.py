@@ -26,6 +26,7 @@ def assemble(ways: Ways, setup: Setup, moments: Sequence[Moment], found: Found) 
         for count, one in zip(found.reserved.tolist(), accelerators, strict=True)
     )
     extra = extra_per_hour(ways, found.replicas, found.reserved)
+    devices = ways.devices_used(found.replicas).T.tolist()
     starts = starts_cost(ways, found.replicas, setup.planning) / total
     weights = setup.weights.tolist()
     dearest = max(extra, default=0.0) if setup.criterion == "worst" else mean(extra, weights)
@@ -45,7 +46,7 @@ def assemble(ways: Ways, setup: Setup, moments: Sequence[Moment], found: Found) 
                 weight=weights[t],
                 is_served=is_served(ways, found.replicas, t),
                 cost_per_hour=fixed + extra[t],
-                devices=_devices(ways, found.replicas[:, t]),
+                devices=dict(zip(ways.table.types, devices[t], strict=True)),
             )
             for t, moment in enumerate(moments)
         )
@@ -72,9 +73,7 @@ def is_served(ways: Ways, replicas: IntArray, moment: int) -> bool:
 def extra_per_hour(ways: Ways, replicas: IntArray, reserved: IntArray) -> list[float]:
     """Return what units beyond those that are reserved cost in each moment."""
     prices = np.array([one.cost_per_hour for one in ways.problem.accelerators])
-    used = np.zeros((len(prices), replicas.shape[1]), dtype=np.int64)
-    np.add.at(used, ways.rows.accelerator, replicas * ways.units[:, None])
-    beyond: list[float] = (prices @ np.maximum(used - reserved[:, None], 0)).tolist()
+    beyond: list[float] = (prices @ np.maximum(ways.units_used(replicas) - reserved[:, None], 0)).tolist()
     return beyond
 
 
@@ -83,18 +82,18 @@ def starts_cost(ways: Ways, replicas: IntArray, planning: Planning | None) -> fl
     if planning is None:
         return 0.0
     price = ways.rows.price_per_replica
-    before = np.roll(replicas, 1, axis=1)
-    if not planning.cyclic or replicas.shape[1] == 1:
-        before[:, 0] = replicas[:, 0] if planning.cyclic else 0
+    before = previous(replicas, planning)
     started = np.maximum(replicas - before, 0).sum(axis=1)
     ended = np.maximum(before - replicas, 0).sum(axis=1)
     return float(price @ (planning.start_cost_hours * started + planning.stop_cost_hours * ended))
 
 
-def _devices(ways: Ways, replicas: IntArray) -> dict[str, int]:
-    used = np.zeros(len(ways.table.types), dtype=np.int64)
-    np.add.at(used, ways.rows.type, replicas * ways.rows.devices_per_replica)
-    return {name: int(count) for name, count in zip(ways.table.types, used, strict=True)}
+def previous(replicas: IntArray, planning: Planning) -> IntArray:
+    """Return the replicas of the period before each; none before the first, unless it comes again after the last."""
+    before = np.roll(replicas, 1, axis=1)
+    if not planning.cyclic:
+        before[:, 0] = 0
+    return before
 
 
 def _held(ways: Ways, moments: Sequence[Moment], found: Found) -> Iterator[Held]:

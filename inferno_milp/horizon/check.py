@@ -1,4 +1,7 @@
-"""The check of a plan of several moments, from the problem alone: rates, latencies, devices, costs, bound."""
+"""The check of a plan of several moments, from the problem alone: rates, latencies, devices, costs, bound.
+
+It shares no code with `program` and `assemble`, so that what one of them counts wrongly is not counted so twice.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from inferno_milp.sections import Moment, Period, Planning, Scenario, Server
 
 CLOSE = 1e-6
 MOST_LAPS = 100
+"""As in `program`."""
 
 
 def check_horizon(
@@ -155,7 +159,7 @@ def _devices(problem: Problem, plan: HorizonPlan) -> Iterator[str]:
     available = problem.devices_available
     accelerators = {a.name: a for a in problem.accelerators}
     models = {s.name: s.model for s in problem.servers}
-    pieces = {(p.model, p.accelerator): p.accelerators_per_replica for p in problem.profiles}
+    pieces = problem.accelerators_per_replica
     for moment in plan.moments:
         used = dict.fromkeys(moment.devices, 0)
         for one in plan.held:
@@ -203,7 +207,7 @@ def _same(told: float, value: float) -> bool:
 def _beyond(problem: Problem, plan: HorizonPlan, moment: Moment) -> float:
     """Return what units beyond those that are reserved cost in a moment."""
     models = {s.name: s.model for s in problem.servers}
-    pieces = {(p.model, p.accelerator): p.accelerators_per_replica for p in problem.profiles}
+    pieces = problem.accelerators_per_replica
     prices = {a.name: a.cost_per_hour for a in problem.accelerators}
     used: dict[str, int] = {}
     for one in plan.held:
@@ -223,11 +227,11 @@ def _by_way(plan: HorizonPlan, moments: Sequence[Moment]) -> dict[tuple[str, str
 
 def _changes(problem: Problem, plan: HorizonPlan, moments: Sequence[Moment], planning: Planning) -> float:
     models = {s.name: s.model for s in problem.servers}
-    prices = {(p.model, p.accelerator): p.accelerators_per_replica for p in problem.profiles}
+    pieces = problem.accelerators_per_replica
     each = {a.name: a.cost_per_hour for a in problem.accelerators}
     total = 0.0
     for (server, accelerator), counts in _by_way(plan, moments).items():
-        price = prices[models[server], accelerator] * each[accelerator]
+        price = pieces[models[server], accelerator] * each[accelerator]
         previous = counts[-1] if planning.cyclic else 0
         for count in counts:
             more = count - previous

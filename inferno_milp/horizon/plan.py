@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from inferno_milp.errors import OptionError, PlanCheckError
-from inferno_milp.horizon.assemble import assemble, is_served, starts_cost
+from inferno_milp.horizon.assemble import assemble, is_served, previous, starts_cost
 from inferno_milp.horizon.check import check_horizon
 from inferno_milp.horizon.plans import HorizonPlan, PeriodsPlan, ScenariosPlan, mean
-from inferno_milp.horizon.program import Criterion, Found, Setup, before_of, recent_of, solve_horizon
+from inferno_milp.horizon.program import Criterion, Found, Setup, recent_of, solve_horizon
 from inferno_milp.horizon.ways import IntArray, Ways, find_ways, required_per_s
 from inferno_milp.plan import DEFAULT_GAP
 from inferno_milp.problem import Problem
@@ -56,10 +57,9 @@ def plan_periods(problem: Problem, *, time_limit_s: float | None = None, gap: fl
     if found.outcome in ("feasible", "no_solution") and other is not None:
         plan = _cheaper(problem, plan, other, None if found.bound is None else found.bound / float(hours.sum()))
     check_horizon(problem, plan, periods, planning=problem.planning)
-    peak = replace(ways, required_per_s=np.repeat(ways.required_per_s.max(axis=1, keepdims=True), len(hours), axis=1))
-    # Whoever runs for the peak all the time never starts anything; and reserves what is cheaper so.
-    once = replace(peak, required_per_s=peak.required_per_s[:, :1])
-    constant = solve_horizon(once, Setup(np.ones(1)), gap=gap, time_limit_s=limit)
+    # Whoever runs for the peak all the time starts nothing after the first period, and reserves what is cheaper so.
+    peak = replace(ways, required_per_s=ways.required_per_s.max(axis=1, keepdims=True))
+    constant = solve_horizon(peak, Setup(np.ones(1)), gap=gap, time_limit_s=limit)
     peak_cost = constant.objective
     if peak_cost is not None:
         peak_cost += starts_cost(ways, constant.replicas, problem.planning) / float(hours.sum())
@@ -80,8 +80,21 @@ def _cheaper(problem: Problem, plan: HorizonPlan, other: HorizonPlan, bound: flo
     return other
 
 
-def _one(ways: Ways, t: int) -> Ways:
-    return replace(ways, required_per_s=ways.required_per_s[:, t : t + 1])
+def _each_alone(ways: Ways, gap: float, time_limit_s: float, reserved: IntArray | None = None) -> Iterator[Found]:
+    """Plan every moment by itself."""
+    for t in range(ways.required_per_s.shape[1]):
+        one = replace(ways, required_per_s=ways.required_per_s[:, t : t + 1])
+        yield solve_horizon(one, Setup(np.ones(1), reserved=reserved), gap=gap, time_limit_s=time_limit_s)
+
+
+def _expected(found: Iterable[Found], chances: np.ndarray) -> float | None:
+    """Return the expected cost of plans, one for each scenario; None if one of them cannot be."""
+    costs = []
+    for one in found:
+        if one.objective is None:
+            return None
+        costs.append(one.objective)
+    return mean(costs, chances.tolist())
 
 
 def _replanned(ways: Ways, hours: np.ndarray, planning: Planning, gap: float, time_limit_s: float) -> Found | None:
@@ -90,44 +103,30 @@ def _replanned(ways: Ways, hours: np.ndarray, planning: Planning, gap: float, ti
     What was started runs until its least time is over, as far as there are devices.
     """
     columns = []
-    for t in range(len(hours)):
-        found = solve_horizon(_one(_on_demand(ways), t), Setup(np.ones(1)), gap=gap, time_limit_s=time_limit_s)
+    for found in _each_alone(_on_demand(ways), gap, time_limit_s):
         if found.objective is None:
             return None
         columns.append(found.replicas[:, 0])
-    replicas = np.stack(columns, axis=1)
-    replicas = _kept_up(replicas, hours.tolist(), planning)
-    if not _fits(ways, replicas):
+    replicas = _kept_up(np.stack(columns, axis=1), hours.tolist(), planning)
+    available = ways.table.available
+    if available is not None and (ways.devices_used(replicas) > available[:, None]).any():
         return None
     # `assemble` counts what it costs, starts and ends included.
     reserved = _best_reservation(ways, replicas, hours)
-    return Found("feasible", replicas, reserved, [True] * len(hours), math.inf, None)
+    return Found("feasible", replicas, reserved, math.inf, None)
 
 
 def _kept_up(replicas: IntArray, hours: list[float], planning: Planning) -> IntArray:
     """Return replicas that run on until their least time is over."""
     kept = replicas.copy()
+    lately = [list(recent_of(t, hours, planning)) for t in range(len(hours))]
     for _ in range(2 * len(hours)):
-        before = np.stack([kept[:, b] if b is not None else 0 * kept[:, 0] for b in _befores(hours, planning)], axis=1)
-        started = np.maximum(kept - before, 0)
-        lately = [list(recent_of(t, hours, planning)) for t in range(len(hours))]
+        started = np.maximum(kept - previous(kept, planning), 0)
         least = np.stack([started[:, periods].sum(axis=1) for periods in lately], axis=1)
         if (least <= kept).all():
             return kept
         kept = np.maximum(kept, least)
     return np.repeat(kept.max(axis=1, keepdims=True), len(hours), axis=1)
-
-
-def _befores(hours: list[float], planning: Planning) -> list[int | None]:
-    return [before_of(t, len(hours), planning) for t in range(len(hours))]
-
-
-def _fits(ways: Ways, replicas: IntArray) -> bool:
-    if ways.table.available is None:
-        return True
-    used = np.zeros((len(ways.table.types), replicas.shape[1]), dtype=np.int64)
-    np.add.at(used, ways.rows.type, replicas * ways.rows.devices_per_replica[:, None])
-    return bool((used <= ways.table.available[:, None]).all())
 
 
 def _on_demand(ways: Ways) -> Ways:
@@ -139,8 +138,7 @@ def _on_demand(ways: Ways) -> Ways:
 def _best_reservation(ways: Ways, replicas: IntArray, hours: np.ndarray) -> IntArray:
     """Return the units of each accelerator that pay to be reserved: those that are used for enough of the time."""
     accelerators = ways.problem.accelerators
-    used = np.zeros((len(accelerators), len(hours)), dtype=np.int64)
-    np.add.at(used, ways.rows.accelerator, replicas * ways.units[:, None])
+    used = ways.units_used(replicas)
     reserved = np.zeros(len(accelerators), dtype=np.int64)
     for a, one in enumerate(accelerators):
         if one.reserved_cost_per_hour is None:
@@ -195,14 +193,8 @@ def plan_scenarios(
     check_horizon(problem, plan, scenarios, planning=None, served=served, worst=criterion == "worst")
     if criterion == "worst" or served < 1:
         return ScenariosPlan(plan, None, None)
-    alone = [solve_horizon(_one(ways, t), Setup(np.ones(1)), gap=gap, time_limit_s=limit) for t in range(len(chances))]
-    known = [found.objective for found in alone]
-    costs = [cost for cost in known if cost is not None]
-    return ScenariosPlan(
-        plan,
-        mean(costs, chances.tolist()) if len(costs) == len(known) else None,
-        _cost_of_the_mean(problem, ways, chances, gap, limit),
-    )
+    known = _expected(_each_alone(ways, gap, limit), chances)
+    return ScenariosPlan(plan, known, _cost_of_the_mean(problem, ways, chances, gap, limit))
 
 
 def _with_what_is_paid(ways: Ways, found: Found) -> IntArray:
@@ -258,21 +250,6 @@ def _cost_of_the_mean(
         runs = first.replicas[:, 0] > 0
         settled = np.zeros(len(problem.servers), dtype=bool)
         settled[ways.rows.server[runs]] = True
-        kept = _only(ways, runs | ~settled[ways.rows.server])
-    return _with_reserved(kept, first, chances, gap, time_limit_s)
-
-
-def _only(ways: Ways, which: np.ndarray) -> Ways:
-    return replace(ways, rows=ways.rows.take(which), units=ways.units[which])
-
-
-def _with_reserved(ways: Ways, first: Found, chances: np.ndarray, gap: float, time_limit_s: float) -> float | None:
-    """Return the expected cost with reservations that are fixed already: what is free is used first."""
-    costs = []
-    reserved = first.reserved
-    for t in range(len(chances)):
-        found = solve_horizon(_one(ways, t), Setup(np.ones(1), reserved=reserved), gap=gap, time_limit_s=time_limit_s)
-        if found.objective is None:
-            return None
-        costs.append(found.objective)
-    return mean(costs, chances.tolist())
+        which = runs | ~settled[ways.rows.server]
+        kept = replace(ways, rows=ways.rows.take(which), units=ways.units[which])
+    return _expected(_each_alone(kept, gap, time_limit_s, first.reserved), chances)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from inferno_milp._pyomo import LinearExpression, pyo
+from inferno_milp._pyomo import LinearExpression, pyo, sum_of_terms
 from inferno_milp.highs import solve_with_highs
 from inferno_milp.highs_engine import Result
 from inferno_milp.horizon.ways import FloatArray, IntArray, Ways
@@ -61,14 +61,12 @@ class Found:
     outcome : optimal (proven within the gap), feasible, infeasible (proven), no_solution (the time ran out).
     replicas : ways × moments.
     reserved : of each accelerator.
-    is_served : whether everybody is served in full, by moment.
     objective, bound : None where there is none.
     """
 
     outcome: Result
     replicas: IntArray
     reserved: IntArray
-    is_served: list[bool]
     objective: float | None
     bound: float | None
 
@@ -80,14 +78,12 @@ def solve_horizon(ways: Ways, setup: Setup, *, gap: float, time_limit_s: float =
     count, moments = len(ways.rows), len(setup.weights)
     replicas = np.zeros((count, moments), dtype=np.int64)
     reserved = np.zeros(len(ways.problem.accelerators), dtype=np.int64)
-    served = [False] * moments
     if solution.objective is not None:
         for w, t in model.PAIRS:
             replicas[w, t] = round(model.replicas[w, t].value)
         for a in model.reserved:
             reserved[a] = round(model.reserved[a].value)
-        served = [t not in model.serve or model.serve[t].value > 0.5 for t in range(moments)]
-    return Found(solution.outcome, replicas, reserved, served, solution.objective, solution.bound)
+    return Found(solution.outcome, replicas, reserved, solution.objective, solution.bound)
 
 
 def build_horizon(ways: Ways, setup: Setup) -> pyo.ConcreteModel:
@@ -107,7 +103,7 @@ def build_horizon(ways: Ways, setup: Setup) -> pyo.ConcreteModel:
     _add_devices(model, ways, moments)
     if setup.planning is not None and _has_starts(setup.planning):
         _add_starts(model, ways, setup)
-    costs = [_sum(_costs(model, ways, setup, t)) for t in moments]
+    costs = [sum_of_terms(_costs(model, ways, setup, t)) for t in moments]
     if setup.criterion == "worst":
         model.worst = pyo.Var(bounds=(0, None), doc="C: cost of the dearest moment, per hour")
         model.no_dearer = pyo.ConstraintList(doc="C ≥ cost_t")
@@ -117,18 +113,13 @@ def build_horizon(ways: Ways, setup: Setup) -> pyo.ConcreteModel:
     else:
         weighted = zip(setup.weights.tolist(), costs, strict=True)
         model.objective = pyo.Objective(
-            expr=_sum((weight * c, v) for weight, cost in weighted for c, v in _terms(cost)), sense=pyo.minimize
+            expr=sum_of_terms((weight * c, v) for weight, cost in weighted for c, v in _terms(cost)), sense=pyo.minimize
         )
     return model
 
 
 def _has_starts(planning: Planning) -> bool:
     return bool(planning.start_cost_hours or planning.stop_cost_hours or planning.min_up_hours)
-
-
-def _sum(pairs: Iterable[tuple[float, Any]]) -> LinearExpression:
-    listed = [(c, v) for c, v in pairs if c]
-    return LinearExpression(constant=0.0, linear_coefs=[c for c, _ in listed], linear_vars=[v for _, v in listed])
 
 
 def _terms(expression: LinearExpression) -> Iterator[tuple[float, Any]]:
@@ -170,7 +161,7 @@ def _add_variables(model: pyo.ConcreteModel, ways: Ways, setup: Setup) -> None:
     some = setup.served < 1
     model.serve = pyo.Var(list(moments) if some else [], domain=pyo.Binary, doc="v_t: 1 if all are served in it")
     if some:
-        likely = _sum((weight, model.serve[t]) for t, weight in enumerate(setup.weights.tolist()))
+        likely = sum_of_terms((weight, model.serve[t]) for t, weight in enumerate(setup.weights.tolist()))
         model.likely = pyo.Constraint(expr=likely >= setup.served - 1e-9, doc="Σ_t p_t v_t ≥ served")
 
 
@@ -192,7 +183,7 @@ def _add_demand(model: pyo.ConcreteModel, ways: Ways, setup: Setup) -> None:
             continue
         if single:
             for t in moments if setup.moves else range(1):
-                model.demand.add(_sum((1.0, model.home[w, t]) for w in own) == 1.0)
+                model.demand.add(sum_of_terms((1.0, model.home[w, t]) for w in own) == 1.0)
         for t in moments:
             _demand_in(model, ways, s, t, t if setup.moves else 0)
 
@@ -215,7 +206,7 @@ def _demand_in(model: pyo.ConcreteModel, ways: Ways, s: int, t: int, stage: int)
     else:
         _demand_of_several(model, ways, s, t)
     if server.max_replicas is not None:
-        model.demand.add(_sum((1.0, model.replicas[w, t]) for w in own) <= float(server.max_replicas))
+        model.demand.add(sum_of_terms((1.0, model.replicas[w, t]) for w in own) <= float(server.max_replicas))
 
 
 def _demand_of_one(model: pyo.ConcreteModel, ways: Ways, w: int, t: int, stage: int) -> None:
@@ -241,13 +232,13 @@ def _demand_of_several(model: pyo.ConcreteModel, ways: Ways, s: int, t: int) -> 
         for coefficients in (parts, [1.0] * len(own)):
             carried = [(part, model.replicas[w, t]) for part, w in zip(coefficients, own, strict=True)]
             if t in model.serve:
-                model.demand.add(_sum([*carried, (-1.0, model.serve[t])]) >= 0.0)
+                model.demand.add(sum_of_terms([*carried, (-1.0, model.serve[t])]) >= 0.0)
             else:
-                model.demand.add(_sum(carried) >= 1.0)
+                model.demand.add(sum_of_terms(carried) >= 1.0)
         if ways.problem.servers[s].survive_pools:
             _without_each_pool(model, ways, s, t)
     if least:
-        model.demand.add(_sum((1.0, model.replicas[w, t]) for w in own) >= float(least))
+        model.demand.add(sum_of_terms((1.0, model.replicas[w, t]) for w in own) >= float(least))
 
 
 def _without_each_pool(model: pyo.ConcreteModel, ways: Ways, s: int, t: int) -> None:
@@ -259,9 +250,9 @@ def _without_each_pool(model: pyo.ConcreteModel, ways: Ways, s: int, t: int) -> 
         rest = [w for w in own if homes[w] != pool]
         parts = [(min(float(ways.rows.max_rate_per_s[w]) / required, ENOUGH), model.replicas[w, t]) for w in rest]
         if t in model.serve:
-            model.demand.add(_sum([*parts, (-1.0, model.serve[t])]) >= 0.0)
+            model.demand.add(sum_of_terms([*parts, (-1.0, model.serve[t])]) >= 0.0)
         elif parts:
-            model.demand.add(_sum(parts) >= 1.0)
+            model.demand.add(sum_of_terms(parts) >= 1.0)
         else:
             model.demand.add(pyo.Constraint.Infeasible)
 
@@ -277,12 +268,12 @@ def _add_devices(model: pyo.ConcreteModel, ways: Ways, moments: Sequence[int]) -
                 (-float(ways.units[w]), model.replicas[w, t]) for w in np.flatnonzero(rows.accelerator == a).tolist()
             ]
             free = [(1.0, model.reserved[a])] if a in model.reserved else []
-            model.beyond.add(_sum([(1.0, model.extra[a, t]), *free, *used]) >= 0.0)
+            model.beyond.add(sum_of_terms([(1.0, model.extra[a, t]), *free, *used]) >= 0.0)
         if available is None:
             continue
         for k in sorted(set(rows.type.tolist())):
             which = np.flatnonzero(rows.type == k).tolist()
-            held = _sum((float(rows.devices_per_replica[w]), model.replicas[w, t]) for w in which)
+            held = sum_of_terms((float(rows.devices_per_replica[w]), model.replicas[w, t]) for w in which)
             model.devices.add(held <= float(available[k]))
 
 
@@ -299,13 +290,13 @@ def _add_starts(model: pyo.ConcreteModel, ways: Ways, setup: Setup) -> None:
     for w, t in model.PAIRS:
         before = before_of(t, len(hours), planning)
         now = [(1.0, model.started[w, t]), (-1.0, model.replicas[w, t])]
-        model.starts.add(_sum(now if before is None else [*now, (1.0, model.replicas[w, before])]) >= 0.0)
+        model.starts.add(sum_of_terms(now if before is None else [*now, (1.0, model.replicas[w, before])]) >= 0.0)
         if never:
             model.started[w, t].setub(0)
         recent = Counter() if never else Counter(recent_of(t, hours, planning))
         if recent.total() > 1:
             starts = [(-float(number), model.started[w, k]) for k, number in recent.items()]
-            model.up.add(_sum([(1.0, model.replicas[w, t]), *starts]) >= 0.0)
+            model.up.add(sum_of_terms([(1.0, model.replicas[w, t]), *starts]) >= 0.0)
 
 
 def before_of(t: int, count: int, planning: Planning) -> int | None:

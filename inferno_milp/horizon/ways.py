@@ -44,12 +44,26 @@ class Ways:
         found: list[int] = np.flatnonzero(self.rows.server == server).tolist()
         return found
 
+    def units_used(self, replicas: IntArray) -> IntArray:
+        """Return the units of each accelerator that replicas take, accelerators × moments, given ways × moments."""
+        return _summed(self.rows.accelerator, replicas * self.units[:, None], len(self.problem.accelerators))
+
+    def devices_used(self, replicas: IntArray) -> IntArray:
+        """Return the devices of each type that replicas take, types × moments, given ways × moments."""
+        return _summed(self.rows.type, replicas * self.rows.devices_per_replica[:, None], len(self.table.types))
+
     def replicas(self, way: int, moment: int) -> int:
         """Return the replicas that carry all of a server's rate in one way."""
         server = self.problem.servers[int(self.rows.server[way])]
         required = self.required_per_s[self.rows.server[way], moment]
         needed = max(int(np.ceil(required / self.rows.max_rate_per_s[way])), 1) + server.survive if required > 0 else 0
         return max(needed, server.min_replicas)
+
+
+def _summed(groups: IntArray, values: IntArray, count: int) -> IntArray:
+    found = np.zeros((count, values.shape[1]), dtype=np.int64)
+    np.add.at(found, groups, values)
+    return found
 
 
 def find_ways(problem: Problem, moments: Sequence[Moment]) -> Ways:
@@ -65,7 +79,7 @@ def find_ways(problem: Problem, moments: Sequence[Moment]) -> Ways:
     servers = tuple(_loaded(server) for server in problem.servers)
     table = find_candidates(problem.model_copy(update={"servers": servers}))
     rows = table.rows.take(table.rows.best_batches(by_rate=True))
-    pieces = {(p.model, p.accelerator): p.accelerators_per_replica for p in problem.profiles}
+    pieces = problem.accelerators_per_replica
     units = np.array(
         [
             pieces[problem.servers[s].model, problem.accelerators[a].name]

@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from inferno_milp.fields import LARGEST_BATCH, Targets
+from inferno_milp.loads import Load
 from inferno_milp.read.system_models import (
     SystemAccelerator,
     SystemOptimizer,
@@ -16,7 +17,6 @@ from inferno_milp.read.system_models import (
 from inferno_milp.sections import (
     Accelerator,
     CurrentAllocation,
-    Load,
     Options,
     Power,
     Profile,

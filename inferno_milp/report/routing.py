@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from inferno_milp.report.grid import fitted, make_grid
-from inferno_milp.routing.route import Route
+from inferno_milp.routing.plans import Route
 from inferno_milp.routing.tables import TablePlan
 
 

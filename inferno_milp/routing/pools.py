@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from inferno_milp.candidates import find_candidates
+from inferno_milp.loads import Bucket, Load, moments
 from inferno_milp.problem import Problem
-from inferno_milp.sections import Bucket, CurrentAllocation, Load, Server, moments
+from inferno_milp.sections import CurrentAllocation, Server
 
 FloatArray = npt.NDArray[np.float64]
 STEP = 0.02

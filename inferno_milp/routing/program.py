@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from inferno_milp._pyomo import LinearExpression, pyo
+from inferno_milp._pyomo import pyo, weighted_sum
 from inferno_milp.errors import OptionError
 from inferno_milp.highs import Runner, solve_with_highs
 from inferno_milp.highs_engine import Result, run
@@ -157,20 +157,20 @@ def build_routing(pools: Pools, cuts: Sequence[Cut], others: Others, limits: Lim
     _add_loads(model, pools, cuts)
     prices = [*pools.price.tolist(), *others.price.tolist()]
     variables = [*model.replicas.values(), *model.pick.values()]
-    model.cost = pyo.Objective(expr=_sum(prices, variables), sense=pyo.minimize)
+    model.cost = pyo.Objective(expr=weighted_sum(prices, variables), sense=pyo.minimize)
     model.one = pyo.ConstraintList(doc="Σ_k y_k = 1")
     for server in np.unique(others.server).tolist():
         ways = [model.pick[k] for k in np.flatnonzero(others.server == server).tolist()]
-        model.one.add(_sum([1.0] * len(ways), ways) == 1.0)
+        model.one.add(weighted_sum([1.0] * len(ways), ways) == 1.0)
     model.limit = pyo.ConstraintList(doc="Σ_p u_pt n_p + Σ_k u_kt y_k ≤ devices_t; the same of the cost")
     usage = np.concatenate([pools.usage, others.usage])
     for t in np.flatnonzero(np.isfinite(limits.devices)).tolist():
         which = np.flatnonzero(usage[:, t]).tolist()
         if which:
-            used = _sum(usage[which, t].tolist(), [variables[i] for i in which])
+            used = weighted_sum(usage[which, t].tolist(), [variables[i] for i in which])
             model.limit.add(used <= float(limits.devices[t]))
     if math.isfinite(limits.cost):
-        model.limit.add(_sum(prices, variables) <= limits.cost)
+        model.limit.add(weighted_sum(prices, variables) <= limits.cost)
     return model
 
 
@@ -217,8 +217,8 @@ def _add_servers(model: pyo.ConcreteModel, pools: Pools) -> None:
             model.whole.add(pyo.Constraint.Infeasible)
             continue
         for b in range(buckets):
-            model.whole.add(_sum([1.0] * len(own), [model.share[p, b] for p in own]) == 1.0)
-        number = _sum([1.0] * len(own), [model.replicas[p] for p in own])
+            model.whole.add(weighted_sum([1.0] * len(own), [model.share[p, b] for p in own]) == 1.0)
+        number = weighted_sum([1.0] * len(own), [model.replicas[p] for p in own])
         if pools.least[server] > 0:
             model.counts.add(number >= float(pools.least[server]))
         if pools.most[server] < MOST_REPLICAS:
@@ -235,12 +235,8 @@ def _add_loads(model: pyo.ConcreteModel, pools: Pools, cuts: Sequence[Cut]) -> N
         if cut.pool in model.used:
             weights.append(-float(pools.spare[cut.pool]))
             terms.append(model.used[cut.pool])
-        model.carry.add(_sum([1.0, *weights], [model.replicas[cut.pool], *terms]) >= 0.0)
+        model.carry.add(weighted_sum([1.0, *weights], [model.replicas[cut.pool], *terms]) >= 0.0)
     model.only_used = pyo.ConstraintList(doc="x_pb ≤ u_p")
     for p, b in model.SHARES:
         if p in model.used:
             model.only_used.add(model.used[p] - model.share[p, b] >= 0.0)
-
-
-def _sum(coefficients: list[float], variables: list[pyo.Var]) -> LinearExpression:
-    return LinearExpression(constant=0.0, linear_coefs=coefficients, linear_vars=variables)

@@ -10,9 +10,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,13 +19,11 @@ from inferno_milp.candidates import find_candidates
 from inferno_milp.errors import OptionError
 from inferno_milp.plan import DEFAULT_GAP, Plan
 from inferno_milp.planner import optimize, plan_candidates
-from inferno_milp.problem import Problem
+from inferno_milp.problem import Problem, new_name
+from inferno_milp.routing.plans import SMALL_SHARE, Route, RoutedPlan
 from inferno_milp.routing.pools import Carried, FloatArray, Pool, find_carried, find_weights, flows_of, part_of
 from inferno_milp.routing.program import Cut, Limits, Others, Pools, Routed, solve_routing
 from inferno_milp.sections import CurrentAllocation, Server
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -35,90 +32,6 @@ LEAST_S = 1.0
 """Seconds that the programs without routing have at the least: the analysis before them is not cut short."""
 SAFE = 1 + 1e-5
 """Loads are taken for so much larger: the program keeps its limits but for rounding, and replicas are whole."""
-SMALL_SHARE = 1e-4
-"""A smaller part of a server's requests is no reason for a pool: it goes where the rest of its bucket goes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Where the requests of a bucket go.
-
-    Attributes
-    ----------
-    server : by name.
-    input_tokens, output_tokens : of the bucket.
-    rate_per_s : of the bucket.
-    weights : part of it that goes to each accelerator, by name; they sum to 1.
-    """
-
-    server: str
-    input_tokens: float
-    output_tokens: float
-    rate_per_s: float
-    weights: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class RoutedPlan:
-    """A plan with a router's table, beside the plan without one.
-
-    Attributes
-    ----------
-    problem : in which each pool of a routed server is a server of its own, `chat@L4`.
-    plan : of that problem; where routing by size saves nothing, that without.
-    routes : the router's table; empty where each server runs on one accelerator, or any mix of those that the problem
-        allows, with the same mix of requests everywhere.
-    unrouted : best plan in which all replicas of a server get the same mix, on one accelerator or several.
-    rounds : times that the program was solved.
-    """
-
-    problem: Problem
-    plan: Plan
-    routes: tuple[Route, ...]
-    unrouted: Plan
-    rounds: int
-
-    @property
-    def saving_per_hour(self) -> float | None:
-        """Cost that routing saves; None where one of the plans does not serve everybody."""
-        if not (self.plan.serves_all and self.unrouted.serves_all):
-            return None
-        return (self.unrouted.total_cost_per_hour or 0.0) - (self.plan.total_cost_per_hour or 0.0)
-
-    @property
-    def is_by_size(self) -> bool:
-        """Whether it matters to the plan how long a request is."""
-        by_server: dict[str, list[dict[str, float]]] = {}
-        for route in self.routes:
-            by_server.setdefault(route.server, []).append(route.weights)
-        return any(
-            abs(weights.get(name, 0.0) - first) > SMALL_SHARE
-            for listed in by_server.values()
-            for name, first in listed[0].items()
-            for weights in listed
-        )
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return the router's table: a row for each bucket and accelerator that it goes to."""
-        import pandas as pd
-
-        columns = ["server", "input_tokens", "output_tokens", "rate_per_s", "accelerator", "weight"]
-        rows = [
-            (route.server, route.input_tokens, route.output_tokens, route.rate_per_s, name, weight)
-            for route in self.routes
-            for name, weight in route.weights.items()
-        ]
-        return pd.DataFrame(rows, columns=columns)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return {
-            "plan": self.plan.to_dict(),
-            "routes": [asdict(route) for route in self.routes],
-            "unrouted": self.unrouted.to_dict(),
-            "saving_per_hour": self.saving_per_hour,
-            "rounds": self.rounds,
-        }
 
 
 def find_routes(problem: Problem, *, time_limit_s: float | None = None, gap: float = DEFAULT_GAP) -> RoutedPlan:
@@ -217,7 +130,8 @@ class _Search:
         self.best: _Best | None = None
         self.flows = {s: flows_of(problem.servers[s]) for s in members}
         self.pools = list(self._all_pools())
-        self.arrays = self._arrays()
+        self.types = list(dict.fromkeys(a.type for a in problem.accelerators))
+        self.arrays, self.others, self.limits = self._arrays(), self._others(), self._limits()
         self.whole = find_carried(problem, self.pools, [self.flows[pool.server] for pool in self.pools])
         self.alone = self._weights_alone()
 
@@ -268,14 +182,13 @@ class _Search:
 
     def _arrays(self) -> Pools:
         problem = self.problem
-        types = list(dict.fromkeys(a.type for a in problem.accelerators))
-        pieces = {(p.model, p.accelerator): p.accelerators_per_replica for p in problem.profiles}
-        price, usage, spare = [], np.zeros((len(self.pools), len(types))), []
+        pieces = problem.accelerators_per_replica
+        price, usage, spare = [], np.zeros((len(self.pools), len(self.types))), []
         for p, pool in enumerate(self.pools):
             server, accelerator = problem.servers[pool.server], problem.accelerators[pool.accelerator]
             count = pieces[server.model, accelerator.name]
             price.append(count * accelerator.cost_per_hour)
-            usage[p, types.index(accelerator.type)] = count * accelerator.devices
+            usage[p, self.types.index(accelerator.type)] = count * accelerator.devices
             spare.append(server.survive)
         servers = [problem.servers[s] for s in self.members]
         return Pools(
@@ -293,56 +206,56 @@ class _Search:
         problem = self.problem
         rest = tuple(s for i, s in enumerate(problem.servers) if i not in self.members)
         if not rest:
-            return Others.none(self.arrays.usage.shape[1])
+            return Others.none(len(self.types))
         single = problem.model_copy(update={"servers": rest}).with_options(assignment="single")
         rows = find_candidates(single).one_per_accelerator().rows
         most = np.array([math.inf if s.max_replicas is None else s.max_replicas for s in rest])
         kept = rows.take(rows.replicas <= most[rows.server])
-        usage = np.zeros((len(kept), self.arrays.usage.shape[1]))
+        usage = np.zeros((len(kept), len(self.types)))
         usage[np.arange(len(kept)), kept.type] = kept.devices
         return Others(kept.server, kept.cost_per_hour, usage)
 
     def _limits(self) -> Limits:
         problem = self.problem
-        types = list(dict.fromkeys(a.type for a in problem.accelerators))
         available = problem.devices_available
-        devices = [math.inf if available is None else float(available.get(name, 0)) for name in types]
+        devices = [math.inf if available is None else float(available.get(name, 0)) for name in self.types]
         budget = problem.options.max_cost_per_hour
         return Limits(np.array(devices), math.inf if budget is None else budget)
 
     def run_alike(self) -> None:
         """Find the best routing in which all pools of a server get the same mix: one bucket each, all linear."""
-        others, limits = self._others(), self._limits()
         pools = replace(self.arrays, buckets=[1] * len(self.members))
         cuts = []
         for p, one in enumerate(self.whole):
             wanted = float(self._wanted(self.pools[p]).sum())
             cuts.append(Cut(p, np.array([wanted / one.rate_per_s if one.batch_size else math.inf])))
         left = max(self.end - time.perf_counter(), LEAST_S)
-        found = solve_routing(pools, cuts, others, limits, gap=self.gap, time_limit_s=left)
+        found = self._solve(pools, cuts, left)
         if found.cost is not None:
             sizes = [len(self.flows[pool.server]) for pool in self.pools]
             shares = [np.full(size, share[0]) for size, share in zip(sizes, found.shares, strict=True)]
-            self._learn(replace(found, shares=shares), others, limits)
+            self._learn(replace(found, shares=shares))
 
     def run(self) -> None:
         """From each start: solve, analyse, and mend, until an answer holds as it is."""
-        others, limits = self._others(), self._limits()
         for cuts in self._starts():
             for _ in range(MOST_ROUNDS):
                 left = self.end - time.perf_counter()
                 if left <= 0:
                     return
                 self.rounds += 1
-                found = solve_routing(self.arrays, cuts, others, limits, gap=self.gap, time_limit_s=left)
+                found = self._solve(self.arrays, cuts, left)
                 if found.cost is None or (self.best is not None and found.cost >= self.best.cost * (1 - self.gap)):
                     break
-                learnt = self._learn(found, others, limits)
+                learnt = self._learn(found)
                 if not learnt:
                     break
                 cuts += learnt
 
-    def _learn(self, found: Routed, others: Others, limits: Limits) -> list[Cut]:
+    def _solve(self, pools: Pools, cuts: Sequence[Cut], left_s: float) -> Routed:
+        return solve_routing(pools, cuts, self.others, self.limits, gap=self.gap, time_limit_s=left_s)
+
+    def _learn(self, found: Routed) -> list[Cut]:
         """Analyse what pools were given; return what is learnt of those that cannot carry it."""
         shares = self._tidied(found.shares)
         used = [p for p, share in enumerate(shares) if share.any()]
@@ -358,21 +271,26 @@ class _Search:
             if enough > replicas[p]:
                 wrong.append(i)
                 replicas[p] = min(enough, 10**9)
-        self._top_up(used, replicas, limits, others.usage[found.picked])
-        self._offer(shares, replicas, others.price[found.picked].tolist(), others.usage[found.picked], limits)
+        self._top_up(used, replicas, found.picked)
+        self._offer(shares, replicas, found.picked)
         logger.debug("round %d: %s, %d of %d pools wrong", self.rounds, found.cost, len(wrong), len(used))
         fits = [i for i in wrong if carried[i].batch_size]
         weights = self._weights([used[i] for i in fits], [flows[i] for i in fits], [carried[i] for i in fits])
         unfit = [used[i] for i in wrong if not carried[i].batch_size]
         return [*(Cut(p, weight) for p, weight in weights.items()), *(Cut(p, self.alone[p]) for p in unfit)]
 
-    def _top_up(self, used: Sequence[int], replicas: np.ndarray, limits: Limits, others: FloatArray) -> None:
+    def _used(self, replicas: np.ndarray, picked: np.ndarray) -> FloatArray:
+        """Return the devices of each type that pools and the other servers take."""
+        used: FloatArray = replicas @ self.arrays.usage + self.others.usage[picked].sum(axis=0)
+        return used
+
+    def _top_up(self, used: Sequence[int], replicas: np.ndarray, picked: np.ndarray) -> None:
         """Give a server the replicas of its minimum that its pools do not need: the cheapest that there is room for."""
         for s in range(len(self.members)):
             own = sorted((p for p in used if self.arrays.server[p] == s), key=lambda p: float(self.arrays.price[p]))
             for p in own:
                 missing = int(self.arrays.least[s]) - int(sum(replicas[q] for q in own))
-                free = limits.devices - replicas @ self.arrays.usage - others.sum(axis=0)
+                free = self.limits.devices - self._used(replicas, picked)
                 takes = self.arrays.usage[p]
                 room = [
                     f // n for f, n in zip(free.tolist(), takes.tolist(), strict=True) if n > 0 and math.isfinite(f)
@@ -394,15 +312,12 @@ class _Search:
                 kept[p] = kept[p] / whole
         return kept
 
-    def _offer(
-        self, shares: list[FloatArray], replicas: np.ndarray, others: list[float], usage: np.ndarray, limits: Limits
-    ) -> None:
+    def _offer(self, shares: list[FloatArray], replicas: np.ndarray, picked: np.ndarray) -> None:
         """Keep a routing if it is within the limits, and cheaper than any before."""
-        used = replicas @ self.arrays.usage + usage.sum(axis=0)
-        cost = math.fsum([*(replicas * self.arrays.price).tolist(), *others])
+        cost = math.fsum([*(replicas * self.arrays.price).tolist(), *self.others.price[picked].tolist()])
         counts = np.array([replicas[self.arrays.of(s)].sum() for s in range(len(self.members))])
         wrong = (counts > self.arrays.most).any() or (counts < self.arrays.least).any()
-        if wrong or (used > limits.devices).any() or cost > limits.cost:
+        if wrong or (self._used(replicas, picked) > self.limits.devices).any() or cost > self.limits.cost:
             return
         if self.best is None or cost < self.best.cost:
             self.best = _Best(cost, shares, replicas.tolist())
@@ -419,21 +334,19 @@ class _Search:
                 continue
             for p, pool in enumerate(self.pools):
                 if pool.server == s and self.best.shares[p].any():
-                    servers.append(self._pool_server(server, p))
-                    while servers[-1].name in names:
-                        servers[-1] = servers[-1].model_copy(update={"name": f"{servers[-1].name}'"})
+                    servers.append(self._pool_server(server, p, names))
                     names.add(servers[-1].name)
         problem = self.problem.model_copy(update={"servers": tuple(servers)})
         table = find_candidates(problem)
         plan = plan_candidates(table, time_limit_s=_left_s(self.end), gap=self.gap)
         return (problem, plan) if plan.serves_all else None
 
-    def _pool_server(self, server: Server, p: int) -> Server:
+    def _pool_server(self, server: Server, p: int, taken: Collection[str]) -> Server:
         assert self.best is not None
         pool = self.pools[p]
         name = self.problem.accelerators[pool.accelerator].name
         update = {
-            "name": f"{server.name}@{name}",
+            "name": new_name(f"{server.name}@{name}", taken),
             "load": part_of(server, self.best.shares[p] * self.flows[pool.server]),
             "min_replicas": self.best.replicas[p] if server.min_replicas else 0,
             "max_replicas": self.best.replicas[p] if server.max_replicas is not None else None,

@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import combinations
 
 from inferno_milp.fields import Targets
-from inferno_milp.problem import Problem
-from inferno_milp.sections import Bucket, Load, Server, ServiceClass, moments
+from inferno_milp.loads import Bucket, Load, moments
+from inferno_milp.problem import Problem, new_name
+from inferno_milp.sections import Server, ServiceClass
 
 LONGEST_NAME = 150
 LARGEST = 5
@@ -50,10 +51,7 @@ def can_share(problem: Problem, server: Server) -> bool:
 
 def group_name(servers: Sequence[Server], taken: Collection[str]) -> str:
     """Return what a group is called: a name that nothing has yet."""
-    name = "+".join(server.name for server in servers)[:LONGEST_NAME]
-    while name in taken:
-        name += "'"
-    return name
+    return new_name("+".join(server.name for server in servers)[:LONGEST_NAME], taken)
 
 
 def merged(problem: Problem, members: Sequence[int], name: str) -> tuple[Server, ServiceClass]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from inferno_milp._pyomo import LinearExpression, pyo
+from inferno_milp._pyomo import pyo, weighted_sum
 from inferno_milp.candidates import BoolArray, Rows, find_candidates
 from inferno_milp.errors import OptionError
 from inferno_milp.highs import solve_with_highs
@@ -143,25 +143,25 @@ def _choose(
     model.WAYS = pyo.Set(initialize=range(len(rows)))
     model.pick = pyo.Var(model.WAYS, domain=pyo.Binary, doc="x_k: 1 if a group runs so")
     ways = list(model.pick.values())
-    model.cost = pyo.Objective(expr=_sum(rows.cost_per_hour.tolist(), ways), sense=pyo.minimize)
+    model.cost = pyo.Objective(expr=weighted_sum(rows.cost_per_hour.tolist(), ways), sense=pyo.minimize)
     model.one = pyo.ConstraintList(doc="Σ of the ways of groups with s = 1")
     needs = {s for group, need in zip(groups, table.needs.tolist(), strict=True) if need for s in group}
     for s in sorted(needs):
         own = [k for k, g in enumerate(rows.server.tolist()) if s in groups[g]]
         if not own:
             return None
-        model.one.add(_sum([1.0] * len(own), [ways[k] for k in own]) == 1.0)
+        model.one.add(weighted_sum([1.0] * len(own), [ways[k] for k in own]) == 1.0)
     model.limit = pyo.ConstraintList(doc="devices of each type")
     if table.available is not None:
         for t, count in enumerate(table.available.tolist()):
             used = np.flatnonzero(rows.type == t).tolist()
             if used:
                 model.limit.add(
-                    _sum(rows.devices[used].astype(float).tolist(), [ways[k] for k in used]) <= float(count)
+                    weighted_sum(rows.devices[used].astype(float).tolist(), [ways[k] for k in used]) <= float(count)
                 )
     budget = problem.options.max_cost_per_hour
     if budget is not None:
-        model.limit.add(_sum(rows.cost_per_hour.tolist(), ways) <= budget)
+        model.limit.add(weighted_sum(rows.cost_per_hour.tolist(), ways) <= budget)
     left = max(end - time.perf_counter(), 0.1)
     solution = solve_with_highs(model, gap=gap, time_limit_s=left)
     if solution.objective is None:
@@ -185,7 +185,3 @@ def _each_alone(groups: Sequence[tuple[int, ...]], rows: Rows) -> BoolArray:
         ],
         dtype=bool,
     )
-
-
-def _sum(coefficients: list[float], variables: list[Any]) -> LinearExpression:
-    return LinearExpression(constant=0.0, linear_coefs=coefficients, linear_vars=variables)

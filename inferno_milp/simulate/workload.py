@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from inferno_milp.sections import Bucket
+from inferno_milp.loads import Bucket
 from inferno_milp.simulate.engine import FloatArray, IntArray
 
 LengthLaw = Literal["fixed", "geometric", "lognormal"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from inferno_milp.control.emulation.engine import Request
-from inferno_milp.sections import Load
+from inferno_milp.loads import Load
 from inferno_milp.simulate.workload import draw_lengths, draw_mix
 
 DAY_S = 86_400.0
