@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from inferno_milp._pyomo import pyo, weighted_sum
 from inferno_milp.candidates import BoolArray, Rows, find_candidates
-from inferno_milp.errors import OptionError
-from inferno_milp.highs import solve_with_highs
+from inferno_milp.limits import find_limits
+from inferno_milp.picking import Ways, pick_ways, without_today
 from inferno_milp.plan import DEFAULT_GAP, Plan
 from inferno_milp.planner import optimize, plan_candidates
 from inferno_milp.problem import Problem
@@ -81,12 +80,13 @@ def share_replicas(problem: Problem, *, time_limit_s: float | None = None, gap: 
         If something is asked for that is not counted here.
     """
     groups = list(find_groups(problem))
-    problem = _without_today(problem)
+    free = [s for s, server in enumerate(problem.servers) if can_share(problem, server)]
+    problem = without_today(problem, free, "sharing")
     apart = optimize(problem, time_limit_s=time_limit_s, gap=gap)
     if not groups:
         return SharedPlan(problem, apart, (), apart)
     alone: list[tuple[int, ...]] = [(s,) for s in range(len(problem.servers))]
-    chosen = _choose(problem, [*alone, *groups], gap, math.inf if time_limit_s is None else time_limit_s)
+    chosen = _choose(problem, [*alone, *groups], gap, time_limit_s)
     if chosen is None:
         return SharedPlan(problem, apart, (), apart)
     shared = with_groups(problem, chosen)
@@ -95,21 +95,6 @@ def share_replicas(problem: Problem, *, time_limit_s: float | None = None, gap: 
         return SharedPlan(problem, apart, (), apart)
     named = tuple(tuple(problem.servers[s].name for s in group) for group in chosen if len(group) > 1)
     return SharedPlan(shared, plan, named, apart)
-
-
-def _without_today(problem: Problem) -> Problem:
-    """Return the problem without what servers that may share run today, which is not priced."""
-    wrong = []
-    if problem.options.uses_power or problem.options.assignment == "mixed":
-        wrong.append("does not count power, and knows single assignment alone")
-    free = [can_share(problem, server) for server in problem.servers]
-    runs = any(server.current for server, may in zip(problem.servers, free, strict=True) if may)
-    if problem.options.max_changes is not None and runs:
-        wrong.append("does not count limited changes")
-    if wrong:
-        raise OptionError(f"sharing {'; '.join(wrong)}")
-    servers = [s.model_copy(update={"current": ()}) if may else s for s, may in zip(problem.servers, free, strict=True)]
-    return problem.model_copy(update={"servers": tuple(servers)})
 
 
 def with_groups(problem: Problem, groups: Sequence[Sequence[int]]) -> Problem:
@@ -131,44 +116,24 @@ def with_groups(problem: Problem, groups: Sequence[Sequence[int]]) -> Problem:
 
 
 def _choose(
-    problem: Problem, groups: Sequence[tuple[int, ...]], gap: float, time_limit_s: float
+    problem: Problem, groups: Sequence[tuple[int, ...]], gap: float, time_limit_s: float | None
 ) -> list[tuple[int, ...]] | None:
     """Pick groups of least cost, each server in one of them; None if that cannot be, or the time ran out."""
-    end = time.perf_counter() + time_limit_s
+    began = time.perf_counter()
     table = find_candidates(with_groups(problem, groups))
+    limits = find_limits(table)
     rows = table.one_per_accelerator().rows
     most = np.array([table.problem.servers[g].max_replicas or math.inf for g in rows.server.tolist()])
     rows = rows.take((rows.replicas <= most) & _each_alone(groups, rows))
-    model = pyo.ConcreteModel(name="sharing")
-    model.WAYS = pyo.Set(initialize=range(len(rows)))
-    model.pick = pyo.Var(model.WAYS, domain=pyo.Binary, doc="x_k: 1 if a group runs so")
-    ways = list(model.pick.values())
-    model.cost = pyo.Objective(expr=weighted_sum(rows.cost_per_hour.tolist(), ways), sense=pyo.minimize)
-    model.one = pyo.ConstraintList(doc="Σ of the ways of groups with s = 1")
-    needs = {s for group, need in zip(groups, table.needs.tolist(), strict=True) if need for s in group}
-    for s in sorted(needs):
-        own = [k for k, g in enumerate(rows.server.tolist()) if s in groups[g]]
-        if not own:
-            return None
-        model.one.add(weighted_sum([1.0] * len(own), [ways[k] for k in own]) == 1.0)
-    model.limit = pyo.ConstraintList(doc="devices of each type")
-    if table.available is not None:
-        for t, count in enumerate(table.available.tolist()):
-            used = np.flatnonzero(rows.type == t).tolist()
-            if used:
-                model.limit.add(
-                    weighted_sum(rows.devices[used].astype(float).tolist(), [ways[k] for k in used]) <= float(count)
-                )
-    budget = problem.options.max_cost_per_hour
-    if budget is not None:
-        model.limit.add(weighted_sum(rows.cost_per_hour.tolist(), ways) <= budget)
-    left = max(end - time.perf_counter(), 0.1)
-    solution = solve_with_highs(model, gap=gap, time_limit_s=left)
-    if solution.objective is None:
+    covers = [groups[g] for g in rows.server.tolist()]
+    needs = sorted({s for group, need in zip(groups, table.needs.tolist(), strict=True) if need for s in group})
+    ways = Ways(covers, rows.cost_per_hour, limits.of_replicas(rows) * rows.replicas[:, None])
+    left_s = None if time_limit_s is None else time_limit_s - (time.perf_counter() - began)
+    picked = pick_ways(ways, needs, limits, gap=gap, time_limit_s=left_s)
+    if picked is None:
         return None
-    picked = [groups[int(rows.server[k])] for k, way in enumerate(ways) if way.value > 0.5]
     idle = [(s,) for s in range(len(problem.servers)) if s not in needs]
-    return sorted([*picked, *idle])
+    return sorted([*(covers[k] for k in picked.ways), *idle])
 
 
 def _each_alone(groups: Sequence[tuple[int, ...]], rows: Rows) -> BoolArray:

@@ -1,0 +1,126 @@
+"""One program over ways to serve: every server is in exactly one of those that are picked, within the limits.
+
+A way may serve one server or several, and may take devices of several types. `sharing` and `disaggregation` find ways;
+docs/sharing.md and docs/disaggregation.md have the program in mathematics.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from inferno_milp._pyomo import pyo, weighted_sum
+from inferno_milp.candidates import FloatArray
+from inferno_milp.errors import OptionError
+from inferno_milp.highs import solve_with_highs
+from inferno_milp.limits import Limits
+from inferno_milp.problem import Problem
+
+LEAST_S = 0.1
+"""Seconds that the program gets at the least."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """Ways to serve.
+
+    Attributes
+    ----------
+    covers : positions of the servers that each serves.
+    cost_per_hour : of each.
+    usage : what each uses of each limit, ways × limits.
+    """
+
+    covers: Sequence[Sequence[int]]
+    cost_per_hour: FloatArray
+    usage: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """Ways of least cost that serve everybody together.
+
+    Attributes
+    ----------
+    ways : their positions, rising.
+    cost_per_hour : of all.
+    bound : proven lower bound of it; None where nothing is proven.
+    """
+
+    ways: tuple[int, ...]
+    cost_per_hour: float
+    bound: float | None
+
+
+def pick_ways(
+    ways: Ways, servers: Sequence[int], limits: Limits, *, gap: float, time_limit_s: float | None
+) -> Picked | None:
+    """Pick ways of least cost.
+
+    Parameters
+    ----------
+    servers : positions of those that must be served.
+    time_limit_s : seconds for building and solving; None: no limit.
+
+    Returns
+    -------
+    Picked or None
+        None if not everybody can be served so, or nothing was found in time.
+    """
+    end = math.inf if time_limit_s is None else time.perf_counter() + time_limit_s
+    of_server: dict[int, list[int]] = {s: [] for s in servers}
+    for k, covered in enumerate(ways.covers):
+        for s in covered:
+            if s in of_server:
+                of_server[s].append(k)
+    if not all(of_server.values()):
+        return None
+    model = pyo.ConcreteModel(name="ways")
+    model.WAYS = pyo.Set(initialize=range(len(ways.covers)))
+    model.CUTS = pyo.Set(initialize=range(len(limits.side.names)))
+    model.pick = pyo.Var(model.WAYS, domain=pyo.Binary, doc="x_k: 1 if it is picked")
+    most = limits.side.upper.tolist()
+    model.cut = pyo.Var(
+        model.CUTS, domain=pyo.NonNegativeIntegers, bounds=lambda _, c: (0, most[c]), doc="nodes cut up in a way"
+    )
+    picks, cuts = list(model.pick.values()), list(model.cut.values())
+    model.cost = pyo.Objective(expr=weighted_sum(ways.cost_per_hour.tolist(), picks), sense=pyo.minimize)
+    model.one = pyo.ConstraintList(doc="Σ of the ways that serve s = 1")
+    for own in of_server.values():
+        model.one.add(weighted_sum([1.0] * len(own), [picks[k] for k in own]) == 1.0)
+    model.limit = pyo.ConstraintList(doc="Σ of what the ways use of a limit ≤ what there is of it")
+    usage = np.vstack([ways.usage, limits.side.usage])
+    variables = [*picks, *cuts]
+    for j, available in enumerate(limits.most.tolist()):
+        users = np.flatnonzero(usage[:, j]).tolist()
+        if users:
+            model.limit.add(weighted_sum(usage[users, j].tolist(), [variables[i] for i in users]) <= available)
+    left_s = max(end - time.perf_counter(), LEAST_S)
+    solution = solve_with_highs(model, gap=gap, time_limit_s=left_s)
+    if solution.objective is None:
+        return None
+    chosen = tuple(k for k, pick in enumerate(picks) if pick.value > 0.5)
+    return Picked(chosen, math.fsum(ways.cost_per_hour[list(chosen)].tolist()), solution.bound)
+
+
+def without_today(problem: Problem, servers: Collection[int], what: str) -> Problem:
+    """Return the problem without what the servers at these positions run today, which is not priced.
+
+    Raises
+    ------
+    OptionError
+        If the problem asks for something that is not counted in ways; `what` says who does not.
+    """
+    wrong = []
+    if problem.options.uses_power or problem.options.assignment == "mixed":
+        wrong.append("does not count power, and knows single assignment alone")
+    if problem.options.max_changes is not None and any(problem.servers[s].current for s in servers):
+        wrong.append("does not count limited changes")
+    if wrong:
+        raise OptionError(f"{what} {'; '.join(wrong)}")
+    emptied = [s.model_copy(update={"current": ()}) if i in servers else s for i, s in enumerate(problem.servers)]
+    return problem.model_copy(update={"servers": tuple(emptied)})
