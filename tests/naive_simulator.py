@@ -77,7 +77,7 @@ class _Simulation:
         self.running: list[_Request] = []
         self.result = NaiveResult([math.nan] * requests, [math.nan] * requests, [False] * requests, [0] * requests)
 
-    def arrive(self, index: int, arrival_ms: float, input_tokens: int, output_tokens: int) -> None:
+    def arrive(self, index: int, arrival_ms: float, input_tokens: int, output_tokens: int, cached: int) -> None:
         """Rule 1: turn the arrival away, or put it at the end of the waiting queue."""
         engine = self.engine
         in_system = len(self.waiting) + len(self.running)
@@ -85,9 +85,9 @@ class _Simulation:
         if in_system >= engine.max_batch + engine.max_queue or never_fits:
             self.result.turned_away[index] = True
             return
-        self.waiting.append(
-            _Request(index, arrival_ms, input_tokens, output_tokens, found_busy=in_system > 0, prompt=input_tokens)
-        )
+        request = _Request(index, arrival_ms, input_tokens, output_tokens, in_system > 0, prompt=input_tokens)
+        request.done = cached
+        self.waiting.append(request)
 
     def fits(self, tokens: int) -> bool:
         """Whether this many more KV tokens are free."""
@@ -171,8 +171,8 @@ class _Simulation:
                 self.waiting.pop(0)
                 self.admit_empty_prompt(request)
             else:
-                chunk = min(request.prompt, budget)
-                if not self.fits(chunk):
+                chunk = min(request.prompt - request.done, budget)
+                if not self.fits(request.done + chunk):
                     break
                 self.waiting.pop(0)
                 self.running.append(request)
@@ -231,10 +231,16 @@ class _Simulation:
 
 
 def run(  # noqa: C901 - one loop
-    engine: NaiveEngine, arrival_ms: Sequence[float], input_tokens: Sequence[int], output_tokens: Sequence[int]
+    engine: NaiveEngine,
+    arrival_ms: Sequence[float],
+    input_tokens: Sequence[int],
+    output_tokens: Sequence[int],
+    cached_tokens: Sequence[int] | None = None,
 ) -> NaiveResult:
-    """Simulate the engine on the requests until all of them have left."""
+    """Simulate the engine on the requests until all of them have left; of prompts, some may come computed."""
     count = len(arrival_ms)
+    cached = [0] * count if cached_tokens is None else cached_tokens
+    sent = list(zip(arrival_ms, input_tokens, output_tokens, cached, strict=False))
     if len(input_tokens) != count or len(output_tokens) != count:
         raise ValueError("the three sequences must be equally long")
     if any(later < earlier for earlier, later in itertools.pairwise(arrival_ms)):
@@ -255,7 +261,7 @@ def run(  # noqa: C901 - one loop
 
         # Arrivals up to and including now, after the departures at now.
         while upcoming < count and arrival_ms[upcoming] <= simulation.now:
-            simulation.arrive(upcoming, arrival_ms[upcoming], input_tokens[upcoming], output_tokens[upcoming])
+            simulation.arrive(upcoming, *sent[upcoming])
             upcoming += 1
 
         simulation.schedule()
@@ -265,7 +271,7 @@ def run(  # noqa: C901 - one loop
         # Arrivals strictly within the iteration see the system before its departures.
         end = simulation.now + simulation.iteration_ms()
         while upcoming < count and arrival_ms[upcoming] < end:
-            simulation.arrive(upcoming, arrival_ms[upcoming], input_tokens[upcoming], output_tokens[upcoming])
+            simulation.arrive(upcoming, *sent[upcoming])
             upcoming += 1
         simulation.now = end
         simulation.finish_iteration()

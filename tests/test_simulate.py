@@ -46,20 +46,31 @@ def cases(draw: st.DrawFn) -> tuple[dict[str, Any], int]:
 class TestAgainstAnother:
     """Two simulators, written apart from the same rules."""
 
-    @given(case=cases(), spacing_ms=st.sampled_from([5.0, 50.0, 500.0]), least=st.sampled_from([0, 1]))
+    @given(
+        case=cases(),
+        spacing_ms=st.sampled_from([5.0, 50.0, 500.0]),
+        least=st.sampled_from([0, 1]),
+        handed=st.sampled_from([0.0, 0.5, 1.0]),
+    )
     @pytest.mark.parametrize("compiled", [False, None])
     @settings(max_examples=60)
     def test_every_request(
-        self, case: tuple[dict[str, Any], int], spacing_ms: float, least: int, compiled: bool | None
+        self, case: tuple[dict[str, Any], int], spacing_ms: float, least: int, handed: float, compiled: bool | None
     ) -> None:
         parameters, seed = case
         rng = np.random.default_rng(seed)
         arrivals = np.cumsum(rng.exponential(spacing_ms, 80))
         inputs, outputs = rng.integers(least, 60, 80), rng.integers(1, 40, 80)
+        cached = np.maximum(inputs - 1, 0) * (rng.random(80) < handed)  # all but the last token of the prompt
         naive = naive_simulator.run(
-            naive_simulator.NaiveEngine(**parameters), arrivals.tolist(), inputs.tolist(), outputs.tolist()
+            naive_simulator.NaiveEngine(**parameters),
+            arrivals.tolist(),
+            inputs.tolist(),
+            outputs.tolist(),
+            cached.tolist(),
         )
-        trace = simulate.run(simulate.Engine(**parameters), arrivals, inputs, outputs, compiled=compiled)
+        engine = simulate.Engine(**parameters)
+        trace = simulate.run(engine, arrivals, inputs, outputs, cached_tokens=cached, compiled=compiled)
         close = {"rtol": 1e-9, "atol": 1e-6, "equal_nan": True}
         np.testing.assert_allclose(trace.ttft_ms, naive.first_token_ms, **close)
         np.testing.assert_allclose(trace.end_to_end_ms, naive.last_token_ms, **close)

@@ -116,6 +116,7 @@ def run(
     input_tokens: npt.ArrayLike,
     output_tokens: npt.ArrayLike,
     *,
+    cached_tokens: npt.ArrayLike = 0,
     measured_from_ms: float = 0.0,
     compiled: bool | None = None,
 ) -> Trace:
@@ -125,6 +126,8 @@ def run(
     ----------
     arrival_ms : times of arrival in rising order, ms; shape (requests,).
     input_tokens, output_tokens : tokens of each request; whole, inputs ≥ 0, outputs ≥ 1; shape (requests,).
+    cached_tokens : tokens of each prompt whose KV cache comes with the request, computed elsewhere: fewer than all, at
+        least one is computed here; one number, or of shape (requests,).
     measured_from_ms : when counting times between tokens, and running sequences, begins.
     compiled : whether to run compiled by numba; None is if numba is installed.
 
@@ -148,7 +151,10 @@ def run(
         raise ValueError("arrival_ms must be finite and must not fall")
     if (inputs < 0).any() or (outputs < 1).any():
         raise ValueError("input_tokens must be at least 0, output_tokens at least 1")
-    return _run_kernel(engine, arrivals, inputs, outputs, measured_from_ms, compiled, 0, np.zeros(1))
+    cached = np.broadcast_to(np.asarray(cached_tokens, dtype=np.int64), arrivals.shape).copy()
+    if (cached < 0).any() or ((cached >= inputs) & (cached > 0)).any():
+        raise ValueError("cached_tokens must be at least 0, and fewer than input_tokens")
+    return _run_kernel(engine, arrivals, inputs, outputs, cached, measured_from_ms, compiled, 0, np.zeros(1))
 
 
 def run_clients(
@@ -185,7 +191,8 @@ def run_clients(
         raise ValueError(f"clients must be from 1 to {min(engine.places, inputs.size)}")
     arrivals = np.full(inputs.size, np.inf)
     arrivals[:clients] = np.cumsum(think[:clients])
-    return _run_kernel(engine, arrivals, inputs, outputs, measured_from_ms, compiled, clients, think)
+    none = np.zeros_like(inputs)
+    return _run_kernel(engine, arrivals, inputs, outputs, none, measured_from_ms, compiled, clients, think)
 
 
 def _run_kernel(
@@ -193,6 +200,7 @@ def _run_kernel(
     arrivals: FloatArray,
     inputs: IntArray,
     outputs: IntArray,
+    cached: IntArray,
     measured_from_ms: float,
     compiled: bool | None,
     clients: int,
@@ -222,11 +230,13 @@ def _run_kernel(
     gaps = np.zeros(GAP_BINS)
     if kernel is not None:
         queue = np.zeros_like(outputs)
-        running = kernel(*parameters, arrivals, inputs, outputs, first, last, preemptions, gaps, queue, clients, think)
+        given = arrivals, inputs, outputs, cached
+        running = kernel(*parameters, *given, first, last, preemptions, gaps, queue, clients, think)
     else:
         lists = first.tolist(), last.tolist(), preemptions.tolist(), gaps.tolist(), [0] * arrivals.size
         times = arrivals.tolist()
-        running = play(*parameters, times, inputs.tolist(), outputs.tolist(), *lists, clients, think.tolist())
+        given_lists = times, inputs.tolist(), outputs.tolist(), cached.tolist()
+        running = play(*parameters, *given_lists, *lists, clients, think.tolist())
         arrivals = np.array(times)
         first, last, gaps = np.array(lists[0]), np.array(lists[1]), np.array(lists[3])
         preemptions = np.array(lists[2], dtype=np.int64)

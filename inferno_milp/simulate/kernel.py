@@ -34,6 +34,7 @@ def play(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
     arrivals: Any,
     inputs: Any,
     outputs: Any,
+    cached: Any,
     first: Any,
     last: Any,
     preemptions: Any,
@@ -47,6 +48,7 @@ def play(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
     All decoding sequences make a token in every iteration, so a sequence's end is known as the number of an iteration
     when it begins to decode. Those numbers lie in a heap, as `end · requests + request`. With a number of clients
     (0: none) a request that is done brings the next one, `think` later; until then its arrival is infinite.
+    Of the prompt of a request `cached` tokens come with it, computed elsewhere; once lost they are computed here.
     """
     requests = len(arrivals)
     limited = kv_tokens < UNLIMITED
@@ -127,12 +129,14 @@ def play(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
         # … and then those that wait.
         joined = decoding + count + (1 if partial >= 0 else 0)
         while not preempted and left > 0 and joined < max_batch:
+            brought = 0
             if returned:
                 request = returned[-1]
                 tokens = inputs[request] + made[request]
             elif head < tail:
                 request = queue[head]
                 tokens = inputs[request]
+                brought = cached[request]
             else:
                 break
             if tokens == 0:
@@ -157,8 +161,8 @@ def play(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
                 decoding += 1
                 joined += 1
                 continue
-            chunk = min(tokens, left)
-            if limited and free < chunk:
+            chunk = min(tokens - brought, left)
+            if limited and free < chunk + brought:
                 break
             if returned:
                 returned.pop()
@@ -167,11 +171,11 @@ def play(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
             joined += 1
             if limited:
                 admitted.append(request)
-            prompt, left, free = prompt + chunk, left - chunk, free - chunk
-            square += float(chunk) * chunk
-            prompt_context += chunk
-            if chunk < tokens:
-                partial, partial_left, partial_done = request, tokens - chunk, chunk
+            prompt, left, free = prompt + chunk, left - chunk, free - chunk - brought
+            square += (2.0 * brought + chunk) * chunk
+            prompt_context += brought + chunk
+            if brought + chunk < tokens:
+                partial, partial_left, partial_done = request, tokens - brought - chunk, brought + chunk
             else:
                 through[count], through_tokens[count] = request, tokens
                 count += 1
