@@ -84,6 +84,11 @@ class Rows:
         best = np.flatnonzero(value == np.minimum.reduceat(value, first)[group])
         return best[np.searchsorted(group[best], np.arange(len(first)))]
 
+    def and_also(self, others: Rows) -> Rows:
+        """Return these and others, those after these."""
+        rows: Rows = _joined([self, others])
+        return rows
+
     def __len__(self) -> int:
         return len(self.server)
 

@@ -80,6 +80,7 @@ def arrangement(one: Accelerator, devices: int) -> Accelerator:
             "cost_per_hour": one.cost_per_hour * share,
             "memory_gb": one.memory_gb and one.memory_gb * share,
             "memory_bandwidth_gb_per_s": one.memory_bandwidth_gb_per_s and one.memory_bandwidth_gb_per_s * share,
+            "network_gb_per_s": one.network_gb_per_s and one.network_gb_per_s * share,
             "peak_tflops": one.peak_tflops and {key: value * share for key, value in one.peak_tflops.items()},
             "power": power,
             "price_source": None,

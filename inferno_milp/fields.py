@@ -84,3 +84,7 @@ class Targets(Model):
             if given is not None:
                 by_statistic = given if isinstance(given, dict) else {"mean": given}
                 yield from ((latency, statistic, limit) for statistic, limit in by_statistic.items())
+
+    def limits_of(self, latency: str) -> dict[str, float]:
+        """Return the promises of one latency: limits in ms by statistic."""
+        return {statistic: limit for name, statistic, limit in self.limits_ms() if name == latency}

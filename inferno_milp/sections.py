@@ -55,6 +55,8 @@ class Accelerator(Model):
     """Memory of the whole arrangement, GB."""
     memory_bandwidth_gb_per_s: Positive | None = None
     """Memory bandwidth of the whole arrangement, GB/s."""
+    network_gb_per_s: Positive | None = None
+    """Speed at which the whole arrangement sends, and at which it receives, KV caches, GB/s; None: it cannot."""
     power: Power | None = None
     """Power of the whole arrangement."""
     peak_tflops: dict[Precision, Positive] | None = None
@@ -139,6 +141,8 @@ class Profile(Model):
     """Tokens of an iteration: one for each decoding sequence, the rest for prompts, which are cut to fit."""
     kv_tokens: PositiveCount | None = None
     """Tokens that the KV cache holds; None if not known."""
+    kv_bytes_per_token: Positive | None = None
+    """Bytes of a token in the KV cache, over all accelerators of a replica; None: as the model's architecture says."""
     max_batch_size: BatchSize = 256
     """Largest batch that the memory holds, for outputs of `at_output_tokens` where that is given; or, where
     `kv_tokens` says what the memory holds, the engine's own limit (256, as vLLM's)."""
@@ -291,6 +295,8 @@ class Options(Model):
     """Price of carbon, added to what is minimised."""
     max_carbon_kg_per_hour: NonNegative | None = None
     """Carbon that may be emitted, kg/h."""
+    kv_transfer_overhead_ms: NonNegative = 0.0
+    """What handing a KV cache from one engine to another takes besides its way over the network, ms."""
 
     @model_validator(mode="after")
     def _carbon_needs_its_intensity(self) -> Options:

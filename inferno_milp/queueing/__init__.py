@@ -6,7 +6,7 @@
 from inferno_milp.queueing.analysis import DEFAULT_LAW, LAWS, Analysis, analyze
 from inferno_milp.queueing.closed import ClosedAnalysis, analyze_closed
 from inferno_milp.queueing.continuous_parameters import largest_kv_batch
-from inferno_milp.queueing.parameters import EngineParameters
+from inferno_milp.queueing.parameters import EngineParameters, mean_context_tokens
 from inferno_milp.queueing.sizing import Sizing, size
 from inferno_milp.queueing.targets import Target
 
@@ -21,5 +21,6 @@ __all__ = [
     "analyze",
     "analyze_closed",
     "largest_kv_batch",
+    "mean_context_tokens",
     "size",
 ]

@@ -11,7 +11,7 @@ from scipy.special import gammaln, ndtr
 
 from inferno_milp.queueing.arrays import BoolArray, FloatArray, IntArray, Takes
 from inferno_milp.queueing.chain import Chain, solve_chain
-from inferno_milp.queueing.parameters import mean_context
+from inferno_milp.queueing.parameters import mean_context, mean_context_tokens
 
 KV_HEADROOM = 0.9
 """Share of the KV cache that mean requests may fill: beyond it sequences are preempted, and computed again."""
@@ -202,13 +202,9 @@ def largest_kv_batch(
 ) -> FloatArray:
     """Return the largest batch of mean requests that a KV cache holds, at least 1; infinity where it is NaN."""
     given = np.asarray(kv_tokens, dtype=float)
-    arrays = {
-        "input_tokens": input_tokens,
-        "output_tokens": output_tokens,
-        "cv2_output": cv2_output,
-        "cov_lengths": cov_lengths,
-    }
-    context = mean_context({name: np.asarray(value, dtype=float) for name, value in arrays.items()})
+    context = mean_context_tokens(
+        input_tokens=input_tokens, output_tokens=output_tokens, cv2_output=cv2_output, cov_lengths=cov_lengths
+    )
     return _held(np.where(np.isnan(given), np.inf, given), context)
 
 

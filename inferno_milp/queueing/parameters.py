@@ -168,6 +168,19 @@ def _faults(name: str, values: FloatArray) -> list[str]:
     return faults
 
 
+def mean_context_tokens(
+    *, input_tokens: Number, output_tokens: Number, cv2_output: Number, cov_lengths: Number = 0.0
+) -> FloatArray:
+    """Return the mean tokens in the KV cache of a decoding sequence."""
+    given = {
+        "input_tokens": input_tokens,
+        "output_tokens": output_tokens,
+        "cv2_output": cv2_output,
+        "cov_lengths": cov_lengths,
+    }
+    return mean_context({name: np.asarray(value, dtype=float) for name, value in given.items()})
+
+
 def mean_context(parameters: dict[str, FloatArray]) -> FloatArray:
     """Mean tokens in the KV cache of a decoding sequence, I(1 + c_IK) + K(1 + c²_K)/2.
 

@@ -1,0 +1,154 @@
+"""Which servers should run prompts and outputs on engines of their own: one program picks among all ways."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from inferno_milp.candidates import find_candidates
+from inferno_milp.disaggregation.check import check_splits
+from inferno_milp.disaggregation.phases import DECODE, PREFILL, Part, can_split, make_part, with_parts
+from inferno_milp.disaggregation.plans import PromiseParts, Split, SplitPlan
+from inferno_milp.disaggregation.transfer import kv_bytes_per_token
+from inferno_milp.disaggregation.ways import Way, find_ways
+from inferno_milp.errors import OptionError
+from inferno_milp.picking import Ways, pick_ways, without_today
+from inferno_milp.plan import DEFAULT_GAP
+from inferno_milp.planner import optimize, plan_candidates
+from inferno_milp.problem import Problem
+from inferno_milp.sections import Server
+
+
+def disaggregate(problem: Problem, *, time_limit_s: float | None = None, gap: float = DEFAULT_GAP) -> SplitPlan:
+    """Find which servers should run prompts and outputs on engines of their own, and plan so.
+
+    Parameters
+    ----------
+    problem : with law `continuous-batching` and single assignment; a server may be split where the accelerators say
+        how fast they send KV caches (`network_gb_per_s`), and it is known how large these are.
+    time_limit_s : seconds for the plan together, for the program, and for the plan split; None: no limit.
+    gap : relative gap between cost and bound.
+
+    Returns
+    -------
+    SplitPlan
+        Its plan and its splits are checked; it is never dearer than the plan together.
+
+    Raises
+    ------
+    OptionError
+        If something is asked for that is not counted here.
+    """
+    if problem.options.law != "continuous-batching":
+        raise OptionError("disaggregation knows law continuous-batching alone")
+    reasons = {server.name: reason for server in problem.servers if (reason := _why_not(problem, server))}
+    able = [s for s, server in enumerate(problem.servers) if server.name not in reasons]
+    problem = without_today(problem, able, "disaggregation")
+    together = optimize(problem, time_limit_s=time_limit_s, gap=gap)
+    as_it_is = SplitPlan(problem, together, (), together, together.bound if not able else None, reasons)
+    if not able:
+        return as_it_is
+    began = time.perf_counter()
+    table = find_candidates(problem)
+    ways, limits = find_ways(table, able)
+    kept = table.one_per_accelerator().rows
+    most = np.array([problem.servers[s].max_replicas or math.inf for s in kept.server.tolist()])
+    kept = kept.take(kept.replicas <= most)
+    left_s = None if time_limit_s is None else time_limit_s - (time.perf_counter() - began)
+    both = Ways(
+        [*((s,) for s in kept.server.tolist()), *((way.server,) for way in ways)],
+        np.concatenate([kept.cost_per_hour, [way.cost_per_hour for way in ways]]),
+        np.vstack([limits.of_replicas(kept) * kept.replicas[:, None], *(way.usage for way in ways)]),
+    )
+    needs = np.flatnonzero(table.needs).tolist()
+    picked = pick_ways(both, needs, limits, gap=gap, time_limit_s=left_s)
+    if picked is None:
+        return as_it_is
+    as_it_is = replace(as_it_is, bound=picked.bound)
+    chosen = {way.server: way for way in (ways[k - len(kept)] for k in picked.ways if k >= len(kept))}
+    if not chosen:
+        return as_it_is
+    parts = _parts(problem, chosen)
+    split = with_parts(problem, parts)
+    plan = plan_candidates(find_candidates(split), time_limit_s=time_limit_s, gap=gap)
+    if not plan.serves_all or (together.serves_all and (plan.objective or 0.0) >= (together.objective or 0.0)):
+        return as_it_is
+    found = SplitPlan(split, plan, (), together, picked.bound, reasons)
+    splits = tuple(_split(problem, found, way, parts[s]) for s, way in chosen.items())
+    found = replace(found, splits=splits)
+    check_splits(problem, found)
+    return found
+
+
+def _why_not(problem: Problem, server: Server) -> str | None:
+    """Say why a server cannot be split; None if it can."""
+    if not can_split(server):
+        return "no prompts or outputs to part, or an engine that is its own (batch size or accelerator fixed)"
+    profiles = [p for p in problem.profiles if p.model == server.model]
+    networks = {a.name: a.network_gb_per_s for a in problem.accelerators}
+    if not any(networks[p.accelerator] for p in profiles):
+        return "no accelerator of its model says how fast it sends KV caches: network_gb_per_s"
+    if not any(kv_bytes_per_token(problem, p) for p in profiles):
+        return "it is not known how large its model's KV cache is: kv_bytes_per_token of a profile, or language_models"
+    return None
+
+
+def _parts(problem: Problem, chosen: Mapping[int, Way]) -> dict[int, tuple[Part, Part]]:
+    """Make the phases of the servers that are split, each on its accelerator, with its part of the promise."""
+    taken = {s.name for s in problem.servers} | {c.name for c in problem.service_classes}
+    taken |= {p.model for p in problem.profiles}
+    result = {}
+    for s, way in chosen.items():
+        server, pair = problem.servers[s], way.pair
+        sides = (
+            (PREFILL, way.profiles[0], pair.prefill_ms, pair.prefill_replicas),
+            (DECODE, way.profiles[1], pair.decode_ms, pair.decode_replicas),
+        )
+        first, second = (
+            make_part(problem, server, phase, [profile], promise, taken, replicas=replicas)
+            for phase, profile, promise, replicas in sides
+        )
+        taken |= {first.server.name, second.server.name}
+        result[s] = (first, second)
+    return result
+
+
+def _split(problem: Problem, found: SplitPlan, way: Way, parts: tuple[Part, Part]) -> Split:
+    """Put together what a server's phases come to at the rates of the plan."""
+    server = problem.servers[way.server]
+    first, second = (found.allocation(part.server.name) for part in parts)
+    rates = first.rate_per_s, second.rate_per_s
+    spent = [{use.statistic: use.value_ms for use in a.targets if use.latency == "ttft_ms"} for a in (first, second)]
+
+    def whole_ms(statistic: str) -> float:
+        return spent[0][statistic] + float(way.link.transfer_ms(statistic, *rates)) + spent[1][statistic]
+
+    promises = tuple(
+        PromiseParts(
+            statistic,
+            limit,
+            way.pair.prefill_ms[statistic],
+            way.pair.transfer_ms[statistic],
+            way.pair.decode_ms[statistic],
+            whole_ms(statistic),
+        )
+        for statistic, limit in problem.targets_of(server).limits_of("ttft_ms").items()
+    )
+    transfer_ms = float(way.link.transfer_ms("mean", *rates))
+    busy = way.link.utilizations(*rates)
+    return Split(
+        server=server.name,
+        prefill=parts[0].server.name,
+        decode=parts[1].server.name,
+        link=way.link,
+        promises=promises,
+        ttft_ms=(first.ttft_ms or 0.0) + transfer_ms + (second.ttft_ms or 0.0),
+        itl_ms=second.itl_ms or 0.0,
+        transfer_ms=transfer_ms,
+        sender_utilization=float(busy[0]),
+        receiver_utilization=float(busy[1]),
+    )

@@ -1,0 +1,124 @@
+"""What lies between the phases: a KV cache on its way from the engine of the prompt to that of the output.
+
+Every sender sends one cache at a time, every receiver takes one at a time; a cache goes as fast as the slower of the
+two. Waits are those of a queue with Poisson arrivals at either end (Pollaczek and Khinchine).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtri
+
+from inferno_milp.catalogue import Catalogue, make_catalogue, shipped_catalogue
+from inferno_milp.errors import OptionError
+from inferno_milp.loads import Load
+from inferno_milp.percentiles import read_percent
+from inferno_milp.problem import Problem
+from inferno_milp.sections import Profile
+
+FloatArray = npt.NDArray[np.float64]
+
+BYTES_PER_GB_PER_MS = 1e6
+"""Bytes that a gigabyte per second comes to in a millisecond."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A way for KV caches, and what goes over it.
+
+    Attributes
+    ----------
+    bytes_per_token : of a KV cache.
+    sender_gb_per_s, receiver_gb_per_s : speed of either end, of one replica.
+    overhead_ms : what every transfer takes besides.
+    input_tokens, cv2_input : mean prompt and its squared coefficient of variation.
+    """
+
+    bytes_per_token: float
+    sender_gb_per_s: float
+    receiver_gb_per_s: float
+    overhead_ms: float
+    input_tokens: float
+    cv2_input: float
+
+    @property
+    def sending_ms(self) -> float:
+        """How long a mean cache keeps a sender busy that has the way to itself."""
+        return self.bytes_per_token * self.input_tokens / (self.sender_gb_per_s * BYTES_PER_GB_PER_MS)
+
+    @property
+    def receiving_ms(self) -> float:
+        """The same of a receiver."""
+        return self.bytes_per_token * self.input_tokens / (self.receiver_gb_per_s * BYTES_PER_GB_PER_MS)
+
+    def utilizations(
+        self, sender_rate_per_s: npt.ArrayLike, receiver_rate_per_s: npt.ArrayLike
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return which part of the time each sender and each receiver is busy, given the rates of one of each."""
+        senders, receivers = np.asarray(sender_rate_per_s, dtype=float), np.asarray(receiver_rate_per_s, dtype=float)
+        return senders / 1000 * self.sending_ms, receivers / 1000 * self.receiving_ms
+
+    def transfer_ms(
+        self, statistic: str, sender_rate_per_s: npt.ArrayLike, receiver_rate_per_s: npt.ArrayLike
+    ) -> FloatArray:
+        """Return what a transfer takes, waits included: its mean or a percentile; infinite where an end is overrun.
+
+        Percentiles add up those of the prompt's length, taken as lognormal, and of both waits, whose tails are taken as
+        exponential: too long a time rather than too short.
+        """
+        busy = self.utilizations(sender_rate_per_s, receiver_rate_per_s)
+        percent = read_percent(statistic)
+        own_ms = max(self.sending_ms, self.receiving_ms) * self._longer(percent)
+        result = np.asarray(self.overhead_ms + own_ms, dtype=float)
+        for used, service_ms in zip(busy, (self.sending_ms, self.receiving_ms), strict=True):
+            result = result + self._wait_ms(used, service_ms, percent)
+        return result
+
+    def _longer(self, percent: float | None) -> float:
+        if percent is None or self.cv2_input == 0:
+            return 1.0
+        scale = math.sqrt(math.log1p(self.cv2_input))
+        return math.exp(float(ndtri(percent / 100)) * scale - scale**2 / 2)
+
+    def _wait_ms(self, used: FloatArray, service_ms: float, percent: float | None) -> FloatArray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if_any_ms = service_ms * (1 + self.cv2_input) / (2 * (1 - used))
+            wait = used * if_any_ms
+            if percent is not None:
+                wait = if_any_ms * np.maximum(np.log(used / (1 - percent / 100)), 0.0)
+        return np.asarray(np.where(used < 1, np.where(used > 0, wait, 0.0), np.inf))
+
+
+def find_link(problem: Problem, load: Load, sender: Profile, receiver: Profile) -> Link | None:
+    """Find the way between two engines; None if there is none: an end without a network, or in another place."""
+    accelerators = {a.name: a for a in problem.accelerators}
+    ends = [accelerators[profile.accelerator] for profile in (sender, receiver)]
+    speeds = [end.network_gb_per_s for end in ends]
+    size = kv_bytes_per_token(problem, sender)
+    if speeds[0] is None or speeds[1] is None or size is None or ends[0].region != ends[1].region:
+        return None
+    return Link(
+        bytes_per_token=size,
+        sender_gb_per_s=speeds[0] * sender.accelerators_per_replica,
+        receiver_gb_per_s=speeds[1] * receiver.accelerators_per_replica,
+        overhead_ms=problem.options.kv_transfer_overhead_ms,
+        input_tokens=load.input_tokens,
+        cv2_input=load.cv2_input,
+    )
+
+
+def kv_bytes_per_token(problem: Problem, profile: Profile) -> float | None:
+    """Return the bytes of a token in the KV cache: the profile's, or those of the model's architecture, if known."""
+    if profile.kv_bytes_per_token is not None:
+        return profile.kv_bytes_per_token
+    own: Catalogue = make_catalogue([problem])
+    for catalogue in (own, shipped_catalogue()):
+        try:
+            return catalogue.language_model(profile.model).kv_bytes_per_token()
+        except OptionError:
+            continue
+    return None

@@ -1,0 +1,128 @@
+"""Ways to run the phases of servers apart: accelerators of both, with numbers of replicas that keep the promises."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from inferno_milp.candidates import Candidates, FloatArray, find_candidates
+from inferno_milp.disaggregation.curves import find_curves
+from inferno_milp.disaggregation.pairs import Pair, find_pairs
+from inferno_milp.disaggregation.phases import DECODE, PREFILL, Part, Phase, Promise, make_part
+from inferno_milp.disaggregation.transfer import Link, find_link
+from inferno_milp.limits import Limits, find_limits
+from inferno_milp.problem import Problem
+from inferno_milp.sections import Profile, Server
+
+PHASES: tuple[Phase, Phase] = (PREFILL, DECODE)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A pair of numbers of replicas with what it is a pair of.
+
+    Attributes
+    ----------
+    server : position of it.
+    profiles : of its model on the accelerators of prefill and decode.
+    usage : what all replicas use of each limit.
+    """
+
+    server: int
+    pair: Pair
+    link: Link
+    profiles: tuple[Profile, Profile]
+    cost_per_hour: float
+    usage: FloatArray
+
+
+def find_ways(table: Candidates, servers: Sequence[int]) -> tuple[list[Way], Limits]:
+    """Find ways of the servers at these positions, but those that others of the same server are better than.
+
+    Parameters
+    ----------
+    table : candidates of the problem as it is.
+
+    Returns
+    -------
+    list, Limits
+        The limits are those of candidates and ways together.
+    """
+    problem = table.problem
+    phases = _Phases(table, servers)
+    of_phases = find_candidates(phases.problem)
+    rows = of_phases.rows
+    limits = find_limits(replace(table, rows=table.rows.and_also(rows)))
+    usage = limits.of_replicas(rows)
+    promises = {s: _promise(problem, problem.servers[s]) for s in servers}
+    full = [problem.required_rate_per_s(problem.servers[s]) * (1 + problem.servers[s].reserve) for s in servers]
+    statistics = {2 * i + k: list(promises[s]) for i, s in enumerate(servers) for k in range(2)}
+    curves = find_curves(of_phases, np.repeat(full, 2), table.available, statistics)
+    found = []
+    for i, s in enumerate(servers):
+        server, ways = problem.servers[s], []
+        assert server.load is not None
+        for first in curves.get(2 * i, ()):
+            for second in curves.get(2 * i + 1, ()):
+                ends = phases.origin(int(rows.profile[first.row])), phases.origin(int(rows.profile[second.row]))
+                link = find_link(problem, server.load, *ends)
+                if link is None:
+                    continue
+                for pair in find_pairs(first, second, link, promises[s], server.max_replicas):
+                    replicas = np.array([pair.prefill_replicas, pair.decode_replicas])
+                    both = [first.row, second.row]
+                    cost = float(rows.price_per_replica[both] @ replicas)
+                    ways.append(Way(s, pair, link, ends, cost, replicas @ usage[both]))
+        found += _undominated(ways)
+    return found, limits
+
+
+class _Phases:
+    """All phases of the servers, each a server that may run wherever its model can: prefill and decode in turn."""
+
+    def __init__(self, table: Candidates, servers: Sequence[int]) -> None:
+        problem, rejected = table.problem, table.rejected
+        too_small = {
+            (int(s), int(p))
+            for s, p, fits in zip(rejected.server, rejected.profile, rejected.fits, strict=True)
+            if not fits
+        }
+        parts: list[Part] = []
+        self._origins: list[Profile] = []
+        for s in servers:
+            server = problem.servers[s]
+            usable = [
+                profile
+                for p, profile in enumerate(problem.profiles)
+                if profile.model == server.model and (s, p) not in too_small
+            ]
+            for phase in PHASES:
+                parts.append(make_part(problem, server, phase, usable, _promise(problem, server), ()))
+                self._origins += usable
+        update = {
+            "servers": tuple(part.server for part in parts),
+            "service_classes": tuple(part.service_class for part in parts),
+            "profiles": tuple(profile for part in parts for profile in part.profiles),
+        }
+        self.problem = problem.model_copy(update=update)
+
+    def origin(self, profile: int) -> Profile:
+        """Return the profile that one of a phase was made of."""
+        return self._origins[profile]
+
+
+def _promise(problem: Problem, server: Server) -> Promise:
+    """Return what is promised of the time to first token; where nothing is, a mean that is not limited."""
+    return problem.targets_of(server).limits_of("ttft_ms") or {"mean": math.inf}
+
+
+def _undominated(ways: Sequence[Way]) -> list[Way]:
+    """Leave out ways that cost no less than another and use no less of any limit."""
+    kept: list[Way] = []
+    for way in sorted(ways, key=lambda w: (w.cost_per_hour, float(w.usage.sum()))):
+        if not any((other.usage <= way.usage).all() for other in kept):
+            kept.append(way)
+    return kept
