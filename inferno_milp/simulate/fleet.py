@@ -5,19 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from inferno_milp.errors import Fault, InputError
 from inferno_milp.fields import LARGEST_BATCH, Targets
-from inferno_milp.percentiles import read_percent
 from inferno_milp.plan import Allocation, Plan, ServerPlan
 from inferno_milp.problem import Problem
 from inferno_milp.sections import Profile, Server
-from inferno_milp.simulate.engine import Engine, Trace, gap_percentile, run
-from inferno_milp.simulate.statistics import Estimate, estimate_mean, estimate_of_runs, estimate_percentile
-from inferno_milp.simulate.workload import draw_arrivals, draw_lengths, draw_mix
+from inferno_milp.simulate.comparison import (
+    FIGURES,
+    Comparison,
+    blocking_comparison,
+    figure_name,
+    latency_comparisons,
+)
+from inferno_milp.simulate.engine import Engine, Trace, run
+from inferno_milp.simulate.statistics import estimate_of_runs
+from inferno_milp.simulate.workload import draw_arrivals, draw_requests
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,59 +39,6 @@ FULL, PLACES = 0.85, 20
 MOST_REPLICAS = 10**9
 WARM_UP = 0.2
 """Share of each run's requests that is left out, since the engine starts empty."""
-OFF = 0.15
-"""A prediction is told as off if it is further than this, relatively, from the simulation's confidence interval."""
-
-Verdict = Literal["met", "near", "missed"]
-"""`near`: the target lies within the confidence interval."""
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A figure as the plan predicts it, and as the simulation finds it.
-
-    Attributes
-    ----------
-    figure : `ttft_ms`, `ttft_p95_ms`, …
-    predicted : what the plan says; None where it says nothing.
-    simulated : what the simulation finds.
-    limit : the target, if it is promised: ms, or the share that may be turned away.
-    """
-
-    figure: str
-    predicted: float | None
-    simulated: Estimate
-    limit: float | None
-
-    @property
-    def verdict(self) -> Verdict | None:
-        """Whether the target is kept; None if there is none. Where nobody was served it is not."""
-        if self.limit is None:
-            return None
-        if math.isnan(self.simulated.value):
-            return "missed"
-        if self.simulated.high <= self.limit:
-            return "met"
-        return "missed" if self.simulated.low > self.limit else "near"
-
-    @property
-    def is_off(self) -> bool:
-        """Whether the prediction is further from the simulation than its uncertainty and `OFF` allow."""
-        if self.predicted is None or not math.isfinite(self.simulated.value):
-            return False
-        return abs(self.predicted - self.simulated.value) > self.simulated.margin + OFF * self.simulated.value
-
-    def to_record(self) -> dict[str, Any]:
-        """Return the figures by name; NaN where there are none."""
-        return {
-            "figure": self.figure,
-            "predicted": self.predicted,
-            "simulated": self.simulated.value,
-            "half_width": self.simulated.half_width,
-            "limit": self.limit,
-            "verdict": self.verdict,
-            "is_off": self.is_off,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,19 +245,14 @@ def _simulate(
     load = server.load
     assert load is not None
     rate = _rate_per_s(problem, server, planned, allocation)
-    engine = _engine(problem, server, allocation, profile)
+    engine = engine_of(problem, server, profile, allocation.batch_size)
     count = math.ceil(requests / RUNS)
     if allocation.utilization is None or allocation.utilization > FULL:
         count = max(count, PLACES * engine.places)
     traces, kept = [], slice(int(WARM_UP * count), None)
     for stream in rng.spawn(RUNS):
         arrivals = draw_arrivals(stream, rate, count, cv2=load.cv2_arrival if burstiness is None else burstiness)
-        if load.mix:
-            inputs, outputs = draw_mix(stream, load.mix, count)
-        else:
-            least = int(load.input_tokens >= 1)
-            inputs = draw_lengths(stream, load.input_tokens, count, cv2=load.cv2_input, least=least)
-            outputs = draw_lengths(stream, load.output_tokens, count, cv2=load.cv2_output, least=1)
+        inputs, outputs = draw_requests(stream, load, count)
         traces.append(run(engine, arrivals, inputs, outputs, measured_from_ms=float(arrivals[kept.start])))
     offered = np.concatenate([trace.ttft_ms[kept] for trace in traces])
     blocking = float(np.isnan(offered).mean())
@@ -323,7 +271,8 @@ def _simulate(
     )
 
 
-def _engine(problem: Problem, server: Server, allocation: Allocation, profile: Profile) -> Engine:
+def engine_of(problem: Problem, server: Server, profile: Profile, batch_size: int) -> Engine:
+    """Return the engine of a server's replicas."""
     return Engine(
         alpha_ms=profile.alpha_ms,
         beta_ms=profile.beta_ms,
@@ -333,7 +282,7 @@ def _engine(problem: Problem, server: Server, allocation: Allocation, profile: P
         prefill_quadratic_ms=profile.prefill_quadratic_ms,
         overhead_ms=profile.overhead_ms + problem.latency_ms(server, profile.accelerator),
         lag_iterations=profile.lag_iterations,
-        max_batch=allocation.batch_size,
+        max_batch=batch_size,
         max_queue=server.max_queue_size,
         token_budget=profile.token_budget,
         kv_tokens=profile.kv_tokens,
@@ -348,29 +297,9 @@ def _comparisons(
     engine: Engine,
     max_blocking: float | None,
 ) -> Iterator[Comparison]:
-    limits = {_figure(latency, statistic): limit for latency, statistic, limit in targets.limits_ms()}
-    predicted = {_figure(use.latency, use.statistic): use.value_ms for use in allocation.targets}
-    names = ("ttft_ms", "ttft_p95_ms", "ttft_p99_ms", "itl_ms", "itl_p95_ms")
-    predicted |= {name: value for name in names if (value := getattr(allocation, name)) is not None}
-    ttft = [trace.ttft_ms[kept] for trace in traces]
-    gaps = sum((trace.gaps for trace in traces), np.zeros_like(traces[0].gaps))
-    for name in sorted({*names, *limits}, key=lambda name: (not name.startswith("ttft"), len(name), name)):
-        latency, _, rest = name.removesuffix("_ms").partition("_")
-        percent = read_percent(rest)
-        if latency == "ttft":
-            found = estimate_mean(ttft) if percent is None else estimate_percentile(ttft, percent)
-        elif percent is None:
-            tokens = [(trace.output_tokens[kept] - 1).astype(float) for trace in traces]
-            found = estimate_mean([trace.itl_ms[kept] for trace in traces], tokens)
-        else:
-            of_runs = [gap_percentile(trace.gaps, percent) for trace in traces]
-            found = estimate_of_runs(of_runs, gap_percentile(gaps, percent))
-        yield Comparison(name, predicted.get(name), found, limits.get(name))
+    predicted = {figure_name(use.latency, use.statistic): use.value_ms for use in allocation.targets}
+    predicted |= {name: value for name in FIGURES if (value := getattr(allocation, name)) is not None}
+    yield from latency_comparisons(traces, kept, predicted, targets)
     shares = [trace.running / engine.max_batch for trace in traces]
     yield Comparison("utilization", allocation.utilization, estimate_of_runs(shares, float(np.mean(shares))), None)
-    turned_away = [np.isnan(trace.ttft_ms[kept]).astype(float) for trace in traces]
-    yield Comparison("blocking", None, estimate_mean(turned_away), max_blocking)
-
-
-def _figure(latency: str, statistic: str) -> str:
-    return latency if statistic == "mean" else f"{latency.removesuffix('_ms')}_{statistic}_ms"
+    yield blocking_comparison(traces, kept, max_blocking)

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from inferno_milp.loads import Bucket
+from inferno_milp.loads import Bucket, Load
 from inferno_milp.simulate.engine import FloatArray, IntArray
 
 LengthLaw = Literal["fixed", "geometric", "lognormal"]
@@ -89,3 +89,12 @@ def draw_mix(rng: np.random.Generator, mix: Sequence[Bucket], count: int) -> tup
         inputs[mine] = draw_lengths(rng, bucket.input_tokens, len(mine), cv2=bucket.cv2_input, least=least)
         outputs[mine] = draw_lengths(rng, bucket.output_tokens, len(mine), cv2=bucket.cv2_output, least=1)
     return inputs, outputs
+
+
+def draw_requests(rng: np.random.Generator, load: Load, count: int) -> tuple[IntArray, IntArray]:
+    """Draw prompt and output lengths of a load, of its mix where it has one; shape (count,) each."""
+    if load.mix:
+        return draw_mix(rng, load.mix, count)
+    least = int(load.input_tokens >= 1)
+    inputs = draw_lengths(rng, load.input_tokens, count, cv2=load.cv2_input, least=least)
+    return inputs, draw_lengths(rng, load.output_tokens, count, cv2=load.cv2_output, least=1)

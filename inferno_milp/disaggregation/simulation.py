@@ -1,0 +1,149 @@
+"""Servers whose phases run apart, simulated from the arrival of a request to its last token."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from inferno_milp.disaggregation.plans import Split, SplitPlan
+from inferno_milp.disaggregation.transfer import BYTES_PER_GB_PER_MS
+from inferno_milp.loads import Load
+from inferno_milp.problem import Problem
+from inferno_milp.sections import Server
+from inferno_milp.simulate import Comparison, Requests, Stage, Trace, draw_arrivals, run_linked
+from inferno_milp.simulate.comparison import blocking_comparison, latency_comparisons
+from inferno_milp.simulate.fleet import REQUESTS, RUNS, WARM_UP, engine_of
+from inferno_milp.simulate.workload import draw_requests
+
+LEAST_OF_REPLICA = 300
+"""Requests that each replica gets in a run, at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSimulation:
+    """A server whose phases run apart, simulated.
+
+    Attributes
+    ----------
+    requests : simulated in all runs, without those left out at the start of each.
+    comparisons : latencies of both phases together, and the share of requests that are turned away.
+    """
+
+    server: str
+    requests: int
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def missed(self) -> tuple[Comparison, ...]:
+        """Targets that the simulation misses."""
+        return tuple(c for c in self.comparisons if c.verdict == "missed")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data; None where a figure could not be found."""
+        records = [c.to_record() for c in self.comparisons]
+        finite = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in r.items()} for r in records]
+        return {**asdict(self), "comparisons": finite}
+
+
+def simulate_splits(
+    problem: Problem,
+    found: SplitPlan,
+    *,
+    requests: int = REQUESTS,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[SplitSimulation, ...]:
+    """Simulate what `disaggregate` has split, iteration by iteration, with none of the formulas that made it.
+
+    Parameters
+    ----------
+    problem : that was split.
+    requests : for each server, ≥ 1000, in independent runs; more where there are many replicas.
+    seed : of the random numbers.
+    on_progress : called with the number of servers done, and of all.
+
+    Raises
+    ------
+    ValueError
+        For too few requests.
+    """
+    if requests < 1000:
+        raise ValueError(f"requests must be at least 1000, not {requests}")
+    servers = {server.name: server for server in problem.servers}
+    results = []
+    for done, split in enumerate(found.splits):
+        if on_progress:
+            on_progress(done, len(found.splits))
+        rng = np.random.default_rng([seed, done])
+        results.append(_simulate(problem, servers[split.server], found, split, rng, requests))
+    if on_progress:
+        on_progress(len(found.splits), len(found.splits))
+    return tuple(results)
+
+
+def _simulate(
+    problem: Problem, server: Server, found: SplitPlan, split: Split, rng: np.random.Generator, requests: int
+) -> SplitSimulation:
+    assert server.load is not None
+    profiles = {(p.model, p.accelerator): p for p in problem.profiles}
+    first, second = found.allocation(split.prefill), found.allocation(split.decode)
+    near = server.model_copy(update={"region": None, "max_queue_size": None})  # both are the prompts' engine's
+    ends = ((server, first, split.link.sender_gb_per_s), (near, second, split.link.receiver_gb_per_s))
+    prefill, decode = (
+        Stage(
+            engine_of(problem, of, profiles[server.model, a.accelerator], a.batch_size),
+            a.replicas,
+            speed * BYTES_PER_GB_PER_MS * 1000,
+        )
+        for of, a, speed in ends
+    )
+    rate = problem.required_rate_per_s(server)
+    of_each = math.ceil(max(requests / RUNS / first.replicas, LEAST_OF_REPLICA))
+    traces: list[Trace] = []
+    kept = slice(int(WARM_UP * of_each * first.replicas), None)
+    for stream in rng.spawn(RUNS):
+        sent = _draw(stream, server.load, rate, first.replicas, second.replicas, of_each)
+        traces.append(
+            run_linked(
+                prefill,
+                decode,
+                sent,
+                bytes_per_token=split.link.bytes_per_token,
+                overhead_ms=split.link.overhead_ms,
+                measured_from_ms=float(sent.arrival_ms[kept.start]),
+            )
+        )
+    predicted = {"ttft_ms": split.ttft_ms, "itl_ms": split.itl_ms}
+    for part in split.promises:
+        if part.statistic != "mean":
+            predicted[f"ttft_{part.statistic}_ms"] = part.value_ms
+    for use in second.targets:
+        if use.latency == "itl_ms" and use.statistic != "mean":
+            predicted[f"itl_{use.statistic}_ms"] = use.value_ms
+    comparisons = (
+        *latency_comparisons(traces, kept, predicted, problem.targets_of(server)),
+        blocking_comparison(traces, kept, 2 * problem.options.max_blocking),
+    )
+    return SplitSimulation(server.name, sum(len(t.ttft_ms[kept]) for t in traces), comparisons)
+
+
+def _draw(
+    rng: np.random.Generator, load: Load, rate_per_s: float, senders: int, receivers: int, of_each: int
+) -> Requests:
+    """Draw requests: a stream for each replica of the prompts' engines, and any of those of the outputs."""
+    arrivals = np.concatenate(
+        [draw_arrivals(rng, rate_per_s / senders, of_each, cv2=load.cv2_arrival) for _ in range(senders)]
+    )
+    order = np.argsort(arrivals, kind="stable")
+    inputs, outputs = draw_requests(rng, load, len(order))
+    return Requests(
+        arrival_ms=arrivals[order],
+        input_tokens=np.maximum(inputs, 1),
+        output_tokens=outputs,
+        sender=np.repeat(np.arange(senders), of_each)[order],
+        receiver=rng.integers(receivers, size=len(order)),
+    )
