@@ -15,7 +15,7 @@ Which = npt.NDArray[np.intp] | BoolArray | slice
 
 
 class Takes:
-    """Base of dataclasses whose fields are arrays of one length, or again such dataclasses."""
+    """Base of dataclasses whose fields are arrays of one length, or again such dataclasses, or None."""
 
     __slots__ = ()
 
@@ -25,4 +25,6 @@ class Takes:
 
 
 def _take(value: Any, which: Which) -> Any:
+    if value is None:
+        return None
     return value.take(which) if isinstance(value, Takes) else value[which]

@@ -7,6 +7,8 @@ with the prompts that came meanwhile, and every decoding sequence is held up by 
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 
 from inferno_milp.queueing.arrays import BoolArray, FloatArray
@@ -19,6 +21,7 @@ from inferno_milp.queueing.continuous_means import (
 )
 from inferno_milp.queueing.continuous_parameters import TINY, ContinuousParameters
 from inferno_milp.queueing.continuous_solution import ContinuousSolution
+from inferno_milp.queueing.prompts_only import PromptsOnly, solve_prompts
 
 
 class ContinuousEngines(ContinuousParameters):
@@ -76,4 +79,16 @@ class ContinuousEngines(ContinuousParameters):
             more_ms=more_ms,
             itl_ms=mean_itl_ms + excess_ms,
             itl_spread_ms=spread_ms,
+            prompts=self._prompts(throughput),
         )
+
+    def _prompts(self, throughput: FloatArray) -> PromptsOnly | None:
+        """Solve engines that only compute prompts; None if there are none, zeros for the others."""
+        only = np.flatnonzero(self.only_prompts)
+        if not only.size:
+            return None
+        solved = solve_prompts(self.take(only), throughput[only])
+        figures = {field.name: np.zeros_like(throughput) for field in fields(PromptsOnly)}
+        for name, values in figures.items():
+            values[only] = getattr(solved, name)
+        return PromptsOnly(**figures)

@@ -142,7 +142,7 @@ def first_token_ms(
     prompt_ms, decoding = engines.prompt_ms, iteration.decoding
     base_ms = engines.prompt_base_ms + engines.beta_ms * decoding
     # Prompts that come within the residual iteration on either side of this one run in its iteration too, …
-    mates = _arrivals_within(throughput * iteration.residual_ms, engines.cv2_arrival)
+    mates = arrivals_within(throughput * iteration.residual_ms, engines.cv2_arrival)
     beside_ms = prompt_ms * np.minimum(2 * mates, others)
     # … and those ahead may use up the token budget first.
     next_ms = base_ms + np.minimum(throughput * prompt_ms * (base_ms + 1.5 * prompt_ms), others * prompt_ms)
@@ -246,7 +246,7 @@ def _damped(excess_ms: FloatArray, room_ms: FloatArray) -> FloatArray:
     return np.asarray(excess_ms * room_ms / np.maximum(4 * excess_ms + room_ms, TINY))
 
 
-def _arrivals_within(mean: FloatArray, cv2_arrival: FloatArray) -> FloatArray:
+def arrivals_within(mean: FloatArray, cv2_arrival: FloatArray) -> FloatArray:
     """Arrivals expected after one, within an exponential time in which `mean` come on average.
 
     For renewal arrivals with gamma times between them it is φ/(1 − φ), φ = (1 + c²/mean)^(−1/c²); e^(−1/mean) at a

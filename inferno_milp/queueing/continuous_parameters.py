@@ -33,6 +33,7 @@ class ContinuousParameters(Takes):
     prompt_base_ms : base of an iteration with prompt work, max(α, γ); 0 where there are no prompts.
     stall_ms : how much longer prompt work makes an iteration, its tokens apart.
     prompt_ms : s, time of one whole prompt's tokens.
+    prompt_cv2 : its squared coefficient of variation, prompt lengths lognormal.
     decodes : K − 1, decode iterations of a request.
     chunks : c, mean number of iterations that a prompt is cut into.
     spill : how many more the first prompt ahead of it costs.
@@ -51,6 +52,7 @@ class ContinuousParameters(Takes):
     prompt_base_ms: FloatArray
     stall_ms: FloatArray
     prompt_ms: FloatArray
+    prompt_cv2: FloatArray
     decodes: FloatArray
     chunks: FloatArray
     spill: FloatArray
@@ -86,7 +88,8 @@ class ContinuousParameters(Takes):
         alpha_ms = parameters["alpha_ms"]
         beta_ms = parameters["beta_ms"] + kappa_ms * context
         delta_ms = parameters["delta_ms"] + kappa_ms * (chunks + 1) / 2
-        prompt_ms = delta_ms * inputs + parameters["prefill_quadratic_ms"] * inputs**2 * (1 + cv2_input)
+        linear_ms, quadratic_ms = delta_ms * inputs, parameters["prefill_quadratic_ms"] * inputs**2
+        prompt_ms = linear_ms + quadratic_ms * (1 + cv2_input)
         decode_base_ms = np.where(decodes > 0, alpha_ms, 0.0)
         prompt_base_ms = np.where(prompts, np.maximum(alpha_ms, parameters["gamma_ms"]), 0.0)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -100,6 +103,7 @@ class ContinuousParameters(Takes):
             prompt_base_ms=prompt_base_ms,
             stall_ms=np.where(prompts, prompt_base_ms - decode_base_ms, 0.0),
             prompt_ms=prompt_ms,
+            prompt_cv2=_cv2_of_prompts(linear_ms, quadratic_ms, cv2_input),
             decodes=decodes,
             chunks=chunks,
             spill=second - chunks,
@@ -123,6 +127,11 @@ class ContinuousParameters(Takes):
     def stay(self) -> FloatArray:
         """Iterations that a request is in the batch for, K − 1 + c."""
         return np.maximum(self.decodes + self.chunks, TINY)
+
+    @property
+    def only_prompts(self) -> BoolArray:
+        """Whether there is nothing but prompts, K = 1."""
+        return np.asarray((self.decodes == 0) & (self.input_tokens > 0))
 
     @property
     def base_ms(self) -> FloatArray:
@@ -221,6 +230,14 @@ def _too_long(parameters: dict[str, FloatArray], kv_tokens: FloatArray) -> Float
         scale = np.sqrt(np.log1p(variance / mean**2))
         above = ndtr((np.log(mean) - scale**2 / 2 - np.log(kv_tokens)) / scale)
     return np.asarray(np.where((variance > 0) & (mean > 0), above, mean > kv_tokens), dtype=float)
+
+
+def _cv2_of_prompts(linear_ms: FloatArray, quadratic_ms: FloatArray, cv2: FloatArray) -> FloatArray:
+    """Squared coefficient of variation of a·X + b·X², X lognormal with a mean of 1: E[X^k] = (1 + c²)^(k(k−1)/2)."""
+    more = 1 + cv2
+    mean = linear_ms + quadratic_ms * more
+    square = linear_ms**2 * more + 2 * linear_ms * quadratic_ms * more**3 + quadratic_ms**2 * more**6
+    return np.asarray(np.maximum(square / np.maximum(mean, TINY) ** 2 - 1, 0.0))
 
 
 def _mean_chunks(tokens: FloatArray, cv2: FloatArray, room: FloatArray) -> FloatArray:

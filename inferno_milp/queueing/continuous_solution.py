@@ -11,6 +11,7 @@ from inferno_milp.queueing.arrays import FloatArray, Takes
 from inferno_milp.queueing.chain import Chain
 from inferno_milp.queueing.continuous_means import Iteration, Wait
 from inferno_milp.queueing.continuous_parameters import TINY, ContinuousParameters
+from inferno_milp.queueing.prompts_only import PromptsOnly
 from inferno_milp.queueing.tails import uniform_exponentials_exceed
 
 
@@ -26,6 +27,7 @@ class ContinuousSolution(Takes):
     more_ms : mean time that more prompts take, for who finds prompts at work.
     itl_ms : mean inter-token latency.
     itl_spread_ms : what long iterations that bring long ones add to the times between tokens.
+    prompts : of engines that only compute prompts, whose times to the first token are found so; None without any.
     """
 
     engines: ContinuousParameters
@@ -40,6 +42,7 @@ class ContinuousSolution(Takes):
     more_ms: FloatArray
     itl_ms: FloatArray
     itl_spread_ms: FloatArray
+    prompts: PromptsOnly | None = None
 
     @property
     def p_wait(self) -> FloatArray:
@@ -65,13 +68,20 @@ class ContinuousSolution(Takes):
     @property
     def ttft_ms(self) -> FloatArray:
         """Mean time to first token."""
-        late_ms = self.engines.overhead_ms + (1 - self.p_empty) * self._lag_ms
-        return self._in_batch_ms + self.wait_ms + late_ms
+        busy, whole_ms = 1 - self.p_empty, self._in_batch_ms + self.wait_ms
+        if self.prompts is not None:
+            only = self.engines.only_prompts
+            busy = np.where(only, self.prompts.busy, busy)
+            whole_ms = np.where(only, self.prompts.mean_ms, whole_ms)
+        return np.asarray(whole_ms + self.engines.overhead_ms + busy * self._lag_ms)
 
     @property
     def running(self) -> FloatArray:
         """Mean requests in the batch, by Little's law."""
         stay_ms = self._in_batch_ms + self.engines.decodes * self.itl_ms
+        if self.prompts is not None:
+            in_batch_ms = np.maximum(self.prompts.mean_ms - self.wait_ms, self.prompts.own_ms)
+            stay_ms = np.where(self.engines.only_prompts, in_batch_ms, stay_ms)
         return np.minimum(self.throughput_per_ms * stay_ms, self.engines.max_batch)
 
     def wait_exceeds(self, time_ms: FloatArray) -> FloatArray:
@@ -85,8 +95,14 @@ class ContinuousSolution(Takes):
         iteration without prompts is found at a uniform point; one with prompts too, and the prompts besides take an
         exponential time.
         """
+        exceeds = self._first_exceeds(time_ms - self.engines.overhead_ms)
+        if self.prompts is None:
+            return exceeds
+        only = self.prompts.exceeds(time_ms - self.engines.overhead_ms, self._lag_ms)
+        return np.asarray(np.where(self.engines.only_prompts, only, exceeds))
+
+    def _first_exceeds(self, time_ms: FloatArray) -> FloatArray:
         engines, iteration = self.engines, self.iteration
-        time_ms = time_ms - engines.overhead_ms
         spread_ms = engines.prompt_ms * np.sqrt(np.minimum(engines.cv2_input, 1.0))
         least_ms, zero = engines.prompt_ms - spread_ms, np.zeros_like(time_ms)
         alone_ms = time_ms - engines.chunks * engines.prompt_base_ms - least_ms

@@ -1,0 +1,131 @@
+"""Law `continuous-batching`: engines that only compute prompts (K = 1): those of disaggregation, embeddings, labels.
+
+Such an engine serves in batches. Who finds it idle begins at once; who comes during an iteration begins with the next
+one, with all who came during the same (as many as fit), and all of a batch are done together. docs/queueing.md derives
+the formulas: a gated queue where batches are not full, one server with the time per prompt of full batches where they
+are, whichever is later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import gammainc
+
+from inferno_milp.queueing.arrays import FloatArray, Takes
+from inferno_milp.queueing.continuous_means import FULLEST, LEAST_SPREAD, arrivals_within, prompts_met
+from inferno_milp.queueing.continuous_parameters import TINY, ContinuousParameters
+from inferno_milp.queueing.tails import uniform_exponentials_exceed
+
+USUAL_LOAD = 0.5
+"""Load up to which iterations are so alike that what is left of one is uniform."""
+ROUNDS = 20
+"""Rounds of the fixed point for the iterations in which nobody comes; it contracts quickly."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptsOnly(Takes):
+    """Times to the end of the prompt.
+
+    Attributes
+    ----------
+    busy : probability that an arrival finds the engine at work.
+    least_ms : what nobody is faster than.
+    own_ms : mean time alone, bases and tokens.
+    uniform_ms, more_ms, spread_ms : what who finds the engine at work takes beyond the least is a uniform time up to
+        the first and exponential ones of the other means.
+    """
+
+    busy: FloatArray
+    least_ms: FloatArray
+    own_ms: FloatArray
+    uniform_ms: FloatArray
+    more_ms: FloatArray
+    spread_ms: FloatArray
+
+    @property
+    def mean_ms(self) -> FloatArray:
+        """Mean time, waits included."""
+        return self.own_ms + self.busy * (self.uniform_ms / 2 + self.more_ms)
+
+    def exceeds(self, time_ms: FloatArray, lag_ms: FloatArray) -> FloatArray:
+        """P(time > t), where who finds the engine at work is later by a lag."""
+        late_ms, zero = time_ms - self.least_ms, np.zeros_like(time_ms)
+        alone = uniform_exponentials_exceed(late_ms, zero, zero, self.spread_ms)
+        found = uniform_exponentials_exceed(late_ms - lag_ms, self.uniform_ms, self.more_ms, self.spread_ms)
+        return np.asarray((1 - self.busy) * alone + self.busy * np.maximum(found, alone))
+
+
+def solve_prompts(engines: ContinuousParameters, throughput: FloatArray) -> PromptsOnly:
+    """Solve engines that only compute prompts at the given rates (requests/ms)."""
+    base_ms, prompt_ms = engines.prompt_base_ms, np.maximum(engines.prompt_ms, TINY)
+    square = prompt_ms**2 * (1 + engines.prompt_cv2)
+    load = np.minimum(throughput * prompt_ms, FULLEST)
+    nobody, mean_ms, found_ms = _iterations(base_ms, prompt_ms, square, throughput, load)
+    *_, usual_ms = _iterations(base_ms, prompt_ms, square, USUAL_LOAD / prompt_ms, np.full_like(load, USUAL_LOAD))
+    # Prompts of a batch at the most; fewer than one where a prompt is cut.
+    most = np.minimum(engines.max_batch, engines.token_budget / np.maximum(engines.input_tokens, TINY))
+    together = np.minimum(np.maximum(np.minimum(throughput * mean_ms + nobody, most), 1.0), np.maximum(most, TINY))
+    own_ms = engines.chunks * base_ms + prompt_ms
+    busy = np.clip(throughput * (prompt_ms + base_ms / np.where(most < 1, most, together)), TINY, 1.0)
+    finds = _finds(engines, busy, throughput * own_ms)
+    # Batches that are not full: what is left of this one, and the next one with all who came during this one.
+    came = 2 * arrivals_within(throughput * found_ms / 2, engines.cv2_arrival)
+    met = prompts_met(engines, np.minimum(busy, FULLEST))
+    # What is left of an iteration is uniform, of the length that it has up to half of the load; the rest exponential.
+    longest_ms = np.minimum(usual_ms, base_ms + prompt_ms * np.maximum(most, 1.0))
+    uniform_ms = np.minimum(found_ms, longest_ms)
+    gated_ms = (found_ms - uniform_ms) / 2 + np.minimum(came, np.maximum(most - 1, 0.0)) * prompt_ms
+    # Full ones: the work ahead at the pace of full batches, and half of the others in one's own.
+    each_ms = prompt_ms + base_ms / most
+    spare = 1 - np.minimum(throughput * each_ms, FULLEST)
+    relative = engines.prompt_cv2 * (prompt_ms / each_ms) ** 2
+    bursts = (np.maximum(engines.cv2_arrival, 1.0) + relative) / (1 + relative)
+    queue_ms = throughput * each_ms**2 * (1 + relative) / (2 * spare) * bursts * prompts_met(engines, 1 - spare)
+    ahead_ms = np.minimum(queue_ms / busy, (engines.max_queue + 1) * each_ms)
+    mates = np.maximum(np.minimum(most, 1 + came), np.minimum(most, 1.0)) - 1
+    full_ms = ahead_ms + each_ms * np.maximum(mates, 0.0) / 2 - longest_ms / 2
+    more_ms = np.maximum(np.maximum(met * gated_ms, full_ms), 0.0)
+    spread_ms = prompt_ms * np.sqrt(np.minimum(engines.prompt_cv2, 1.0))
+    return PromptsOnly(
+        busy=finds,
+        least_ms=own_ms - spread_ms,
+        own_ms=own_ms,
+        uniform_ms=met * uniform_ms,
+        more_ms=more_ms,
+        spread_ms=spread_ms,
+    )
+
+
+def _finds(engines: ContinuousParameters, busy: FloatArray, used: FloatArray) -> FloatArray:
+    """How many arrivals find the engine at work: gamma times between them, the one before alone; Poisson ones: `busy`.
+
+    Regular arrivals of varied prompts come at more or less regular moments of the work.
+    """
+    given = engines.cv2_arrival
+    cv2 = np.where(given < 1, np.clip(given + engines.prompt_cv2, LEAST_SPREAD, 1.0), given)
+    soon = gammainc(1 / cv2, used / cv2)
+    return np.where(given == 1, busy, np.where(given < 1, np.minimum(busy, soon), np.maximum(busy, soon)))
+
+
+def _iterations(
+    base_ms: FloatArray, prompt_ms: FloatArray, square: FloatArray, rate: FloatArray, load: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the probability that nobody comes during an iteration, its mean length, and that of who comes finds.
+
+    An iteration takes its base and the prompts of those who came during the one before, or after that one's end of the
+    next who came. The length beyond the base is taken as gamma distributed.
+    """
+    nobody = np.exp(-rate * (base_ms + prompt_ms))
+    for _ in range(ROUNDS):
+        mean_ms = np.maximum((base_ms + nobody * prompt_ms) / (1 - load), base_ms + prompt_ms)
+        came_ms = load * mean_ms + nobody * prompt_ms
+        square_ms = base_ms**2 + 2 * base_ms * came_ms + (rate * mean_ms + nobody) * square
+        square_ms = np.maximum(square_ms / (1 - load**2), mean_ms**2)
+        beyond_ms = np.maximum(mean_ms - base_ms, TINY)
+        scale_ms = np.maximum(square_ms - mean_ms**2, TINY) / beyond_ms
+        shape = beyond_ms / scale_ms
+        again = np.exp(-rate * base_ms - shape * np.log1p(rate * scale_ms))
+        nobody = np.sqrt(nobody * again)  # halfway, so that it does not swing
+    return nobody, mean_ms, square_ms / mean_ms
