@@ -9,6 +9,7 @@ from inferno_milp._version import __version__
 from inferno_milp.cli import (
     commands,
     control_arguments,
+    disaggregation_arguments,
     horizon_arguments,
     profile_arguments,
     routing_arguments,
@@ -25,7 +26,7 @@ SUBCOMMANDS = (
     "optimize", "analyze", "candidates", "compare", "diff", "simulate", "validate", *study_arguments.SUBCOMMANDS,
     *profile_arguments.SUBCOMMANDS, *service_arguments.SUBCOMMANDS,
     *control_arguments.SUBCOMMANDS, *routing_arguments.SUBCOMMANDS,
-    *horizon_arguments.SUBCOMMANDS,
+    *horizon_arguments.SUBCOMMANDS, *disaggregation_arguments.SUBCOMMANDS,
 )  # fmt: skip
 
 
@@ -53,6 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
     control_arguments.add_export(commands_)
     routing_arguments.add_routing(commands_)
     horizon_arguments.add_horizon(commands_)
+    disaggregation_arguments.add_disaggregation(commands_)
     return parser
 
 

@@ -13,7 +13,7 @@ from inferno_milp.candidates import find_candidates
 from inferno_milp.disaggregation.check import check_splits
 from inferno_milp.disaggregation.phases import DECODE, PREFILL, Part, can_split, make_part, with_parts
 from inferno_milp.disaggregation.plans import PromiseParts, Split, SplitPlan
-from inferno_milp.disaggregation.transfer import kv_bytes_per_token
+from inferno_milp.disaggregation.transfer import known_kv_bytes, with_network
 from inferno_milp.disaggregation.ways import Way, find_ways
 from inferno_milp.errors import OptionError
 from inferno_milp.picking import Ways, pick_ways, without_today
@@ -23,13 +23,22 @@ from inferno_milp.problem import Problem
 from inferno_milp.sections import Server
 
 
-def disaggregate(problem: Problem, *, time_limit_s: float | None = None, gap: float = DEFAULT_GAP) -> SplitPlan:
+def disaggregate(
+    problem: Problem,
+    *,
+    network_gb_per_s: float | None = None,
+    kv_bytes_per_token: float | None = None,
+    time_limit_s: float | None = None,
+    gap: float = DEFAULT_GAP,
+) -> SplitPlan:
     """Find which servers should run prompts and outputs on engines of their own, and plan so.
 
     Parameters
     ----------
     problem : with law `continuous-batching` and single assignment; a server may be split where the accelerators say
         how fast they send KV caches (`network_gb_per_s`), and it is known how large these are.
+    network_gb_per_s : speed of each device's network, GB/s, for accelerators that do not say.
+    kv_bytes_per_token : bytes of a token in the KV cache, for profiles that do not say, of models that are not known.
     time_limit_s : seconds for the plan together, for the program, and for the plan split; None: no limit.
     gap : relative gap between cost and bound.
 
@@ -45,6 +54,7 @@ def disaggregate(problem: Problem, *, time_limit_s: float | None = None, gap: fl
     """
     if problem.options.law != "continuous-batching":
         raise OptionError("disaggregation knows law continuous-batching alone")
+    problem = with_network(problem, network_gb_per_s, kv_bytes_per_token)
     reasons = {server.name: reason for server in problem.servers if (reason := _why_not(problem, server))}
     able = [s for s, server in enumerate(problem.servers) if server.name not in reasons]
     problem = without_today(problem, able, "disaggregation")
@@ -92,7 +102,7 @@ def _why_not(problem: Problem, server: Server) -> str | None:
     networks = {a.name: a.network_gb_per_s for a in problem.accelerators}
     if not any(networks[p.accelerator] for p in profiles):
         return "no accelerator of its model says how fast it sends KV caches: network_gb_per_s"
-    if not any(kv_bytes_per_token(problem, p) for p in profiles):
+    if not any(known_kv_bytes(problem, p) for p in profiles):
         return "it is not known how large its model's KV cache is: kv_bytes_per_token of a profile, or language_models"
     return None
 

@@ -98,7 +98,7 @@ def find_link(problem: Problem, load: Load, sender: Profile, receiver: Profile) 
     accelerators = {a.name: a for a in problem.accelerators}
     ends = [accelerators[profile.accelerator] for profile in (sender, receiver)]
     speeds = [end.network_gb_per_s for end in ends]
-    size = kv_bytes_per_token(problem, sender)
+    size = known_kv_bytes(problem, sender)
     if speeds[0] is None or speeds[1] is None or size is None or ends[0].region != ends[1].region:
         return None
     return Link(
@@ -111,7 +111,7 @@ def find_link(problem: Problem, load: Load, sender: Profile, receiver: Profile) 
     )
 
 
-def kv_bytes_per_token(problem: Problem, profile: Profile) -> float | None:
+def known_kv_bytes(problem: Problem, profile: Profile) -> float | None:
     """Return the bytes of a token in the KV cache: the profile's, or those of the model's architecture, if known."""
     if profile.kv_bytes_per_token is not None:
         return profile.kv_bytes_per_token
@@ -122,3 +122,33 @@ def kv_bytes_per_token(problem: Problem, profile: Profile) -> float | None:
         except OptionError:
             continue
     return None
+
+
+def with_network(problem: Problem, network_gb_per_s: float | None, kv_bytes_per_token: float | None) -> Problem:
+    """Return the problem with figures where it has none: of each device's network, and of each model's KV cache.
+
+    Raises
+    ------
+    OptionError
+        If a figure is not above 0.
+    """
+    given = {"network_gb_per_s": network_gb_per_s, "kv_bytes_per_token": kv_bytes_per_token}
+    wrong = [f"{name} must be above 0, not {value}" for name, value in given.items() if not _is_positive(value)]
+    if wrong:
+        raise OptionError("; ".join(wrong))
+    accelerators, profiles = problem.accelerators, problem.profiles
+    if network_gb_per_s is not None:
+        accelerators = tuple(
+            a if a.network_gb_per_s else a.model_copy(update={"network_gb_per_s": network_gb_per_s * a.devices})
+            for a in accelerators
+        )
+    if kv_bytes_per_token is not None:
+        profiles = tuple(
+            p if known_kv_bytes(problem, p) else p.model_copy(update={"kv_bytes_per_token": kv_bytes_per_token})
+            for p in profiles
+        )
+    return problem.model_copy(update={"accelerators": accelerators, "profiles": profiles})
+
+
+def _is_positive(value: float | None) -> bool:
+    return value is None or (math.isfinite(value) and value > 0)

@@ -80,8 +80,7 @@ class ContinuousSolution(Takes):
         """Mean requests in the batch, by Little's law."""
         stay_ms = self._in_batch_ms + self.engines.decodes * self.itl_ms
         if self.prompts is not None:
-            in_batch_ms = np.maximum(self.prompts.mean_ms - self.wait_ms, self.prompts.own_ms)
-            stay_ms = np.where(self.engines.only_prompts, in_batch_ms, stay_ms)
+            stay_ms = np.where(self.engines.only_prompts, self.prompts.batch_ms, stay_ms)
         return np.minimum(self.throughput_per_ms * stay_ms, self.engines.max_batch)
 
     def wait_exceeds(self, time_ms: FloatArray) -> FloatArray:

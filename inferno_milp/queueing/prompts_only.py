@@ -33,6 +33,7 @@ class PromptsOnly(Takes):
     busy : probability that an arrival finds the engine at work.
     least_ms : what nobody is faster than.
     own_ms : mean time alone, bases and tokens.
+    batch_ms : mean time that a prompt is in its batch for, which all of the batch are.
     uniform_ms, more_ms, spread_ms : what who finds the engine at work takes beyond the least is a uniform time up to
         the first and exponential ones of the other means.
     """
@@ -40,6 +41,7 @@ class PromptsOnly(Takes):
     busy: FloatArray
     least_ms: FloatArray
     own_ms: FloatArray
+    batch_ms: FloatArray
     uniform_ms: FloatArray
     more_ms: FloatArray
     spread_ms: FloatArray
@@ -76,7 +78,8 @@ def solve_prompts(engines: ContinuousParameters, throughput: FloatArray) -> Prom
     # What is left of an iteration is uniform, of the length that it has up to half of the load; the rest exponential.
     longest_ms = np.minimum(usual_ms, base_ms + prompt_ms * np.maximum(most, 1.0))
     uniform_ms = np.minimum(found_ms, longest_ms)
-    gated_ms = (found_ms - uniform_ms) / 2 + np.minimum(came, np.maximum(most - 1, 0.0)) * prompt_ms
+    others = np.minimum(came, np.maximum(most - 1, 0.0))
+    gated_ms = (found_ms - uniform_ms) / 2 + others * prompt_ms
     # Full ones: the work ahead at the pace of full batches, and half of the others in one's own.
     each_ms = prompt_ms + base_ms / most
     spare = 1 - np.minimum(throughput * each_ms, FULLEST)
@@ -84,14 +87,14 @@ def solve_prompts(engines: ContinuousParameters, throughput: FloatArray) -> Prom
     bursts = (np.maximum(engines.cv2_arrival, 1.0) + relative) / (1 + relative)
     queue_ms = throughput * each_ms**2 * (1 + relative) / (2 * spare) * bursts * prompts_met(engines, 1 - spare)
     ahead_ms = np.minimum(queue_ms / busy, (engines.max_queue + 1) * each_ms)
-    mates = np.maximum(np.minimum(most, 1 + came), np.minimum(most, 1.0)) - 1
-    full_ms = ahead_ms + each_ms * np.maximum(mates, 0.0) / 2 - longest_ms / 2
+    full_ms = ahead_ms + each_ms * others / 2 - longest_ms / 2
     more_ms = np.maximum(np.maximum(met * gated_ms, full_ms), 0.0)
     spread_ms = prompt_ms * np.sqrt(np.minimum(engines.prompt_cv2, 1.0))
     return PromptsOnly(
         busy=finds,
         least_ms=own_ms - spread_ms,
         own_ms=own_ms,
+        batch_ms=own_ms + finds * others * prompt_ms,
         uniform_ms=met * uniform_ms,
         more_ms=more_ms,
         spread_ms=spread_ms,
