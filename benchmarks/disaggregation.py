@@ -9,6 +9,7 @@ as predicted over simulated latencies; the third of what splitting saves by leng
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +24,8 @@ NETWORK_GB_PER_S = 25.0
 """200 Gbit/s for each device."""
 
 
-def engines() -> Iterator[dict[str, float]]:
-    """Engines that only compute prompts: 144 at three loads each."""
+def engines() -> Iterator[dict[str, Any]]:
+    """Engines that only compute prompts."""
     for cv2 in (0.0, 1.2):
         for inputs, gamma_ms, delta_ms in ((300, 15.0, 0.05), (1155, 12.0, 0.05), (2000, 8.0, 0.1), (4000, 10.0, 0.12)):
             for batch in (1, 4, 16, 64):
@@ -44,8 +45,13 @@ def prompts_only() -> None:
             found = im.analyze(**engine, rate_per_s=rate)
             arrivals = simulate.draw_arrivals(rng, rate, REQUESTS)
             inputs = simulate.draw_lengths(rng, engine["input_tokens"], REQUESTS, cv2=engine["cv2_input"], least=1)
-            names = ("alpha_ms", "beta_ms", "gamma_ms", "delta_ms", "max_batch")
-            one = simulate.Engine(**{name: engine[name] for name in names})
+            one = simulate.Engine(
+                alpha_ms=engine["alpha_ms"],
+                beta_ms=engine["beta_ms"],
+                gamma_ms=engine["gamma_ms"],
+                delta_ms=engine["delta_ms"],
+                max_batch=int(engine["max_batch"]),
+            )
             ttft = simulate.run(one, arrivals, inputs, np.ones(REQUESTS, dtype=int)).ttft_ms[REQUESTS // 10 :]
             ttft = ttft[~np.isnan(ttft)]
             ratios.append((found.ttft_ms / ttft.mean(), found.ttft_percentile(95) / np.percentile(ttft, 95)))
@@ -79,11 +85,16 @@ def problem(inputs: float, outputs: float, rate: float, ttft_ms: float, itl_ms: 
 def splits() -> None:
     """Print how far splits are off, of random loads."""
     rng = np.random.default_rng(1)
-    ratios = []
+    ratios: list[tuple[float, ...]] = []
     while len(ratios) < 40:
         inputs, outputs = 10 ** rng.uniform(2.7, 3.9), 10 ** rng.uniform(1.5, 2.7)
         case = problem(
-            inputs, outputs, 10 ** rng.uniform(0.5, 1.7), rng.uniform(500, 4000), rng.uniform(15, 60), rng.uniform(0, 1.5)
+            inputs,
+            outputs,
+            10 ** rng.uniform(0.5, 1.7),
+            rng.uniform(500, 4000),
+            rng.uniform(15, 60),
+            rng.uniform(0, 1.5),
         )
         found = disaggregate(case, network_gb_per_s=NETWORK_GB_PER_S)
         for server in simulate_splits(case, found, requests=REQUESTS):
@@ -91,7 +102,7 @@ def splits() -> None:
             pairs = [(by_name[n].predicted or 0.0) / by_name[n].simulated.value for n in ("ttft_ms", "itl_ms")]
             ratios.append((*pairs, len(server.missed)))
     ttft, itl, missed = np.array(ratios).T
-    print("\n| splits | mean TTFT 10 %, 50 %, 90 % | ITL 10 %, 50 %, 90 % | promises missed in simulation |\n|---|---|---|---|")
+    print("\n| splits | mean TTFT 10 %, 50 %, 90 % | ITL 10 %, 50 %, 90 % | promises missed |\n|---|---|---|---|")
     quantiles = (10, 50, 90)
     print(f"| {len(ratios)} | {_three(np.percentile(ttft, quantiles))} | {_three(np.percentile(itl, quantiles))} "
           f"| {int((missed > 0).sum())} |")  # fmt: skip
@@ -104,7 +115,7 @@ def where_it_pays() -> None:
         cells = []
         for inputs in (500, 2000, 8000):
             found = disaggregate(
-                problem(inputs, 200, 40_000 / inputs, 1500, itl_ms, 0.5), network_gb_per_s=NETWORK_GB_PER_S
+                problem(inputs, 200, 400_000 / inputs, 1500, itl_ms, 0.5), network_gb_per_s=NETWORK_GB_PER_S
             )
             together = found.together.total_cost_per_hour
             if found.saving_per_hour is None:

@@ -19,6 +19,8 @@ from inferno_milp._version import __version__
 if TYPE_CHECKING:
     from inferno_milp.catalogue import shipped_catalogue
     from inferno_milp.differences import diff, with_current
+    from inferno_milp.disaggregation.simulation import simulate_splits
+    from inferno_milp.disaggregation.split import disaggregate
     from inferno_milp.errors import InfernoError, InputError, OptionError, PlanCheckError
     from inferno_milp.export import export_manifests
     from inferno_milp.fitting import fit_profile
@@ -58,6 +60,7 @@ _HOME = {
     "build_model": "planner",
     "change_loads": "load_change",
     "diff": "differences",
+    "disaggregate": "disaggregation.split",
     "estimate_profile": "roofline",
     "explain": "why",
     "export_manifests": "export",
@@ -84,6 +87,7 @@ _HOME = {
     "share_replicas": "sharing.share",
     "shipped_catalogue": "catalogue",
     "simulate_plan": "simulate",
+    "simulate_splits": "disaggregation.simulation",
     "size": "queueing",
     "sweep": "sweeps",
     "track_profile": "fitting.tracking",
@@ -104,6 +108,7 @@ __all__ = [
     "build_model",
     "change_loads",
     "diff",
+    "disaggregate",
     "estimate_profile",
     "explain",
     "export_manifests",
@@ -130,6 +135,7 @@ __all__ = [
     "share_replicas",
     "shipped_catalogue",
     "simulate_plan",
+    "simulate_splits",
     "size",
     "sweep",
     "track_profile",

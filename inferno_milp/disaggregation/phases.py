@@ -16,7 +16,7 @@ import numpy as np
 from inferno_milp.fields import Targets
 from inferno_milp.loads import Load
 from inferno_milp.problem import Problem, new_name
-from inferno_milp.queueing import largest_kv_batch, mean_context_tokens
+from inferno_milp.queueing import QUEUE_PER_BATCH, largest_kv_batch, mean_context_tokens
 from inferno_milp.sections import Profile, Server, ServiceClass
 
 Phase = Literal["prefill", "decode"]
@@ -87,6 +87,10 @@ def make_part(
     }
     if phase == DECODE:  # the queue and the way to the user are counted once
         update |= {"max_queue_size": None, "region": None}
+    elif server.max_queue_size is None:
+        # Few prompts are computed at once, but no fewer may wait than at an engine that does both.
+        fewest = min(profile.largest_batch(load.output_tokens) for profile in profiles)
+        update["max_queue_size"] = QUEUE_PER_BATCH * fewest
     priority = next(c.priority for c in problem.service_classes if c.name == server.service_class)
     make = _prefill_profile if phase == PREFILL else _decode_profile
     return Part(

@@ -92,7 +92,9 @@ def _simulate(
     profiles = {(p.model, p.accelerator): p for p in problem.profiles}
     first, second = found.allocation(split.prefill), found.allocation(split.decode)
     near = server.model_copy(update={"region": None, "max_queue_size": None})  # both are the prompts' engine's
-    ends = ((server, first, split.link.sender_gb_per_s), (near, second, split.link.receiver_gb_per_s))
+    waiting = next(s for s in found.problem.servers if s.name == split.prefill).max_queue_size
+    far = server.model_copy(update={"max_queue_size": waiting})
+    ends = ((far, first, split.link.sender_gb_per_s), (near, second, split.link.receiver_gb_per_s))
     prefill, decode = (
         Stage(
             engine_of(problem, of, profiles[server.model, a.accelerator], a.batch_size),
