@@ -18,6 +18,7 @@ from inferno_milp._version import __version__
 
 if TYPE_CHECKING:
     from inferno_milp.catalogue import shipped_catalogue
+    from inferno_milp.clusters import plan_clusters
     from inferno_milp.differences import diff, with_current
     from inferno_milp.disaggregation.simulation import simulate_splits
     from inferno_milp.disaggregation.split import disaggregate
@@ -72,6 +73,7 @@ _HOME = {
     "generate_problem": "generate",
     "mix_of_requests": "routing.requests",
     "optimize": "planner",
+    "plan_clusters": "clusters",
     "plan_periods": "horizon.plan",
     "plan_scenarios": "horizon.plan",
     "problem_text": "problem_file",
@@ -120,6 +122,7 @@ __all__ = [
     "generate_problem",
     "mix_of_requests",
     "optimize",
+    "plan_clusters",
     "plan_periods",
     "plan_scenarios",
     "problem_text",

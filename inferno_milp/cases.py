@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from inferno_milp.candidates import Candidates, find_candidates
 from inferno_milp.errors import Fault, InfernoError, InputError
@@ -18,13 +19,20 @@ from inferno_milp.problem import Problem
 from inferno_milp.read.settings import Setting, with_settings
 from inferno_milp.workers import Lost, spread
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
+
+NUMBERS = ("total_cost_per_hour", "objective", "bound", "gap", "power_w", "ttft_p95_ms", "servers_served", "replicas")
+"""Columns of outcomes that are numbers, besides the devices of each type."""
 
 MOST_FAULTS = 20
 """Faults told of many cases, which mostly have one cause."""
 _ANALYSED: list[Candidates] = []
 """The candidates of the problem that this process had cases of last."""
-_ONE_AT_A_TIME = threading.Lock()
+ONE_AT_A_TIME = threading.Lock()
 """Pyomo keeps state for a whole process, and the workers of a Dask cluster may have threads."""
 
 
@@ -42,6 +50,7 @@ class Outcome:
     ttft_p95_ms : the highest of all allocations.
     devices : used of each type.
     error : what went wrong, in words; None if nothing did.
+    plan : the whole plan, where it was asked for.
     """
 
     status: Status | None
@@ -56,6 +65,7 @@ class Outcome:
     ttft_p95_ms: float | None = None
     devices: tuple[tuple[str, int], ...] = ()
     error: str | None = None
+    plan: Plan | None = None
 
     @property
     def serves_all(self) -> bool:
@@ -150,7 +160,7 @@ class _Planner:
     def __call__(self, settings: tuple[Setting, ...]) -> Outcome:
         try:
             problem = with_settings(self.problem, settings)
-            with _ONE_AT_A_TIME:
+            with ONE_AT_A_TIME:
                 plan = self._plan(problem)
         except InfernoError as error:
             return Outcome(None, error=str(error))
@@ -206,9 +216,31 @@ def plan_cases(
         told = [*faults][:MOST_FAULTS]
         raise InputError([*told, *([Fault(f"and {more} more faults like these")] if more > 0 else [])])
     planner = _Planner(problem, gap, time_limit_s)
+    of = fingerprint(problem, list(cases), gap, time_limit_s)
+    return run_cases(planner, cases, of=of, into=into, jobs=jobs, scheduler=scheduler, on_done=on_done)
+
+
+def run_cases(
+    planner: Callable[[T], Outcome],
+    cases: Sequence[T],
+    *,
+    of: str,
+    into: Path | None,
+    jobs: int,
+    scheduler: str | None,
+    on_done: Callable[[int, int], None] | None,
+) -> list[Outcome]:
+    """Have every case planned, by many workers or here, and outcomes kept in a folder as they come.
+
+    Parameters
+    ----------
+    planner : plans a case.
+    of : which cases these are, by `fingerprint`.
+    into, jobs, scheduler, on_done : as in `plan_cases`.
+    """
     if into is None:
         return [_told(item) for item in spread(planner, cases, jobs=jobs, scheduler=scheduler, on_done=on_done)]
-    parts = Parts(into, fingerprint(problem, list(cases), gap, time_limit_s))
+    parts = Parts(into, of)
     found = {number: _from_row(row) for number, row in parts.read().items()}
     left = [number for number in range(len(cases)) if number not in found]
 
@@ -233,12 +265,33 @@ def _told(item: Outcome | Lost) -> Outcome:
 
 
 def _row(number: int, outcome: Outcome) -> dict[str, Any]:
-    row = {"case": number, **asdict(outcome)}
+    row = {"case": number, **_summary(outcome)}
     devices = row.pop("devices")
+    row["plan"] = None if outcome.plan is None else json.dumps(outcome.plan.to_dict(), allow_nan=False)
     return {**row, "device_types": [name for name, _ in devices], "device_counts": [count for _, count in devices]}
 
 
 def _from_row(row: dict[str, Any]) -> Outcome:
     devices = tuple(zip(row["device_types"], row["device_counts"], strict=True))
     kept = {name: value for name, value in row.items() if name not in ("case", "device_types", "device_counts")}
-    return Outcome(**{**kept, "unserved": tuple(kept["unserved"]), "devices": devices})
+    plan = None if kept["plan"] is None else Plan.from_dict(json.loads(kept["plan"]))
+    return Outcome(**{**kept, "unserved": tuple(kept["unserved"]), "devices": devices, "plan": plan})
+
+
+def frame_of(heads: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome]) -> pd.DataFrame:
+    """Return a row for each outcome, after what it is of."""
+    import pandas as pd
+
+    rows = []
+    for head, outcome in zip(heads, outcomes, strict=True):
+        row = {**head, **_summary(outcome)}
+        devices = row.pop("devices")
+        row["unserved"] = ", ".join(outcome.unserved)
+        rows.append({**row, **{f"devices_{name}": used for name, used in devices}})
+    frame = pd.DataFrame(rows)
+    whole = {name: "Int64" for name in frame if str(name).startswith("devices_")}
+    return frame.astype({**dict.fromkeys(NUMBERS[:6], "float64"), **whole})
+
+
+def _summary(outcome: Outcome) -> dict[str, Any]:
+    return {field.name: getattr(outcome, field.name) for field in fields(outcome) if field.name != "plan"}

@@ -130,6 +130,7 @@ def _table(rows: Sequence[dict[str, Any]], of: str) -> pa.Table:
             ("bound", number), ("gap", number), ("power_w", number), ("servers_served", pa.int64()),
             ("unserved", pa.list_(text)), ("replicas", pa.int64()), ("ttft_p95_ms", number),
             ("device_types", pa.list_(text)), ("device_counts", pa.list_(pa.int64())), ("error", text),
+            ("plan", text),
         ],
         metadata={OF: of.encode()},
     )  # fmt: skip

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 
 import numpy as np
 
-from inferno_milp.cases import Outcome, outcome_of, plan_cases
+from inferno_milp.cases import frame_of, outcome_of, plan_cases
 from inferno_milp.errors import OptionError
 from inferno_milp.plan import DEFAULT_GAP, SERVING_ALL, Plan
 from inferno_milp.planner import optimize
@@ -32,8 +31,6 @@ TIGHTEST = 0.05
 HALVINGS = 7
 CHEAP = 1e-6
 """Factor on all prices at which next to energy they count for nothing."""
-NUMBERS = ("total_cost_per_hour", "objective", "bound", "gap", "power_w", "ttft_p95_ms", "servers_served", "replicas")
-"""Columns of a sweep that are numbers, besides the devices of each type."""
 MOST_CASES = 100_000
 EQUAL = 1e-9
 
@@ -83,21 +80,7 @@ def sweep(problem: Problem, axes: Mapping[str, Sequence[Any]], **running: Unpack
         for values in combinations
     ]
     outcomes = plan_cases(problem, cases, **running)
-    return _frame([dict(zip(axes, values, strict=True)) for values in combinations], outcomes)
-
-
-def _frame(heads: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome]) -> pd.DataFrame:
-    import pandas as pd
-
-    rows = []
-    for head, outcome in zip(heads, outcomes, strict=True):
-        row = {**head, **asdict(outcome)}
-        devices = row.pop("devices")
-        row["unserved"] = ", ".join(outcome.unserved)
-        rows.append({**row, **{f"devices_{name}": used for name, used in devices}})
-    frame = pd.DataFrame(rows)
-    whole = {name: "Int64" for name in frame if str(name).startswith("devices_")}
-    return frame.astype({**dict.fromkeys(NUMBERS[:6], "float64"), **whole})
+    return frame_of([dict(zip(axes, values, strict=True)) for values in combinations], outcomes)
 
 
 def find_frontier(
@@ -149,7 +132,7 @@ def find_frontier(
     limits = [*(_limits(problem, base, against, points, running.get("time_limit_s")) if values is None else values)]
     cases = [_limited(problem, against, limit) for limit in limits]
     outcomes = [outcome_of(base), *plan_cases(problem, cases, **running)]
-    frame = _frame([{"limit": limit} for limit in (None, *limits)], outcomes).astype({"limit": "float64"})
+    frame = frame_of([{"limit": limit} for limit in (None, *limits)], outcomes).astype({"limit": "float64"})
     frame.insert(1, "is_efficient", _efficient(frame, MEASURED[against]))
     return frame
 

@@ -14,11 +14,15 @@ Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 LAWS = get_args(Law)
 
 
-def add_problem(parser: argparse.ArgumentParser) -> None:
-    """Add the problem, and what may be said in place of what it says."""
-    parser.add_argument(
-        "problem", type=Path, metavar="PROBLEM", help="YAML or JSON file, or a folder of llm-inferno's six files"
-    )
+def add_problem(parser: argparse.ArgumentParser, *, many: bool = False) -> None:
+    """Add the problem, or many, and what may be said in place of what it says."""
+    words = "YAML or JSON file, or a folder of llm-inferno's six files"
+    if many:
+        parser.add_argument("problems", type=Path, nargs="+", metavar="PROBLEM", help=words)
+        parser.set_defaults(current=None)
+    else:
+        parser.add_argument("problem", type=Path, metavar="PROBLEM", help=words)
+        parser.add_argument("--current", type=Path, metavar="PLAN", help="a plan written by --json: what runs today")
     parser.add_argument("--unlimited", action="store_true", help="as if there were no limit on the devices")
     parser.add_argument("--law", choices=LAWS, help="law of the queueing analysis (default: the problem's)")
     parser.add_argument("--assignment", choices=get_args(Assignment), help="default: the problem's")
@@ -35,7 +39,6 @@ def add_problem(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-changes", type=count, metavar="N", help="servers that may change their accelerator")
     parser.add_argument("--max-cost-per-hour", type=number, metavar="X", help="budget")
-    parser.add_argument("--current", type=Path, metavar="PLAN", help="a plan written by --json: what runs today")
 
 
 def add_solving(parser: argparse.ArgumentParser, time_limit: str = "none") -> None:

@@ -10,7 +10,7 @@ from inferno_milp.cli.shared_arguments import Subparsers, add_output, add_proble
 from inferno_milp.cli.values import factor, positive, whole
 
 SUBCOMMANDS = (
-    "explain", "prices", "whatif", "sweep", "frontier", "scale", "transition", "generate", "plot", "report"
+    "explain", "prices", "whatif", "sweep", "clusters", "frontier", "scale", "transition", "generate", "plot", "report"
 )  # fmt: skip
 
 
@@ -80,6 +80,17 @@ def add_studies(subparsers: Subparsers) -> None:
     _add_spreading(parser)
     add_output(parser)
     parser.set_defaults(run=commands.run_sweep)
+
+    words = "many clusters, each a problem of its own, planned by many workers"
+    parser = subparsers.add_parser("clusters", help=words, description=f"{words[:1].upper()}{words[1:]}.")
+    add_problem(parser, many=True)
+    parser.add_argument(
+        "--into", type=Path, metavar="FOLDER", help="write plans as they come, as Parquet; go on with what is there"
+    )
+    add_solving(parser)
+    _add_spreading(parser)
+    add_output(parser)
+    parser.set_defaults(run=commands.run_clusters)
 
     parser = add("frontier", "least cost against load, power, or time to first token")
     parser.add_argument(

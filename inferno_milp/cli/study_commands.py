@@ -20,8 +20,10 @@ from inferno_milp.errors import Fault, InputError, OptionError
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from rich.console import Console
 
     from inferno_milp.plan import Plan
+    from inferno_milp.problem import Problem
 
 MOST_VALUES = 100_000
 PICTURES = (
@@ -129,8 +131,9 @@ def run_whatif(arguments: Namespace) -> int:
 
 def run_sweep(arguments: Namespace) -> int:
     """Plan every combination."""
+    from inferno_milp.cases import NUMBERS
     from inferno_milp.read.settings import with_settings
-    from inferno_milp.sweeps import NUMBERS, sweep
+    from inferno_milp.sweeps import sweep
 
     problem = read(arguments)
     axes, y = read_axes(arguments.axes), arguments.plot_y
@@ -146,6 +149,38 @@ def run_sweep(arguments: Namespace) -> int:
         plot_sweep(frame, next(iter(axes)), y, ax=found[0])
 
     return _show_frame(arguments, frame, draw)
+
+
+def run_clusters(arguments: Namespace) -> int:
+    """Plan every cluster."""
+    from inferno_milp.cases import frame_of
+    from inferno_milp.clusters import plan_clusters
+
+    problems: dict[str, Problem] = {}
+    faults: list[Fault] = []
+    for path in arguments.problems:
+        try:
+            problems[str(path)] = read(Namespace(**{**vars(arguments), "problem": path}))
+        except InputError as error:
+            faults += error.faults
+    if faults:
+        raise InputError(faults)
+    with counted_progress("planning", quiet=arguments.quiet) as on_done:
+        outcomes = plan_clusters(problems, on_done=on_done, into=arguments.into, **_running(arguments))
+    frame = frame_of([{"cluster": name} for name in outcomes], [*outcomes.values()])
+
+    def parts(console: Console) -> list[Any]:
+        from inferno_milp.report.studies import sweep_table
+
+        served = sum(outcome.serves_all for outcome in outcomes.values())
+        return [sweep_table(frame, console), "", f"{served} of {len(outcomes)} clusters serve everybody"]
+
+    def document() -> dict[str, Any]:
+        plans = {name: outcome.plan and outcome.plan.to_dict() for name, outcome in outcomes.items()}
+        return {name: {"error": outcomes[name].error, "plan": plan} for name, plan in plans.items()}
+
+    show(arguments, parts, document, lambda: frame)
+    return 0 if all(outcome.serves_all for outcome in outcomes.values()) else 1
 
 
 def _running(arguments: Namespace) -> dict[str, Any]:

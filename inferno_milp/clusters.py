@@ -1,0 +1,78 @@
+"""Many clusters, each a problem of its own, planned by many workers, with every plan kept as it comes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from inferno_milp.candidates import find_candidates
+from inferno_milp.cases import ONE_AT_A_TIME, Outcome, outcome_of, run_cases
+from inferno_milp.errors import InfernoError
+from inferno_milp.parts import fingerprint
+from inferno_milp.plan import DEFAULT_GAP
+from inferno_milp.planner import plan_candidates
+from inferno_milp.problem import Problem
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Planner:
+    """Plans a cluster; picklable."""
+
+    gap: float
+    time_limit_s: float | None
+
+    def __call__(self, problem: Problem) -> Outcome:
+        try:
+            with ONE_AT_A_TIME:
+                plan = plan_candidates(find_candidates(problem), gap=self.gap, time_limit_s=self.time_limit_s)
+        except InfernoError as error:
+            return Outcome(None, error=str(error))
+        except Exception as error:
+            logger.exception("a cluster could not be planned")
+            return Outcome(None, error=f"{type(error).__name__}: {error}")
+        return replace(outcome_of(plan), plan=plan)
+
+
+def plan_clusters(
+    problems: Mapping[str, Problem],
+    *,
+    gap: float = DEFAULT_GAP,
+    time_limit_s: float | None = None,
+    jobs: int = 1,
+    scheduler: str | None = None,
+    on_done: Callable[[int, int], None] | None = None,
+    into: Path | None = None,
+) -> dict[str, Outcome]:
+    """Plan many clusters, each by itself.
+
+    Parameters
+    ----------
+    problems : by the clusters' names.
+    gap, time_limit_s : of each, as in `optimize`.
+    jobs : processes on this machine; -1 as many as there are cores.
+    scheduler : address of a Dask scheduler, `tcp://host:8786`, to whose workers the problems go instead.
+    on_done : called with the number of clusters done, and of all.
+    into : a folder into which plans are written as they come, as Parquet with a column `plan` of JSON; clusters that
+        are in it already are not planned again.
+
+    Returns
+    -------
+    dict
+        By name, what came of each; `plan` is its plan. What went wrong with one, the death of its worker too, is told
+        in `error`, and holds up no other.
+
+    Raises
+    ------
+    OptionError
+        As in `optimize`; if `jobs` cannot be, no scheduler answers, or the folder holds something else.
+    """
+    of = fingerprint([(name, problem) for name, problem in problems.items()], gap, time_limit_s)
+    planner = _Planner(gap, time_limit_s)
+    outcomes = run_cases(
+        planner, [*problems.values()], of=of, into=into, jobs=jobs, scheduler=scheduler, on_done=on_done
+    )
+    return dict(zip(problems, outcomes, strict=True))
