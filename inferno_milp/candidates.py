@@ -41,7 +41,8 @@ class Rows:
     server, profile, accelerator, type : positions in the problem's servers, profiles and accelerators, and in
         `Candidates.types`.
     batch_size : max batch size N.
-    max_rate_per_s : highest throughput of one replica under the targets, requests/s; NaN for a server without a load.
+    max_rate_per_s : highest throughput of one replica under the targets, on average over the times that it is there and
+        those that it is not, requests/s; NaN for a server without a load.
     replicas : replicas that carry the server's required rate with what it wants in reserve, or its `min_replicas`.
     cost_per_hour : price of all replicas.
     devices : devices of the type that all replicas take.
@@ -216,6 +217,7 @@ class _ProfileTable:
     at_output_tokens: FloatArray
     cost_per_replica: FloatArray
     devices_per_replica: FloatArray
+    availability: FloatArray
 
 
 def find_candidates(problem: Problem, *, known: Candidates | None = None) -> Candidates:
@@ -331,6 +333,7 @@ def _profile_table(problem: Problem, types: tuple[str, ...]) -> _ProfileTable:
         at_output_tokens=optional([p.at_output_tokens for p in profiles]),
         cost_per_replica=per_replica * np.array([a.cost_per_hour for a in accelerators], dtype=float),
         devices_per_replica=per_replica * np.array([a.devices for a in accelerators], dtype=float),
+        availability=np.array([a.availability for a in accelerators], dtype=float),
     )
 
 
@@ -402,7 +405,7 @@ def _analyse(
     sizing = size(problem.options.law, **parameters, **targets, tps=servers.tps[server])
     required = servers.required_per_s[server]
     timeless = (required > 0) & np.isinf(sizing.max_rate_per_s)
-    rate = np.where(loaded, sizing.analysis.throughput_per_s, np.nan)
+    rate = np.where(loaded, sizing.analysis.throughput_per_s * profiles.availability[profile], np.nan)
     carried = required * (1 + servers.reserve[server])
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         needed = np.where(required > 0, np.maximum(np.ceil(carried / rate), 1.0) + servers.survive[server], 0.0)

@@ -69,7 +69,8 @@ class Allocation:
     ----------
     share : fraction of the server's traffic.
     rate_per_s : rate that each replica carries, requests/s.
-    max_rate_per_s : highest rate of one replica under the targets, requests/s; None without a load.
+    max_rate_per_s : highest rate of one replica under the targets, on average over the times that it is there and those
+        that it is not (interruptions of its pool), requests/s; None without a load.
     cost_per_hour : price of all replicas.
     devices : devices of the type that all replicas take.
     power_w, max_power_w : power that all replicas draw, and would at their highest rate; None where that of the

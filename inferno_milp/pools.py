@@ -29,6 +29,7 @@ def with_pools(problem: Problem) -> Problem:
                 "type": pooled(accelerator.type, pool.name),
                 "cost_per_hour": accelerator.cost_per_hour * pool.cost_factor,
                 "reserved_cost_per_hour": None if reserved is None else reserved * pool.cost_factor,
+                "availability": accelerator.availability * pool.availability,
                 "pool": pool.name,
                 "region": pool.region,
             }

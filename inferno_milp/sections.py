@@ -63,6 +63,8 @@ class Accelerator(Model):
     """Peak arithmetic of the whole arrangement by precision, without sparsity, 10¹² operations/s."""
     reserved_cost_per_hour: NonNegative | None = None
     """Price of the whole arrangement per hour where it is reserved for all periods; None: it cannot be reserved."""
+    availability: Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)] = 1.0
+    """Part of the time that a replica on it is there: on average it carries that part of what it could."""
     pool: Name | None = None
     """Supply pool that its devices are from."""
     region: Name | None = None
@@ -345,6 +347,15 @@ class Pool(Model):
     """Factor on the prices of accelerators of its type."""
     region: Name | None = None
     """Where it is."""
+    interruptions_per_hour: NonNegative = 0.0
+    """How often a replica on its devices is taken away, on average."""
+    recovery_hours: NonNegative = 0.0
+    """How long it is then until another one is there in its place."""
+
+    @property
+    def availability(self) -> float:
+        """Part of the time that a replica is there: between interruptions, of that and recovery."""
+        return 1 / (1 + self.interruptions_per_hour * self.recovery_hours)
 
 
 def pooled(name: str, pool: str) -> str:

@@ -229,7 +229,9 @@ def _binding(table: Candidates, s: int) -> dict[int, str]:
     if not chosen:
         return result
     which = np.array([i for _, i in chosen], dtype=np.intp)
-    found = _binding_promises(table, s, rows.profile[which], rows.batch_size[which], rows.max_rate_per_s[which])
+    there = np.array([a.availability for a in table.problem.accelerators])[rows.accelerator[which]]
+    rates = rows.max_rate_per_s[which] / there
+    found = _binding_promises(table, s, rows.profile[which], rows.batch_size[which], rates)
     for profile in dict.fromkeys(profile for profile, _ in chosen):
         names = [name for (other, _), names in zip(chosen, found, strict=True) if other == profile for name in names]
         result[profile] = " and ".join(dict.fromkeys(names)) or "full"

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import inferno_milp as im
 from inferno_milp.candidates import find_candidates
+from inferno_milp.check import check_plan
 from inferno_milp.horizon.check import check_horizon
 from inferno_milp.horizon.ways import find_ways
 
@@ -229,3 +230,64 @@ def test_the_checks_know_pools():
     held = read(periods=periods, servers=server(pools=["owned"]))
     with pytest.raises(im.PlanCheckError, match="a pool that it may not use"):
         check_horizon(held, days, held.periods, planning=held.planning)
+
+
+SPOT = [{"name": "spot", "type": "big", "count": 60, "cost_factor": 0.3, "region": "east",
+         "interruptions_per_hour": 0.5, "recovery_hours": 0.5}]  # fmt: skip
+"""Devices that are there for four fifths of the time."""
+NEVER = [{**SPOT[0], "interruptions_per_hour": 0.0}]
+
+
+@pytest.mark.parametrize("assignment", ["single", "mixed"])
+@pytest.mark.parametrize("rate", [3.0, 40.0, 90.0])
+def test_interruptions_take_the_plan_of_a_higher_load(assignment, rate):
+    load = {"rate_per_s": rate, "input_tokens": 300, "output_tokens": 100}
+    options = {"assignment": assignment}
+    plan = im.optimize(read(pools=SPOT, servers=server(load=load, pools=["spot"]), options=options))
+    more = {**load, "rate_per_s": rate / 0.8}
+    steady = im.optimize(read(pools=NEVER, servers=server(load=more, pools=["spot"]), options=options))
+    assert plan.total_cost_per_hour == pytest.approx(steady.total_cost_per_hour)
+    for a in plan.servers[0].allocations:  # those that are there on average keep the promise
+        assert a.rate_per_s <= a.max_rate_per_s * (1 + 1e-9)
+    there = [a for a in steady.servers[0].allocations if a.accelerator == plan.servers[0].allocations[0].accelerator]
+    assert plan.servers[0].allocations[0].max_rate_per_s == pytest.approx(0.8 * there[0].max_rate_per_s)
+
+
+def test_the_check_knows_interruptions():
+    problem = read(pools=SPOT, servers=server(pools=["spot"]))
+    plan = im.optimize(problem)
+    never = read(pools=NEVER, servers=server(pools=["spot"]))
+    check_plan(problem, plan)
+    with pytest.raises(im.PlanCheckError, match="max_rate_per_s"):
+        check_plan(problem, im.optimize(never))
+
+
+@pytest.mark.parametrize("method", ["periods", "scenarios", "apart", "explained"])
+def test_interruptions_elsewhere(method):
+    problem = read(
+        pools=SPOT,
+        servers=server(pools=["spot"], load={"rate_per_s": 90.0, "input_tokens": 300, "output_tokens": 100}),
+        periods=[{"name": "now"}],
+        scenarios=[{"name": "now", "probability": 1.0}],
+        accelerators=[{k: v for k, v in a.items() if not k.startswith("reserved")} for a in data()["accelerators"]],
+    )
+    never = problem.model_copy(
+        update={"accelerators": tuple(a.model_copy(update={"availability": 1.0}) for a in problem.accelerators)}
+    )
+    plain = im.optimize(problem).total_cost_per_hour
+    if method == "periods":
+        assert im.plan_periods(problem).plan.cost_per_hour == pytest.approx(plain)
+        assert im.plan_periods(never).plan.cost_per_hour < plain * 0.95
+    elif method == "scenarios":
+        assert im.plan_scenarios(problem).plan.cost_per_hour == pytest.approx(plain)
+    elif method == "apart":
+        found = im.disaggregate(problem, network_gb_per_s=20, kv_bytes_per_token=1e5)
+        assert found.plan.total_cost_per_hour <= plain * (1 + 1e-9)
+    else:  # what binds is what does with devices that are always there
+        names = [[a.binds for a in im.explain(p).servers[0].alternatives] for p in (problem, never)]
+        assert names[0] == names[1]
+
+
+def test_a_pool_that_is_never_there_is_refused():
+    with pytest.raises(im.InputError, match="availability"):
+        read(accelerators=[{"name": "big", "cost_per_hour": 1.0, "availability": 0.0}])

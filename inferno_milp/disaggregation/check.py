@@ -45,11 +45,14 @@ def _split_faults(problem: Problem, found: SplitPlan, split: Split) -> Iterator[
             yield f"{name}: its rate is not the server's {rate}"
         if (part.reserve, part.survive) != (server.reserve, server.survive):
             yield f"{name}: its headroom is not the server's"
-    replicas = [found.allocation(name).replicas for name in (split.prefill, split.decode)]
+    allocations = [found.allocation(name) for name in (split.prefill, split.decode)]
+    replicas, homes = [a.replicas for a in allocations], [a.accelerator for a in allocations]
     if server.max_replicas is not None and sum(replicas) > server.max_replicas:
         yield f"{split.server}: more than {server.max_replicas} replicas"
     # At the highest rates, those at which the reserve is used up and replicas are lost, all parts must fit.
-    highest = [rate * (1 + server.reserve) / (count - server.survive) for count in replicas]
+    there = {a.name: a.availability for a in problem.accelerators}
+    able = [(count - server.survive) * there[name] for count, name in zip(replicas, homes, strict=True)]
+    highest = [rate * (1 + server.reserve) / replicas_there for replicas_there in able]
     if max(float(used) for used in split.link.utilizations(*highest)) >= 1:
         yield f"{split.server}: the network cannot carry its KV caches"
     yield from _promise_faults(problem.targets_of(server), split, highest)

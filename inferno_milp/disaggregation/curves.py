@@ -29,7 +29,7 @@ class Curve:
     Attributes
     ----------
     row : position of one of its candidates.
-    replicas, rate_per_s : numbers of replicas, rising, and the rate at each of them; shape (n,).
+    replicas, rate_per_s : numbers of replicas, rising, and the rate at each of those that are there; shape (n,).
     ttft_ms : by statistic, replicas × batch sizes; infinite where promises besides are not kept.
     """
 
@@ -78,7 +78,8 @@ def find_curves(
         largest, smallest = int(batches[-1]), int(batches[0])
         sizes = np.union1d(spaced(smallest, largest, BATCHES_CLOSELY, BATCH_STEP), rows.batch_size[row])
         counts = spaced(least, there_are, CLOSELY, STEP) if there_are >= least else np.empty(0, dtype=np.int64)
-        grids.append((row, counts, rate_per_s[server] / (counts - survive[server]), sizes))
+        there = table.problem.accelerators[rows.accelerator[row]].availability
+        grids.append((row, counts, rate_per_s[server] / ((counts - survive[server]) * there), sizes))
     found = _analyse(table, grids, statistics)
     result: dict[int, list[Curve]] = {}
     for (row, counts, rates, _), latencies in zip(grids, found, strict=True):
