@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from inferno_milp._pyomo import pyo, weighted_sum
-from inferno_milp.candidates import FloatArray
+from inferno_milp.candidates import Candidates, FloatArray, Rows
 from inferno_milp.errors import OptionError
 from inferno_milp.highs import solve_with_highs
-from inferno_milp.limits import Limits
+from inferno_milp.limits import CHANGES, Limits
 from inferno_milp.problem import Problem
+from inferno_milp.transition import price_today
 
 LEAST_S = 0.1
 """Seconds that the program gets at the least."""
@@ -31,13 +32,29 @@ class Ways:
     Attributes
     ----------
     covers : positions of the servers that each serves.
-    cost_per_hour : of each.
+    cost_per_hour : of each, with what a change from today is charged.
     usage : what each uses of each limit, ways × limits.
     """
 
     covers: Sequence[Sequence[int]]
     cost_per_hour: FloatArray
     usage: FloatArray
+
+
+def alone(table: Candidates, rows: Rows, limits: Limits) -> tuple[FloatArray, FloatArray]:
+    """Return what candidates cost and use, one for one server, as ways: with what a change from today is charged."""
+    options, today = table.problem.options, price_today(table.problem)
+    names = [a.name for a in table.problem.accelerators]
+    costs, usage = rows.cost_per_hour.copy(), limits.of_replicas(rows) * rows.replicas[:, None]
+    changes = limits.index(CHANGES)
+    for i, (server, accelerator) in enumerate(zip(rows.server.tolist(), rows.accelerator.tolist(), strict=True)):
+        now, name = today[server], names[accelerator]
+        if now.price_per_hour:
+            taken_on = 0.0 if name in now.price_per_hour else float(rows.cost_per_hour[i])
+            costs[i] += options.change_penalty * (now.left([name]) + taken_on)
+            if changes is not None:
+                usage[i, changes] = now.is_changed([name])
+    return costs, usage
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,7 @@ class _Request:
     extra_ms: float = 0.0  # overhead and lag, fixed at the first token
     chunk: int = 0
     decode_now: bool = False
+    cached: int = 0  # tokens of the prompt that came computed, and are not lost
 
     def held(self) -> int:
         """KV tokens held, without what the present iteration will write."""
@@ -86,7 +87,7 @@ class _Simulation:
             self.result.turned_away[index] = True
             return
         request = _Request(index, arrival_ms, input_tokens, output_tokens, in_system > 0, prompt=input_tokens)
-        request.done = cached
+        request.done = request.cached = cached
         self.waiting.append(request)
 
     def fits(self, tokens: int) -> bool:
@@ -100,7 +101,7 @@ class _Simulation:
         """Move the last running request to the front of the waiting queue; it loses its KV and its schedule."""
         victim = self.running.pop()
         victim.prompt = victim.input_tokens + victim.generated
-        victim.done = 0
+        victim.done = victim.cached = 0
         victim.decoding = False
         victim.decoded = 0
         victim.chunk = 0
@@ -196,14 +197,16 @@ class _Simulation:
         engine = self.engine
         decodes = [request for request in self.running if request.decode_now]
         chunks = [request for request in self.running if request.chunk > 0]
-        prompt_tokens = sum(request.chunk for request in chunks)
-        squares = sum((request.done + request.chunk) ** 2 - request.done**2 for request in chunks)
+        handed = [r for r in chunks if 0 < r.cached == r.done == r.prompt - 1]
+        computed = [request for request in chunks if request not in handed]
+        prompt_tokens = sum(request.chunk for request in computed)
+        squares = sum((request.done + request.chunk) ** 2 - request.done**2 for request in computed)
         context = sum(request.held() + 1 for request in decodes)
         context += sum(request.done + request.chunk for request in chunks)
         base = engine.alpha_ms if prompt_tokens == 0 else max(engine.alpha_ms, engine.gamma_ms)
         return (
             base
-            + engine.beta_ms * len(decodes)
+            + engine.beta_ms * (len(decodes) + len(handed))
             + engine.delta_ms * prompt_tokens
             + engine.prefill_quadratic_ms * squares
             + engine.kappa_ms * context

@@ -209,9 +209,13 @@ def test_reserves_losses_and_most_replicas():
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"servers": {"max_batch_size": 4}}, "an engine that is its own"),
+        ({"servers": {"max_batch_size": 4}}, "batch size is fixed"),
         ({"accelerators": {"network_gb_per_s": None}}, "network_gb_per_s"),
         ({"profiles": {"kv_bytes_per_token": None}}, "kv_bytes_per_token"),
+        ({"profiles": {"kv_tokens": 500}}, "none of its accelerators"),
+        ({"servers": {"load": {"rate_per_s": 0.0, "input_tokens": 5.0, "output_tokens": 9.0}}}, "no load"),
+        ({"servers": {"load": {"rate_per_s": 1.0, "input_tokens": 5.0, "output_tokens": 1.0}}}, "outputs of one token"),
+        ({"service_classes": {"targets": {"m": {"ttft_ms": {"p50": 900}}}}}, "below p80"),
     ],
 )
 def test_who_is_not_split_and_why(change, reason):
@@ -224,7 +228,72 @@ def test_who_is_not_split_and_why(change, reason):
     found = im.disaggregate(im.read_problem_data(document))
     assert reason in found.not_split["s0"]
     assert found.plan is found.together
-    assert found.saving_per_hour == 0
+    assert found.why_together == "no server can be split"
+    assert found.saving_per_hour == (0 if found.plan.serves_all else None)
+
+
+@pytest.mark.parametrize(("least", "most", "cost"), [(3, None, 12.5), (5, 5, 12.5), (4, 6, 12.5), (6, None, 14.0)])
+def test_least_and_most_are_of_both_phases_together(least, most, cost):
+    document = data(**SPLIT)
+    document["servers"][0] |= {"min_replicas": least, **({"max_replicas": most} if most else {})}
+    found = im.disaggregate(im.read_problem_data(document))
+    assert found.plan.total_cost_per_hour == pytest.approx(cost)
+    assert sum(a.replicas for s in found.plan.servers for a in s.allocations) >= least
+
+
+@pytest.mark.parametrize("options", [{"max_changes": 0}, {"change_penalty": 100.0}])
+def test_who_stays_together_and_may_not_move_is_counted(options):
+    document = data([(20.0, 800.0), (1.0, 300.0)], itl_ms=19.0, ttft_ms=1200.0, batch=32, options=options)
+    document["capacity"] = {"big": 2, "small": 20}
+    relaxed = {"m": {"ttft_ms": 5000.0, "itl_ms": 100.0}}
+    document["service_classes"].append({"name": "l", "priority": 2, "targets": relaxed})
+    stays = {"service_class": "l", "max_batch_size": 8, "current": [{"accelerator": "big", "replicas": 1}]}
+    document["servers"][1].update(stays)
+    found = im.disaggregate(im.read_problem_data(document))
+    one = {**document, "capacity": {"big": 1, "small": 20}, "servers": document["servers"][:1]}
+    alone = im.disaggregate(im.read_problem_data(one))
+    assert alone.splits
+    assert found.plan.total_cost_per_hour == pytest.approx(alone.plan.total_cost_per_hour + 4.0)
+    assert found.bound <= found.plan.objective * (1 + 1e-6)
+
+
+def test_no_bound_where_not_everybody_is_served():
+    document = data(**{**SPLIT, "capacity": {"big": 1, "small": 1}}, options={"saturation_policy": "round_robin"})
+    found = im.disaggregate(im.read_problem_data(document))
+    assert not found.plan.serves_all
+    assert found.bound is None
+    assert "not everybody" in found.why_together
+
+
+@pytest.mark.parametrize("gamma_ms", [40.0, 100.0])
+def test_a_last_token_of_the_prompt_is_a_step_of_decoding(gamma_ms):
+    """Where prompt work is dear, the decode engine has none of it: in the law and in the simulator."""
+    document = data([(60.0, 400.0)], itl_ms=10.0, ttft_ms=400.0, batch=32, capacity={"big": 20, "small": 20})
+    for profile in document["profiles"]:
+        profile |= {"gamma_ms": gamma_ms, "delta_ms": 0.01}
+    for accelerator in document["accelerators"]:
+        accelerator["network_gb_per_s"] = 4.0
+    problem = im.read_problem_data(document)
+    found = im.disaggregate(problem)
+    assert found.splits
+    (simulated,) = simulate_splits(problem, found, requests=40_000)
+    assert not simulated.missed
+    figures = {c.figure: c for c in simulated.comparisons}
+    assert figures["itl_ms"].predicted == pytest.approx(figures["itl_ms"].simulated.value, rel=0.04)
+
+
+@pytest.mark.parametrize("cv2_arrival", [1.0, 8.0])
+def test_bursts_wait_for_the_network_too(cv2_arrival):
+    document = data([(9.0, 800.0)], itl_ms=9.6, ttft_ms=900.0, batch=32, capacity={"big": 20, "small": 20})
+    document["servers"][0]["load"]["cv2_arrival"] = cv2_arrival
+    for profile in document["profiles"]:
+        profile |= {"gamma_ms": profile["alpha_ms"], "delta_ms": 0.02}
+    for accelerator in document["accelerators"]:
+        accelerator["network_gb_per_s"] = 1.2
+    problem = im.read_problem_data(document)
+    found = im.disaggregate(problem)
+    for simulated in simulate_splits(problem, found, requests=40_000):
+        assert "ttft_ms" not in {c.figure for c in simulated.missed}
 
 
 def test_phases_stay_in_one_place():

@@ -91,8 +91,8 @@ def _worth(found: SplitPlan) -> Iterator[str]:
     elif saving is None:
         late = found.together.status == "no_solution"
         yield "the time ran out before a plan together was found" if late else "together not everybody can be served"
-    elif not found.splits:
-        yield "phases apart save nothing: the plan is that with both together"
+    elif found.why_together:
+        yield found.why_together
     else:
         whole = found.together.total_cost_per_hour or 0.0
         share = f" ({saving / whole:.1%})" if whole else ""

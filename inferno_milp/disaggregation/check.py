@@ -21,13 +21,11 @@ def check_splits(problem: Problem, found: SplitPlan) -> None:
         With everything that is wrong.
     """
     violations = [fault for split in found.splits for fault in _split_faults(problem, found, split)]
-    cost = found.plan.total_cost_per_hour
-    if found.bound is not None and cost is not None and found.bound > cost * (1 + RELATIVE) + RELATIVE:
+    cost, together = found.plan.objective, found.together.objective
+    if found.bound is not None and (cost is None or found.bound > cost * (1 + RELATIVE) + RELATIVE):
         violations.append(f"the bound {found.bound} is above the cost {cost}")
-    if (found.saving_per_hour or 0.0) < -RELATIVE * max(cost or 0.0, 1.0):
-        before, after = found.together.objective or 0.0, found.plan.objective or 0.0
-        if after > before * (1 + RELATIVE):
-            violations.append(f"split the plan costs {after}, together {before}")
+    if found.together.serves_all and (cost or 0.0) > (together or 0.0) * (1 + RELATIVE) + RELATIVE:
+        violations.append(f"split the plan costs {cost}, together {together}")
     if violations:
         raise PlanCheckError(violations)
 
@@ -47,8 +45,8 @@ def _split_faults(problem: Problem, found: SplitPlan, split: Split) -> Iterator[
             yield f"{name}: its headroom is not the server's"
     allocations = [found.allocation(name) for name in (split.prefill, split.decode)]
     replicas, homes = [a.replicas for a in allocations], [a.accelerator for a in allocations]
-    if server.max_replicas is not None and sum(replicas) > server.max_replicas:
-        yield f"{split.server}: more than {server.max_replicas} replicas"
+    if not server.min_replicas <= sum(replicas) <= (server.max_replicas or math.inf):
+        yield f"{split.server}: {sum(replicas)} replicas, not {server.min_replicas} to {server.max_replicas or 'any'}"
     # At the highest rates, those at which the reserve is used up and replicas are lost, all parts must fit.
     there = {a.name: a.availability for a in problem.accelerators}
     able = [(count - server.survive) * there[name] for count, name in zip(replicas, homes, strict=True)]

@@ -49,7 +49,11 @@ def spaced(least: int, most: int, closely: int, step: float) -> IntArray:
 
 
 def find_curves(
-    table: Candidates, rate_per_s: FloatArray, most: IntArray | None, statistics: Mapping[int, Sequence[str]]
+    table: Candidates,
+    rate_per_s: FloatArray,
+    at_least: Sequence[int],
+    most: IntArray | None,
+    statistics: Mapping[int, Sequence[str]],
 ) -> dict[int, list[Curve]]:
     """Find the curves of servers of phases.
 
@@ -58,6 +62,7 @@ def find_curves(
     table : their candidates, all batch sizes.
     rate_per_s : rate that the replicas of each server carry, reserves included, when those whose loss they survive are
         lost.
+    at_least : numbers of replicas that are looked at for each server, if there are so many.
     most : devices of each type; None without limits.
     statistics : of the time to first token, by server.
 
@@ -71,7 +76,7 @@ def find_curves(
     grids = []
     for row in best.tolist():
         least, server = int(rows.replicas[row]), int(rows.server[row])
-        there_are = MOST_TIMES * least + CLOSELY
+        there_are = max(MOST_TIMES * least + CLOSELY, at_least[server])
         if most is not None:
             there_are = min(there_are, int(most[rows.type[row]] // rows.devices_per_replica[row]))
         batches = rows.batch_size[rows.batches_of(server, int(rows.profile[row]))]

@@ -37,14 +37,19 @@ class Pair:
 
 
 def find_pairs(
-    prefill: Curve, decode: Curve, link: Link, promise: Mapping[str, float], most_replicas: int | None
+    prefill: Curve,
+    decode: Curve,
+    link: Link,
+    promise: Mapping[str, float],
+    least_replicas: int,
+    most_replicas: int | None,
 ) -> Iterator[Pair]:
     """Find the pairs, the fewest decode replicas first.
 
     Parameters
     ----------
     promise : limits of the time to first token by statistic, ms; infinite where nothing is promised.
-    most_replicas : of both together; None: no limit.
+    least_replicas, most_replicas : of both together; None: no limit.
     """
     names = list(promise)
     decode_ms = _best_batch(decode, promise)
@@ -60,8 +65,10 @@ def find_pairs(
         own_ms = prefill.ttft_ms[name][:, :, None]
         fits &= np.isfinite(own_ms) & (own_ms <= left_ms[name][:, None, :] * (1 - KEPT))
     can = np.asarray(fits.any(axis=1))
+    both = prefill.replicas[:, None] + decode.replicas[None, :]
+    can &= both >= least_replicas
     if most_replicas is not None:
-        can &= prefill.replicas[:, None] + decode.replicas[None, :] <= most_replicas
+        can &= both <= most_replicas
     fewest = math.inf
     for d in np.flatnonzero(can.any(axis=0)).tolist():
         p = int(np.argmax(can[:, d]))

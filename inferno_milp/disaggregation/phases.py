@@ -15,6 +15,7 @@ import numpy as np
 
 from inferno_milp.fields import Targets
 from inferno_milp.loads import Load
+from inferno_milp.percentiles import read_percent
 from inferno_milp.problem import Problem, new_name
 from inferno_milp.queueing import QUEUE_PER_BATCH, largest_kv_batch, mean_context_tokens
 from inferno_milp.sections import Profile, Server, ServiceClass
@@ -22,6 +23,9 @@ from inferno_milp.sections import Profile, Server, ServiceClass
 Phase = Literal["prefill", "decode"]
 PREFILL: Phase = "prefill"
 DECODE: Phase = "decode"
+
+LEAST_PERCENT = 80
+"""Percentiles of parts, added up, are no less than those of the whole from about here on."""
 
 Promise = Mapping[str, float]
 """A promise of the time to first token by its statistics, ms."""
@@ -35,17 +39,19 @@ class Part(NamedTuple):
     profiles: tuple[Profile, ...]
 
 
-def can_split(server: Server) -> bool:
-    """Whether a server may run its phases apart: it has prompts and outputs, and nothing that is its engine's own."""
+def why_not_split(problem: Problem, server: Server) -> str | None:
+    """Say why a server may not run its phases apart, whatever it runs on; None if it may."""
     load = server.load
-    return (
-        load is not None
-        and load.arrival_rate_per_s > 0
-        and load.input_tokens >= 1
-        and load.output_tokens > 1
-        and not server.keep_accelerator
-        and server.max_batch_size is None
-    )
+    if load is None or load.arrival_rate_per_s <= 0:
+        return "it has no load"
+    if load.input_tokens < 1 or load.output_tokens <= 1:
+        return "its requests have no prompts, or outputs of one token"
+    if server.keep_accelerator or server.max_batch_size is not None:
+        return "its accelerator or its batch size is fixed"
+    percents = [read_percent(statistic) for statistic in problem.targets_of(server).limits_of("ttft_ms")]
+    if any(percent is not None and percent < LEAST_PERCENT for percent in percents):
+        return f"it promises a percentile below p{LEAST_PERCENT}, and those of parts cannot be added up"
+    return None
 
 
 def make_part(
@@ -65,7 +71,7 @@ def make_part(
     profiles : of the server's model, where it may run.
     promise : what the phase may take of the promise of the time to first token.
     taken : names that it cannot have.
-    replicas : how many there must be; None: as the server says.
+    replicas : how many there must be; None: as few as will do.
     """
     load = server.load
     assert load is not None
@@ -81,7 +87,7 @@ def make_part(
         "service_class": name,
         "model": name,
         "load": _prefill_load(load, rate_per_s) if phase == PREFILL else _decode_load(load, rate_per_s),
-        "min_replicas": server.min_replicas if replicas is None else replicas,
+        "min_replicas": replicas or 0,
         "max_replicas": None,
         "current": (),
     }

@@ -19,7 +19,8 @@ class PromiseParts:
 
     Attributes
     ----------
-    statistic : `mean`, or a percentile: those of the parts are added up, which is too long rather than too short.
+    statistic : `mean`, or a percentile from the 80th on: those of the parts are added up, which is too long rather than
+        too short.
     limit_ms : the promise.
     prefill_ms, transfer_ms, decode_ms : parts of it, which the phases' servers promise, and the transfer keeps.
     value_ms : what all parts come to together, at the rates of the plan.
@@ -70,8 +71,10 @@ class SplitPlan:
     plan : of that problem; where splitting saves nothing, that of the problem as it is.
     splits : servers whose phases run apart.
     together : best plan in which every engine does both.
-    bound : proven lower bound of the cost of any plan, split or not; None where nothing is proven.
+    bound : proven lower bound of the objective of any plan, split or not, with the numbers of replicas and batch sizes
+        that are tried; None where nothing is proven, or not everybody is served.
     not_split : servers that could not be split, and why, by name.
+    why_together : why the plan is that together; None where it is not.
     """
 
     problem: Problem
@@ -80,6 +83,7 @@ class SplitPlan:
     together: Plan
     bound: float | None
     not_split: dict[str, str]
+    why_together: str | None
 
     @property
     def saving_per_hour(self) -> float | None:
@@ -101,6 +105,7 @@ class SplitPlan:
             "saving_per_hour": self.saving_per_hour,
             "bound": self.bound,
             "not_split": dict(self.not_split),
+            "why_together": self.why_together,
         }
 
     def to_frame(self) -> pd.DataFrame:

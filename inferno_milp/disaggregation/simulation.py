@@ -104,7 +104,8 @@ def _simulate(
         for of, a, speed in ends
     )
     rate = problem.required_rate_per_s(server)
-    of_each = math.ceil(max(requests / RUNS / first.replicas, LEAST_OF_REPLICA))
+    all_of_run = max(requests / RUNS, LEAST_OF_REPLICA * max(first.replicas, second.replicas))
+    of_each = math.ceil(all_of_run / first.replicas)
     traces: list[Trace] = []
     kept = slice(int(WARM_UP * of_each * first.replicas), None)
     for stream in rng.spawn(RUNS):

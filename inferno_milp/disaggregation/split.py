@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from inferno_milp.candidates import find_candidates
+from inferno_milp.candidates import Candidates, find_candidates
 from inferno_milp.disaggregation.check import check_splits
-from inferno_milp.disaggregation.phases import DECODE, PREFILL, Part, can_split, make_part, with_parts
+from inferno_milp.disaggregation.phases import DECODE, PREFILL, Part, make_part, why_not_split, with_parts
 from inferno_milp.disaggregation.plans import PromiseParts, Split, SplitPlan
 from inferno_milp.disaggregation.transfer import known_kv_bytes, with_network
-from inferno_milp.disaggregation.ways import Way, find_ways
+from inferno_milp.disaggregation.ways import Way, find_ways, usable_profiles
 from inferno_milp.errors import OptionError
-from inferno_milp.picking import Ways, pick_ways, without_today
+from inferno_milp.limits import Limits
+from inferno_milp.picking import Picked, Ways, alone, pick_ways, without_today
 from inferno_milp.plan import DEFAULT_GAP
 from inferno_milp.planner import optimize, plan_candidates
 from inferno_milp.problem import Problem
 from inferno_milp.sections import Server
+
+NOWHERE = "its requests fit into the KV cache of none of its accelerators"
+LATE = "the time ran out before phases apart were tried"
 
 
 def disaggregate(
@@ -59,45 +63,65 @@ def disaggregate(
     able = [s for s, server in enumerate(problem.servers) if server.name not in reasons]
     problem = without_today(problem, able, "disaggregation")
     together = optimize(problem, time_limit_s=time_limit_s, gap=gap)
-    as_it_is = SplitPlan(problem, together, (), together, together.bound if not able else None, reasons)
-    if not able:
-        return as_it_is
-    began = time.perf_counter()
+    end = None if time_limit_s is None else time.perf_counter() + time_limit_s
     table = find_candidates(problem)
-    ways, limits = find_ways(table, able)
-    kept = table.one_per_accelerator().rows
-    most = np.array([problem.servers[s].max_replicas or math.inf for s in kept.server.tolist()])
-    kept = kept.take(kept.replicas <= most)
-    left_s = None if time_limit_s is None else time_limit_s - (time.perf_counter() - began)
-    both = Ways(
-        [*((s,) for s in kept.server.tolist()), *((way.server,) for way in ways)],
-        np.concatenate([kept.cost_per_hour, [way.cost_per_hour for way in ways]]),
-        np.vstack([limits.of_replicas(kept) * kept.replicas[:, None], *(way.usage for way in ways)]),
-    )
-    needs = np.flatnonzero(table.needs).tolist()
-    picked = pick_ways(both, needs, limits, gap=gap, time_limit_s=left_s)
+    profiles = {s: usable_profiles(table, s) for s in able}
+    reasons |= {problem.servers[s].name: NOWHERE for s in able if not profiles[s]}
+    able = [s for s in able if profiles[s]]
+
+    def as_it_is(why: str, bound: float | None = None) -> SplitPlan:
+        """Return the plan together."""
+        return SplitPlan(problem, together, (), together, bound if together.serves_all else None, reasons, why)
+
+    if not able:
+        return as_it_is("no server can be split", together.bound)
+    found = find_ways(table, {s: profiles[s] for s in able}, end)
+    if found is None:
+        return as_it_is(LATE)
+    ways, limits = found
+    picked, kept = _pick(table, ways, limits, gap, end)
     if picked is None:
-        return as_it_is
-    as_it_is = replace(as_it_is, bound=picked.bound)
-    chosen = {way.server: way for way in (ways[k - len(kept)] for k in picked.ways if k >= len(kept))}
+        is_late = end is not None and time.perf_counter() >= end
+        return as_it_is(LATE if is_late else "not everybody can be served, with phases apart or together")
+    chosen = {way.server: way for way in (ways[k - kept] for k in picked.ways if k >= kept)}
     if not chosen:
-        return as_it_is
+        return as_it_is("phases apart save nothing: the plan is that with both together", picked.bound)
     parts = _parts(problem, chosen)
     split = with_parts(problem, parts)
     plan = plan_candidates(find_candidates(split), time_limit_s=time_limit_s, gap=gap)
-    if not plan.serves_all or (together.serves_all and (plan.objective or 0.0) >= (together.objective or 0.0)):
-        return as_it_is
-    found = SplitPlan(split, plan, (), together, picked.bound, reasons)
-    splits = tuple(_split(problem, found, way, parts[s]) for s, way in chosen.items())
-    found = replace(found, splits=splits)
-    check_splits(problem, found)
-    return found
+    if not plan.serves_all:
+        return as_it_is("the split that was picked could not be planned in time, or with its limits", picked.bound)
+    if together.serves_all and (plan.objective or 0.0) >= (together.objective or 0.0):
+        return as_it_is("phases apart save nothing: the plan is that with both together", picked.bound)
+    result = SplitPlan(split, plan, (), together, picked.bound, reasons, None)
+    result = replace(result, splits=tuple(_split(problem, result, way, parts[s]) for s, way in chosen.items()))
+    check_splits(problem, result)
+    return result
+
+
+def _pick(
+    table: Candidates, ways: Sequence[Way], limits: Limits, gap: float, end: float | None
+) -> tuple[Picked | None, int]:
+    """Pick among the candidates together, which come first, and the ways apart; return how many of the former."""
+    problem = table.problem
+    kept = table.one_per_accelerator().rows
+    most = np.array([problem.servers[s].max_replicas or math.inf for s in kept.server.tolist()])
+    kept = kept.take(kept.replicas <= most)
+    costs, usage = alone(table, kept, limits)
+    both = Ways(
+        [*((s,) for s in kept.server.tolist()), *((way.server,) for way in ways)],
+        np.concatenate([costs, [way.cost_per_hour for way in ways]]),
+        np.vstack([usage, *(way.usage for way in ways)]),
+    )
+    left_s = None if end is None else end - time.perf_counter()
+    needs = np.flatnonzero(table.needs).tolist()
+    return pick_ways(both, needs, limits, gap=gap, time_limit_s=left_s), len(kept)
 
 
 def _why_not(problem: Problem, server: Server) -> str | None:
     """Say why a server cannot be split; None if it can."""
-    if not can_split(server):
-        return "no prompts or outputs to part, or an engine that is its own (batch size or accelerator fixed)"
+    if reason := why_not_split(problem, server):
+        return reason
     profiles = [p for p in problem.profiles if p.model == server.model]
     networks = {a.name: a.network_gb_per_s for a in problem.accelerators}
     if not any(networks[p.accelerator] for p in profiles):

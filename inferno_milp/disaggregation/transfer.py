@@ -1,7 +1,7 @@
 """What lies between the phases: a KV cache on its way from the engine of the prompt to that of the output.
 
 Every sender sends one cache at a time, every receiver takes one at a time; a cache goes as fast as the slower of the
-two. Waits are those of a queue with Poisson arrivals at either end (Pollaczek and Khinchine).
+two. Waits are those of a queue at either end (Pollaczek and Khinchine, for bursts Kingman).
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Link:
     sender_gb_per_s, receiver_gb_per_s : speed of either end, of one replica.
     overhead_ms : what every transfer takes besides.
     input_tokens, cv2_input : mean prompt and its squared coefficient of variation.
+    cv2_arrival : of the times between arrivals at a replica; regular ones count as Poisson.
     """
 
     bytes_per_token: float
@@ -44,6 +45,7 @@ class Link:
     overhead_ms: float
     input_tokens: float
     cv2_input: float
+    cv2_arrival: float = 1.0
 
     @property
     def sending_ms(self) -> float:
@@ -68,7 +70,7 @@ class Link:
         """Return what a transfer takes, waits included: its mean or a percentile; infinite where an end is overrun.
 
         Percentiles add up those of the prompt's length, taken as lognormal, and of both waits, whose tails are taken as
-        exponential: too long a time rather than too short.
+        exponential: from the 80th on that is too long a time rather than too short.
         """
         busy = self.utilizations(sender_rate_per_s, receiver_rate_per_s)
         percent = read_percent(statistic)
@@ -86,7 +88,7 @@ class Link:
 
     def _wait_ms(self, used: FloatArray, service_ms: float, percent: float | None) -> FloatArray:
         with np.errstate(divide="ignore", invalid="ignore"):
-            if_any_ms = service_ms * (1 + self.cv2_input) / (2 * (1 - used))
+            if_any_ms = service_ms * (max(self.cv2_arrival, 1.0) + self.cv2_input) / (2 * (1 - used))
             wait = used * if_any_ms
             if percent is not None:
                 wait = if_any_ms * np.maximum(np.log(used / (1 - percent / 100)), 0.0)
@@ -108,6 +110,7 @@ def find_link(problem: Problem, load: Load, sender: Profile, receiver: Profile) 
         overhead_ms=problem.options.kv_transfer_overhead_ms,
         input_tokens=load.input_tokens,
         cv2_input=load.cv2_input,
+        cv2_arrival=load.cv2_arrival,
     )
 
 

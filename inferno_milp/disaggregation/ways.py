@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,20 +40,33 @@ class Way:
     usage: FloatArray
 
 
-def find_ways(table: Candidates, servers: Sequence[int]) -> tuple[list[Way], Limits]:
-    """Find ways of the servers at these positions, but those that others of the same server are better than.
+def usable_profiles(table: Candidates, server: int) -> list[Profile]:
+    """Return the profiles of a server, by its position, whose KV caches hold its requests."""
+    problem, rejected = table.problem, table.rejected
+    mine = rejected.server == server
+    too_small = set(rejected.profile[mine & ~rejected.fits].tolist())
+    model = problem.servers[server].model
+    return [p for i, p in enumerate(problem.profiles) if p.model == model and i not in too_small]
+
+
+def find_ways(
+    table: Candidates, profiles: Mapping[int, Sequence[Profile]], end: float | None
+) -> tuple[list[Way], Limits] | None:
+    """Find ways of servers, but those that others of the same server are better than.
 
     Parameters
     ----------
     table : candidates of the problem as it is.
+    profiles : by the positions of the servers, where they may run.
+    end : when the time is up, by `time.perf_counter`; None: never.
 
     Returns
     -------
     list, Limits
-        The limits are those of candidates and ways together.
+        The limits are those of candidates and ways together. None where the time ran out.
     """
-    problem = table.problem
-    phases = _Phases(table, servers)
+    problem, servers = table.problem, [*profiles]
+    phases = _Phases(problem, profiles)
     of_phases = find_candidates(phases.problem)
     rows = of_phases.rows
     limits = find_limits(replace(table, rows=table.rows.and_also(rows)))
@@ -60,10 +74,14 @@ def find_ways(table: Candidates, servers: Sequence[int]) -> tuple[list[Way], Lim
     promises = {s: _promise(problem, problem.servers[s]) for s in servers}
     full = [problem.required_rate_per_s(problem.servers[s]) * (1 + problem.servers[s].reserve) for s in servers]
     statistics = {2 * i + k: list(promises[s]) for i, s in enumerate(servers) for k in range(2)}
-    curves = find_curves(of_phases, np.repeat(full, 2), table.available, statistics)
+    fewest = [problem.servers[s].min_replicas for s in servers for _ in PHASES]
+    curves = find_curves(of_phases, np.repeat(full, 2), fewest, table.available, statistics)
     found = []
     for i, s in enumerate(servers):
+        if end is not None and time.perf_counter() >= end:
+            return None
         server, ways = problem.servers[s], []
+        between = server.min_replicas, server.max_replicas
         assert server.load is not None
         for first in curves.get(2 * i, ()):
             for second in curves.get(2 * i + 1, ()):
@@ -71,7 +89,7 @@ def find_ways(table: Candidates, servers: Sequence[int]) -> tuple[list[Way], Lim
                 link = find_link(problem, server.load, *ends)
                 if link is None:
                     continue
-                for pair in find_pairs(first, second, link, promises[s], server.max_replicas):
+                for pair in find_pairs(first, second, link, promises[s], *between):
                     replicas = np.array([pair.prefill_replicas, pair.decode_replicas])
                     both = [first.row, second.row]
                     cost = float(rows.price_per_replica[both] @ replicas)
@@ -83,22 +101,11 @@ def find_ways(table: Candidates, servers: Sequence[int]) -> tuple[list[Way], Lim
 class _Phases:
     """All phases of the servers, each a server that may run wherever its model can: prefill and decode in turn."""
 
-    def __init__(self, table: Candidates, servers: Sequence[int]) -> None:
-        problem, rejected = table.problem, table.rejected
-        too_small = {
-            (int(s), int(p))
-            for s, p, fits in zip(rejected.server, rejected.profile, rejected.fits, strict=True)
-            if not fits
-        }
+    def __init__(self, problem: Problem, profiles: Mapping[int, Sequence[Profile]]) -> None:
         parts: list[Part] = []
         self._origins: list[Profile] = []
-        for s in servers:
+        for s, usable in profiles.items():
             server = problem.servers[s]
-            usable = [
-                profile
-                for p, profile in enumerate(problem.profiles)
-                if profile.model == server.model and (s, p) not in too_small
-            ]
             for phase in PHASES:
                 parts.append(make_part(problem, server, phase, usable, _promise(problem, server), ()))
                 self._origins += usable

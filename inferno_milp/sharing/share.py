@@ -12,7 +12,7 @@ import numpy as np
 
 from inferno_milp.candidates import BoolArray, Rows, find_candidates
 from inferno_milp.limits import find_limits
-from inferno_milp.picking import Ways, pick_ways, without_today
+from inferno_milp.picking import Ways, alone, pick_ways, without_today
 from inferno_milp.plan import DEFAULT_GAP, Plan
 from inferno_milp.planner import optimize, plan_candidates
 from inferno_milp.problem import Problem
@@ -85,8 +85,8 @@ def share_replicas(problem: Problem, *, time_limit_s: float | None = None, gap: 
     apart = optimize(problem, time_limit_s=time_limit_s, gap=gap)
     if not groups:
         return SharedPlan(problem, apart, (), apart)
-    alone: list[tuple[int, ...]] = [(s,) for s in range(len(problem.servers))]
-    chosen = _choose(problem, [*alone, *groups], gap, time_limit_s)
+    single: list[tuple[int, ...]] = [(s,) for s in range(len(problem.servers))]
+    chosen = _choose(problem, [*single, *groups], gap, time_limit_s)
     if chosen is None:
         return SharedPlan(problem, apart, (), apart)
     shared = with_groups(problem, chosen)
@@ -127,7 +127,7 @@ def _choose(
     rows = rows.take((rows.replicas <= most) & _each_alone(groups, rows))
     covers = [groups[g] for g in rows.server.tolist()]
     needs = sorted({s for group, need in zip(groups, table.needs.tolist(), strict=True) if need for s in group})
-    ways = Ways(covers, rows.cost_per_hour, limits.of_replicas(rows) * rows.replicas[:, None])
+    ways = Ways(covers, *alone(table, rows, limits))
     left_s = None if time_limit_s is None else time_limit_s - (time.perf_counter() - began)
     picked = pick_ways(ways, needs, limits, gap=gap, time_limit_s=left_s)
     if picked is None:
@@ -138,14 +138,14 @@ def _choose(
 
 def _each_alone(groups: Sequence[tuple[int, ...]], rows: Rows) -> BoolArray:
     """Say of each way of a group whether each of its members could run so alone: nobody is served by company only."""
-    alone = {
+    by_itself = {
         (groups[g][0], a)
         for g, a in zip(rows.server.tolist(), rows.accelerator.tolist(), strict=True)
         if len(groups[g]) == 1
     }
     return np.array(
         [
-            all((s, a) in alone for s in groups[g])
+            all((s, a) in by_itself for s in groups[g])
             for g, a in zip(rows.server.tolist(), rows.accelerator.tolist(), strict=True)
         ],
         dtype=bool,

@@ -48,7 +48,8 @@ def play(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
     All decoding sequences make a token in every iteration, so a sequence's end is known as the number of an iteration
     when it begins to decode. Those numbers lie in a heap, as `end · requests + request`. With a number of clients
     (0: none) a request that is done brings the next one, `think` later; until then its arrival is infinite.
-    Of the prompt of a request `cached` tokens come with it, computed elsewhere; once lost they are computed here.
+    Of the prompt of a request `cached` tokens come with it, computed elsewhere; once lost they are computed here. Where
+    a single one is left to compute, that is a decode step like any other.
     """
     requests = len(arrivals)
     limited = kv_tokens < UNLIMITED
@@ -108,7 +109,7 @@ def play(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
             free = kv_tokens - context - partial_done
         free -= decoding
         left = max(budget - decoding, 1)
-        prompt, prompt_context, square = 0, 0, 0.0
+        prompt, prompt_context, square, handed = 0, 0, 0.0, 0
         # Then the prompt that was cut …
         if partial >= 0:
             chunk = min(partial_left, left)
@@ -171,9 +172,13 @@ def play(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
             joined += 1
             if limited:
                 admitted.append(request)
-            prompt, left, free = prompt + chunk, left - chunk, free - chunk - brought
-            square += (2.0 * brought + chunk) * chunk
+            left, free = left - chunk, free - chunk - brought
             prompt_context += brought + chunk
+            if brought > 0 and brought + 1 == tokens:
+                handed += 1
+            else:
+                prompt += chunk
+                square += (2.0 * brought + chunk) * chunk
             if brought + chunk < tokens:
                 partial, partial_left, partial_done = request, tokens - brought - chunk, brought + chunk
             else:
@@ -183,9 +188,11 @@ def play(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
             continue  # all were preempted, or gone at once
         # The iteration, or all iterations up to the next that differs.
         steps = 1
-        duration = alpha + beta * decoding + kappa * (context + decoding)
+        duration = alpha + beta * (decoding + handed) + kappa * (context + decoding + prompt_context)
         if prompt > 0:
-            duration += prompt_base - alpha + delta * prompt + quadratic * square + kappa * prompt_context
+            duration += prompt_base - alpha + delta * prompt + quadratic * square
+        elif handed > 0:
+            steps = 1
         elif not preempted:
             steps = heap[0] // requests - iteration
             if limited:
