@@ -32,7 +32,7 @@ MOST_FAULTS = 20
 """Faults told of many cases, which mostly have one cause."""
 _ANALYSED: list[Candidates] = []
 """The candidates of the problem that this process had cases of last."""
-ONE_AT_A_TIME = threading.Lock()
+_ONE_AT_A_TIME = threading.Lock()
 """Pyomo keeps state for a whole process, and the workers of a Dask cluster may have threads."""
 
 
@@ -149,6 +149,18 @@ def _difference(before: float | None, after: float | None) -> float | None:
     return saved if abs(saved) > 1e-9 * max(abs(before), abs(after)) else 0.0
 
 
+def guarded(plan: Callable[[], Outcome]) -> Outcome:
+    """Plan, one plan at a time in this process; what goes wrong is told in the outcome."""
+    try:
+        with _ONE_AT_A_TIME:
+            return plan()
+    except InfernoError as error:
+        return Outcome(None, error=str(error))
+    except Exception as error:
+        logger.exception("a case could not be planned")
+        return Outcome(None, error=f"{type(error).__name__}: {error}")
+
+
 @dataclass(frozen=True, slots=True)
 class _Planner:
     """Plans a case; picklable."""
@@ -158,16 +170,7 @@ class _Planner:
     time_limit_s: float | None
 
     def __call__(self, settings: tuple[Setting, ...]) -> Outcome:
-        try:
-            problem = with_settings(self.problem, settings)
-            with ONE_AT_A_TIME:
-                plan = self._plan(problem)
-        except InfernoError as error:
-            return Outcome(None, error=str(error))
-        except Exception as error:
-            logger.exception("a case could not be planned")
-            return Outcome(None, error=f"{type(error).__name__}: {error}")
-        return outcome_of(plan)
+        return guarded(lambda: outcome_of(self._plan(with_settings(self.problem, settings))))
 
     def _plan(self, problem: Problem) -> Plan:
         """Plan; servers that are as in the problem itself are analysed once for all cases."""

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from inferno_milp.candidates import find_candidates
-from inferno_milp.cases import ONE_AT_A_TIME, Outcome, outcome_of, run_cases
-from inferno_milp.errors import InfernoError
+from inferno_milp.cases import Outcome, guarded, outcome_of, run_cases
 from inferno_milp.parts import fingerprint
 from inferno_milp.plan import DEFAULT_GAP
 from inferno_milp.planner import plan_candidates
 from inferno_milp.problem import Problem
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +22,11 @@ class _Planner:
     time_limit_s: float | None
 
     def __call__(self, problem: Problem) -> Outcome:
-        try:
-            with ONE_AT_A_TIME:
-                plan = plan_candidates(find_candidates(problem), gap=self.gap, time_limit_s=self.time_limit_s)
-        except InfernoError as error:
-            return Outcome(None, error=str(error))
-        except Exception as error:
-            logger.exception("a cluster could not be planned")
-            return Outcome(None, error=f"{type(error).__name__}: {error}")
-        return replace(outcome_of(plan), plan=plan)
+        def plan() -> Outcome:
+            found = plan_candidates(find_candidates(problem), gap=self.gap, time_limit_s=self.time_limit_s)
+            return replace(outcome_of(found), plan=found)
+
+        return guarded(plan)
 
 
 def plan_clusters(

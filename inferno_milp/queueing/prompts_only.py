@@ -19,7 +19,7 @@ from inferno_milp.queueing.continuous_parameters import TINY, ContinuousParamete
 from inferno_milp.queueing.tails import uniform_exponentials_exceed
 
 USUAL_LOAD = 0.5
-"""Load up to which iterations are so alike that what is left of one is uniform."""
+"""Load at which the tail is fitted to the variance; above, all that comes on top is exponential."""
 ROUNDS = 20
 """Rounds of the fixed point for the iterations in which nobody comes; it contracts quickly."""
 
@@ -64,8 +64,7 @@ def solve_prompts(engines: ContinuousParameters, throughput: FloatArray) -> Prom
     base_ms, prompt_ms = engines.prompt_base_ms, np.maximum(engines.prompt_ms, TINY)
     square = prompt_ms**2 * (1 + engines.prompt_cv2)
     load = np.minimum(throughput * prompt_ms, FULLEST)
-    nobody, mean_ms, found_ms = _iterations(base_ms, prompt_ms, square, throughput, load)
-    *_, usual_ms = _iterations(base_ms, prompt_ms, square, USUAL_LOAD / prompt_ms, np.full_like(load, USUAL_LOAD))
+    nobody, mean_ms, found_ms, _ = _iterations(base_ms, prompt_ms, square, throughput, load)
     # Prompts of a batch at the most; fewer than one where a prompt is cut.
     most = np.minimum(engines.max_batch, engines.token_budget / np.maximum(engines.input_tokens, TINY))
     together = np.minimum(np.maximum(np.minimum(throughput * mean_ms + nobody, most), 1.0), np.maximum(most, TINY))
@@ -75,8 +74,7 @@ def solve_prompts(engines: ContinuousParameters, throughput: FloatArray) -> Prom
     # Batches that are not full: what is left of this one, and the next one with all who came during this one.
     came = 2 * arrivals_within(throughput * found_ms / 2, engines.cv2_arrival)
     met = prompts_met(engines, np.minimum(busy, FULLEST))
-    # What is left of an iteration is uniform, of the length that it has up to half of the load; the rest exponential.
-    longest_ms = np.minimum(usual_ms, base_ms + prompt_ms * np.maximum(most, 1.0))
+    longest_ms = np.minimum(_uniform_ms(base_ms, prompt_ms, square), base_ms + prompt_ms * np.maximum(most, 1.0))
     uniform_ms = np.minimum(found_ms, longest_ms)
     others = np.minimum(came, np.maximum(most - 1, 0.0))
     gated_ms = (found_ms - uniform_ms) / 2 + others * prompt_ms
@@ -101,6 +99,22 @@ def solve_prompts(engines: ContinuousParameters, throughput: FloatArray) -> Prom
     )
 
 
+def _uniform_ms(base_ms: FloatArray, prompt_ms: FloatArray, square: FloatArray) -> FloatArray:
+    """Width of the uniform part of what comes after the iteration found, the rest exponential, at half of the load.
+
+    There the two come to the mean and the variance of batches that are not full: what is left of the iteration found,
+    uniform within it, and those who come in it; long ones have more of both.
+    """
+    load = np.full_like(prompt_ms, USUAL_LOAD)
+    rate = load / prompt_ms
+    *_, found_ms, found_square = _iterations(base_ms, prompt_ms, square, rate, load)
+    mean_ms = (0.5 + load) * found_ms
+    variance = (0.5 + load) ** 2 * np.maximum(found_square - found_ms**2, 0.0)
+    variance += found_square / 12 + rate * square * found_ms
+    root = np.sqrt(np.maximum(4 * variance - mean_ms**2, 0.0) / 3)
+    return np.asarray(np.clip(1.5 * (mean_ms - root), 0.0, found_ms))
+
+
 def _finds(engines: ContinuousParameters, busy: FloatArray, used: FloatArray) -> FloatArray:
     """How many arrivals find the engine at work: gamma times between them, the one before alone; Poisson ones: `busy`.
 
@@ -114,8 +128,8 @@ def _finds(engines: ContinuousParameters, busy: FloatArray, used: FloatArray) ->
 
 def _iterations(
     base_ms: FloatArray, prompt_ms: FloatArray, square: FloatArray, rate: FloatArray, load: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the probability that nobody comes during an iteration, its mean length, and that of who comes finds.
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Return the probability that nobody comes during an iteration, its mean length, and of those found E[T], E[T²].
 
     An iteration takes its base and the prompts of those who came during the one before, or after that one's end of the
     next who came. The length beyond the base is taken as gamma distributed.
@@ -131,4 +145,6 @@ def _iterations(
         shape = beyond_ms / scale_ms
         again = np.exp(-rate * base_ms - shape * np.log1p(rate * scale_ms))
         nobody = np.sqrt(nobody * again)  # halfway, so that it does not swing
-    return nobody, mean_ms, square_ms / mean_ms
+    second = shape * (shape + 1) * scale_ms**2
+    cube_ms = base_ms**3 + 3 * base_ms**2 * beyond_ms + 3 * base_ms * second + second * (shape + 2) * scale_ms
+    return nobody, mean_ms, square_ms / mean_ms, cube_ms / mean_ms
