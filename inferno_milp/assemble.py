@@ -201,8 +201,9 @@ def _allocations(table: Candidates, assigned: Assigned) -> dict[int, list[Alloca
         return {}
     engines = table.engines.of(rows.server, rows.profile, rows.batch_size)
     loaded = ~np.isnan(rows.max_rate_per_s)
-    analysis = analyze(problem.options.law, **engines, rate_per_s=assigned.rate_per_s)
-    at_most = analyze(problem.options.law, **engines, rate_per_s=np.where(loaded, rows.max_rate_per_s, 0.0))
+    rate, most = assigned.rate_per_s, np.where(loaded, rows.max_rate_per_s, 0.0)
+    analysis = analyze(problem.options.law, **engines, rate_per_s=table.while_there_per_s(rows, rate))
+    at_most = analyze(problem.options.law, **engines, rate_per_s=table.while_there_per_s(rows, most))
     ttft_p95_ms, ttft_p99_ms = analysis.ttft_percentile((95, 99))
     figures = {
         "wait_ms": analysis.wait_ms,

@@ -184,6 +184,11 @@ class Candidates:
             for i in range(len(rows))
         ]
 
+    def while_there_per_s(self, rows: Rows, rate_per_s: FloatArray) -> FloatArray:
+        """Return the rate of a replica of each row while it is there, given that on average."""
+        there = np.array([a.availability for a in self.problem.accelerators], dtype=float)
+        return np.asarray(rate_per_s / there[rows.accelerator])
+
     @property
     def unservable(self) -> IntArray:
         """Positions of the servers that need an allocation and have no candidate."""

@@ -228,6 +228,8 @@ def run_cases(
     cases: Sequence[T],
     *,
     of: str,
+    names: Sequence[str] | None = None,
+    keys: Sequence[str] | None = None,
     into: Path | None,
     jobs: int,
     scheduler: str | None,
@@ -239,18 +241,24 @@ def run_cases(
     ----------
     planner : plans a case.
     of : which cases these are, by `fingerprint`.
+    names, keys : of each case; outcomes in the folder are known again by their key. None: by their number.
     into, jobs, scheduler, on_done : as in `plan_cases`.
     """
     if into is None:
         return [_told(item) for item in spread(planner, cases, jobs=jobs, scheduler=scheduler, on_done=on_done)]
     parts = Parts(into, of)
-    found = {number: _from_row(row) for number, row in parts.read().items()}
+    known = [str(number) for number in range(len(cases))] if keys is None else keys
+    number_of = {key: number for number, key in enumerate(known)}
+    kept = {number_of[row["key"]]: row for row in parts.read() if row["key"] in number_of}
+    found = {number: _from_row(row) for number, row in kept.items()}
     left = [number for number in range(len(cases)) if number not in found]
 
     def keep(position: int, item: Outcome | Lost) -> None:
-        found[left[position]] = outcome = _told(item)
-        if outcome.error is None:  # what went wrong is tried again
-            parts.add(_row(left[position], outcome))
+        number = left[position]
+        found[number] = outcome = _told(item)
+        if outcome.error is None and outcome.status != "no_solution":  # what went wrong, or was late, is tried again
+            head = {"case": number, "key": known[number], "cluster": None if names is None else names[number]}
+            parts.add({**head, **_row(outcome)})
 
     def done(count: int, _: int) -> None:
         if on_done is not None:
@@ -267,8 +275,8 @@ def _told(item: Outcome | Lost) -> Outcome:
     return Outcome(None, error=item.reason) if isinstance(item, Lost) else item
 
 
-def _row(number: int, outcome: Outcome) -> dict[str, Any]:
-    row = {"case": number, **_summary(outcome)}
+def _row(outcome: Outcome) -> dict[str, Any]:
+    row = _summary(outcome)
     devices = row.pop("devices")
     row["plan"] = None if outcome.plan is None else json.dumps(outcome.plan.to_dict(), allow_nan=False)
     return {**row, "device_types": [name for name, _ in devices], "device_counts": [count for _, count in devices]}
@@ -276,7 +284,8 @@ def _row(number: int, outcome: Outcome) -> dict[str, Any]:
 
 def _from_row(row: dict[str, Any]) -> Outcome:
     devices = tuple(zip(row["device_types"], row["device_counts"], strict=True))
-    kept = {name: value for name, value in row.items() if name not in ("case", "device_types", "device_counts")}
+    heads = ("case", "key", "cluster", "device_types", "device_counts")
+    kept = {name: value for name, value in row.items() if name not in heads}
     plan = None if kept["plan"] is None else Plan.from_dict(json.loads(kept["plan"]))
     return Outcome(**{**kept, "unserved": tuple(kept["unserved"]), "devices": devices, "plan": plan})
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from inferno_milp.candidates import find_candidates
 from inferno_milp.cases import Outcome, guarded, outcome_of, run_cases
+from inferno_milp.errors import OptionError
 from inferno_milp.parts import fingerprint
 from inferno_milp.plan import DEFAULT_GAP
-from inferno_milp.planner import plan_candidates
+from inferno_milp.planner import plan_candidates, wrong_limits
 from inferno_milp.problem import Problem
 
 
@@ -48,8 +49,8 @@ def plan_clusters(
     jobs : processes on this machine; -1 as many as there are cores.
     scheduler : address of a Dask scheduler, `tcp://host:8786`, to whose workers the problems go instead.
     on_done : called with the number of clusters done, and of all.
-    into : a folder into which plans are written as they come, as Parquet with a column `plan` of JSON; clusters that
-        are in it already are not planned again.
+    into : a folder into which plans are written as they come, as Parquet with columns `cluster`, the name, and `plan`,
+        JSON; clusters that are in it already, by their names and with all their figures, are not planned again.
 
     Returns
     -------
@@ -62,9 +63,18 @@ def plan_clusters(
     OptionError
         As in `optimize`; if `jobs` cannot be, no scheduler answers, or the folder holds something else.
     """
-    of = fingerprint([(name, problem) for name, problem in problems.items()], gap, time_limit_s)
-    planner = _Planner(gap, time_limit_s)
+    wrong = [*wrong_limits(time_limit_s, gap)]
+    if wrong:
+        raise OptionError("; ".join(wrong))
     outcomes = run_cases(
-        planner, [*problems.values()], of=of, into=into, jobs=jobs, scheduler=scheduler, on_done=on_done
+        _Planner(gap, time_limit_s),
+        [*problems.values()],
+        of=fingerprint("clusters", gap, time_limit_s),
+        names=[*problems],
+        keys=[fingerprint(name, problem) for name, problem in problems.items()],
+        into=into,
+        jobs=jobs,
+        scheduler=scheduler,
+        on_done=on_done,
     )
     return dict(zip(problems, outcomes, strict=True))

@@ -63,6 +63,7 @@ def compare_profiles(
     rows = []
     for profile, rate in zip(profiles, sized.max_rate_per_s.tolist(), strict=True):
         priced = catalogue.accelerators.get(profile.accelerator)
+        rate *= 1.0 if priced is None else priced.availability
         hourly = math.nan if priced is None else priced.cost_per_hour * profile.accelerators_per_replica
         tokens = rate * output_tokens
         origin = profile.origin

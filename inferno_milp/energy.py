@@ -25,14 +25,15 @@ def replica_power_w(table: Candidates, rows: Rows, rate_per_s: FloatArray) -> Fl
 
     Parameters
     ----------
-    rate_per_s : of one replica; NaN for one without a load, which is idle.
+    rate_per_s : of one replica, on average; NaN for one without a load, which is idle.
     """
     loaded = np.flatnonzero(~np.isnan(rate_per_s))
     utilization = np.zeros(len(rows))
     if loaded.size:
         part = rows.take(loaded)
         engines = table.engines.of(part.server, part.profile, part.batch_size)
-        found = analyze(table.problem.options.law, **engines, rate_per_s=rate_per_s[loaded])
+        there = table.while_there_per_s(part, rate_per_s[loaded])
+        found = analyze(table.problem.options.law, **engines, rate_per_s=there)
         utilization[loaded] = found.utilization
     accelerators, profiles = table.problem.accelerators, table.problem.profiles
     result = np.full(len(rows), np.nan)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 PARTS = {
     "load": "the load itself",
+    "interruptions": "replicas that are taken away",
     "reserve": "reserve",
     "survive": "replicas whose loss is survived",
     "min_replicas": "minimum replicas",

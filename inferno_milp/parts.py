@@ -78,20 +78,20 @@ class Parts:
         except OSError as error:
             raise OptionError(f"cannot write into {folder}: {error.strerror}") from None
 
-    def read(self) -> dict[int, dict[str, Any]]:
-        """Return the rows that are there already, by the number of their case."""
+    def read(self) -> list[dict[str, Any]]:
+        """Return the rows that are there already."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        rows: dict[int, dict[str, Any]] = {}
+        rows: list[dict[str, Any]] = []
         for path in self._found:
             try:
                 table = pq.read_table(path)
             except (OSError, pa.ArrowException) as error:
                 raise OptionError(f"{path} cannot be read: {error}") from None
             if (table.schema.metadata or {}).get(OF) != self._of.encode():
-                raise OptionError(f"{path} holds outcomes of other cases: give a folder of its own to every sweep")
-            rows.update({int(row["case"]): row for row in table.to_pylist()})
+                raise OptionError(f"{path} holds outcomes of other cases: give a folder that has none of others")
+            rows += table.to_pylist()
         return rows
 
     def add(self, row: dict[str, Any]) -> None:
@@ -130,7 +130,7 @@ def _table(rows: Sequence[dict[str, Any]], of: str) -> pa.Table:
             ("bound", number), ("gap", number), ("power_w", number), ("servers_served", pa.int64()),
             ("unserved", pa.list_(text)), ("replicas", pa.int64()), ("ttft_p95_ms", number),
             ("device_types", pa.list_(text)), ("device_counts", pa.list_(pa.int64())), ("error", text),
-            ("plan", text),
+            ("plan", text), ("cluster", text), ("key", text),
         ],
         metadata={OF: of.encode()},
     )  # fmt: skip

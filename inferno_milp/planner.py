@@ -129,15 +129,20 @@ def _check_options(problem: Problem, solver: str, time_limit_s: float | None, ga
         wrong.append(f"unknown solver {solver!r}; known: {', '.join(SOLVERS)}")
     if solver == "greedy" and problem.options.assignment == "mixed":
         wrong.append("the greedy solver knows single assignments alone")
-    if time_limit_s is not None and not (math.isfinite(time_limit_s) and time_limit_s > 0):
-        wrong.append(f"time_limit_s must be a number of seconds above 0, not {time_limit_s}")
-    if not (math.isfinite(gap) and 0 <= gap < 1):
-        wrong.append(f"gap must be within [0, 1), not {gap}")
+    wrong += wrong_limits(time_limit_s, gap)
     kept = [server.name for server in problem.servers if server.survive_pools]
     if kept:
         wrong.append(f"{', '.join(kept)}: `survive_pools` is for `periods` and `scenarios`")
     if wrong:
         raise OptionError("; ".join(wrong))
+
+
+def wrong_limits(time_limit_s: float | None, gap: float) -> Iterator[str]:
+    """Say what is wrong with the limits of a solver."""
+    if time_limit_s is not None and not (math.isfinite(time_limit_s) and time_limit_s > 0):
+        yield f"time_limit_s must be a number of seconds above 0, not {time_limit_s}"
+    if not (math.isfinite(gap) and 0 <= gap < 1):
+        yield f"gap must be within [0, 1), not {gap}"
 
 
 class _Clock:

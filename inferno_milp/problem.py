@@ -131,6 +131,7 @@ def reference_faults(
     excused: frozenset[str] = frozenset(),
     *,
     has_servers: bool = False,
+    has_all_scenarios: bool = True,
 ) -> Iterator[Fault]:
     """Find what is wrong between the sections: dangling references, duplicates, models that nothing can serve.
 
@@ -138,6 +139,7 @@ def reference_faults(
     ----------
     excused : names that are defined somewhere, but wrongly: references to them are not reported again.
     has_servers : whether there are servers at all, though perhaps wrong ones.
+    has_all_scenarios : whether no scenario is left out because it is wrong.
     """
     accelerators = _Names({a.name for a in sections.accelerators}, excused)
     in_pools = _pooled(sections)
@@ -158,6 +160,9 @@ def reference_faults(
     yield from _power_faults(sections)
     yield from _pool_faults(sections, capacity, types)
     yield from _moment_faults(sections, _Names({s.name for s in sections.servers}, excused))
+    total = sum(scenario.probability for scenario in sections.scenarios)
+    if has_all_scenarios and sections.scenarios and abs(total - 1) > PROBABILITIES_OFF:
+        yield Fault(f"the probabilities sum to {total:.6g}", "they must sum to 1", ("scenarios",))
     if not sections.servers and not has_servers:
         yield Fault("no servers: there is nothing to plan for", "list at least one", ("servers",))
     profiles = {(p.model, p.accelerator) for p in sections.profiles}
@@ -237,9 +242,6 @@ def _moment_faults(sections: Sections, servers: _Names) -> Iterator[Fault]:
             for name in moment.rates_per_s:
                 if name not in servers:
                     yield _unknown("server", name, servers, (section, i, "rates_per_s", name))
-    total = sum(scenario.probability for scenario in sections.scenarios)
-    if sections.scenarios and abs(total - 1) > PROBABILITIES_OFF:
-        yield Fault(f"the probabilities sum to {total:.6g}", "they must sum to 1", ("scenarios",))
 
 
 def _power_faults(sections: Sections) -> Iterator[Fault]:

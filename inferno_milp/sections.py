@@ -352,6 +352,12 @@ class Pool(Model):
     recovery_hours: NonNegative = 0.0
     """How long it is then until another one is there in its place."""
 
+    @model_validator(mode="after")
+    def _interruptions_take_time(self) -> Pool:
+        if (self.interruptions_per_hour > 0) != (self.recovery_hours > 0):
+            raise ValueError("give interruptions_per_hour and recovery_hours, or neither")
+        return self
+
     @property
     def availability(self) -> float:
         """Part of the time that a replica is there: between interruptions, of that and recovery."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -90,8 +90,9 @@ def explain(
         listed[s][i] = _compared(table, plan, s, listed[s][i], gap, time_limit_s)
         if on_done is not None:
             on_done(done + 1, len(tried))
+    there = {a.name: a.availability for a in problem.accelerators}
     parts = [
-        _parts(server, planned, least) for server, planned, least in zip(
+        _parts(server, planned, least, there) for server, planned, least in zip(
             problem.servers, plan.servers, alone.servers, strict=True
         )
     ]  # fmt: skip
@@ -229,8 +230,7 @@ def _binding(table: Candidates, s: int) -> dict[int, str]:
     if not chosen:
         return result
     which = np.array([i for _, i in chosen], dtype=np.intp)
-    there = np.array([a.availability for a in table.problem.accelerators])[rows.accelerator[which]]
-    rates = rows.max_rate_per_s[which] / there
+    rates = table.while_there_per_s(rows.take(which), rows.max_rate_per_s[which])
     found = _binding_promises(table, s, rows.profile[which], rows.batch_size[which], rates)
     for profile in dict.fromkeys(profile for profile, _ in chosen):
         names = [name for (other, _), names in zip(chosen, found, strict=True) if other == profile for name in names]
@@ -256,8 +256,13 @@ def _binding_promises(
     return names
 
 
-def _parts(server: Server, planned: ServerPlan, alone: ServerPlan) -> dict[str, float]:
-    """Take a server's cost apart: what it would pay alone for, then what the limits add."""
+def _parts(server: Server, planned: ServerPlan, alone: ServerPlan, there: Mapping[str, float]) -> dict[str, float]:
+    """Take a server's cost apart: what it would pay alone for, then what the limits add.
+
+    Parameters
+    ----------
+    there : part of the time that a replica on each accelerator is there.
+    """
     cost = planned.cost_per_hour
     if not planned.meets_targets:
         return {"best_effort": cost} if cost else {}
@@ -271,8 +276,11 @@ def _parts(server: Server, planned: ServerPlan, alone: ServerPlan) -> dict[str, 
         if part > 0:
             parts[name] = part
 
-    load = math.fsum(a.cost_per_hour * a.rate_per_s / a.max_rate_per_s for a in alone.allocations if a.max_rate_per_s)
-    take("load", load)
+    used = [(a, a.cost_per_hour * a.rate_per_s / a.max_rate_per_s) for a in alone.allocations if a.max_rate_per_s]
+    load = math.fsum(part for _, part in used)
+    taken_away = math.fsum(part * (1 - there[a.accelerator]) for a, part in used)
+    take("load", load - taken_away)
+    take("interruptions", taken_away)
     take("reserve", load * server.reserve)
     strongest = sorted(
         ((a.max_rate_per_s or 0.0, a.cost_per_hour / a.replicas, a.replicas) for a in alone.allocations), reverse=True

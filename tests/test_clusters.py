@@ -35,6 +35,7 @@ def test_every_plan_is_that_of_its_cluster_alone(tmp_path: Path) -> None:
         assert found[name].plan.servers == plan.servers
     assert seen[-1] == (4, 4)
     rows = pd.read_parquet(tmp_path / "kept")
+    assert rows.sort_values("case").cluster.tolist() == [*problems]
     assert [json.loads(text)["problem"] for text in rows.sort_values("case").plan] == [*problems]
 
 
@@ -43,8 +44,22 @@ def test_what_is_kept_is_not_planned_again(tmp_path: Path, monkeypatch: pytest.M
     first = plan_clusters(problems, into=tmp_path)
     monkeypatch.setattr("inferno_milp.clusters.plan_candidates", lambda *_, **__: pytest.fail("planned again"))
     assert plan_clusters(problems, into=tmp_path) == first
+    assert len(plan_clusters(clusters(3), into=tmp_path)) == 3  # some left out, in another order
+    monkeypatch.undo()
+    more = plan_clusters({**clusters(5), "c0": clusters()["c1"]}, into=tmp_path)  # one added, one changed
+    assert more["c4"].serves_all
+    assert more["c0"].plan.problem_name == "c1"
     with pytest.raises(im.OptionError, match="other cases"):
-        plan_clusters(clusters(3), into=tmp_path)
+        plan_clusters(problems, into=tmp_path, gap=0.1)
+    with pytest.raises(im.OptionError, match=r"gap must be within.*"):
+        plan_clusters(problems, gap=-1.0)
+
+
+def test_what_ran_out_of_time_is_planned_again(tmp_path: Path) -> None:
+    problem = {"c": im.read_problem(Path(__file__).parent.parent / "instances" / "small.yaml")}
+    late = plan_clusters(problem, into=tmp_path, time_limit_s=1e-5)
+    assert late["c"].status == "no_solution"
+    assert not list(tmp_path.glob("*.parquet"))
 
 
 def test_one_that_goes_wrong_is_told_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,6 +97,8 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = json.loads(out.read_text())
     assert [document[path]["plan"]["problem"] for path in paths] == ["c0", "c1"]
     assert "2 of 2 clusters serve everybody" in capsys.readouterr().out
+    assert main(["clusters", paths[0], paths[0]]) == 2
+    assert "given twice" in capsys.readouterr().err
     # Faults of all files are told at once.
     for path in paths:
         Path(path).write_text(yaml.safe_dump(problem_data(capacity={"Z": 1})))

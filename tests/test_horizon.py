@@ -377,6 +377,11 @@ def test_the_check_refuses_what_does_not_hold():
     ],
 )
 def test_faults_are_told(changes, words):
+    """And what follows from them alone is not."""
+    if changes.get("scenarios") == [{"name": "a"}]:
+        with pytest.raises(im.InputError) as told:
+            im.read_problem_data(data(**changes))
+        assert "sum to" not in str(told.value)
     with pytest.raises(im.InputError, match=words):
         im.read_problem_data(data(**changes))
 

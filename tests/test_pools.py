@@ -235,7 +235,7 @@ def test_the_checks_know_pools():
 SPOT = [{"name": "spot", "type": "big", "count": 60, "cost_factor": 0.3, "region": "east",
          "interruptions_per_hour": 0.5, "recovery_hours": 0.5}]  # fmt: skip
 """Devices that are there for four fifths of the time."""
-NEVER = [{**SPOT[0], "interruptions_per_hour": 0.0}]
+NEVER = [{**SPOT[0], "interruptions_per_hour": 0.0, "recovery_hours": 0.0}]
 
 
 @pytest.mark.parametrize("assignment", ["single", "mixed"])
@@ -286,6 +286,30 @@ def test_interruptions_elsewhere(method):
     else:  # what binds is what does with devices that are always there
         names = [[a.binds for a in im.explain(p).servers[0].alternatives] for p in (problem, never)]
         assert names[0] == names[1]
+
+
+def test_figures_are_of_the_replicas_that_are_there():
+    load = {"rate_per_s": 60.0, "input_tokens": 300, "output_tokens": 100}
+    problem = read(pools=SPOT, servers=server(load=load, pools=["spot"]))
+    plan = im.optimize(problem)
+    (a,) = plan.servers[0].allocations
+    there = a.rate_per_s / 0.8
+    profile = next(p for p in problem.profiles if p.accelerator == a.accelerator)
+    found = im.analyze(alpha_ms=profile.alpha_ms, beta_ms=profile.beta_ms, gamma_ms=profile.gamma_ms,
+                       delta_ms=profile.delta_ms, input_tokens=300, output_tokens=100, max_batch=a.batch_size,
+                       rate_per_s=there)  # fmt: skip
+    assert a.ttft_ms == pytest.approx(float(found.ttft_ms))
+    (simulated,) = im.simulate_plan(problem, plan, requests=8000).allocations
+    assert simulated.rate_per_s == pytest.approx(there)
+    parts = im.explain(problem).servers[0].parts
+    assert parts["interruptions"] == pytest.approx(0.25 * parts["load"])
+
+
+def test_half_of_an_interruption_is_refused():
+    with pytest.raises(im.InputError, match="or neither"):
+        read(pools=[{**SPOT[0], "recovery_hours": 0.0}])
+    with pytest.raises(im.InputError, match=r"accelerators.NAME@POOL"):
+        im.with_settings(read(), {"pools.spot.recovery_hours": 1.0})
 
 
 def test_a_pool_that_is_never_there_is_refused():

@@ -49,16 +49,16 @@ def _compare_latencies(
         for latency, statistic, limit in targets:
             limits[latency].setdefault(statistic, [np.nan] * len(chosen))[i] = limit
     tps = [problem.targets_of(server).tps or np.nan for server, *_ in chosen]
-    at_rate = analyze(problem.options.law, **engines, rate_per_s=[a.rate_per_s for _, _, a, _ in chosen])
-    sized = size(problem.options.law, **engines, ttft_ms=limits["ttft_ms"], itl_ms=limits["itl_ms"], tps=tps)
     curves = {a.name: a for a in problem.accelerators}
     there = np.array([curves[a.accelerator].availability for _, _, a, _ in chosen])
-    most_per_s = sized.analysis.throughput_per_s * there
-    full = analyze(problem.options.law, **engines, rate_per_s=most_per_s)
+    rates = np.array([a.rate_per_s for _, _, a, _ in chosen]) / there
+    at_rate = analyze(problem.options.law, **engines, rate_per_s=rates)
+    sized = size(problem.options.law, **engines, ttft_ms=limits["ttft_ms"], itl_ms=limits["itl_ms"], tps=tps)
+    full = analyze(problem.options.law, **engines, rate_per_s=sized.analysis.throughput_per_s)
     in_full = {planned.name for planned in plan.servers if planned.meets_targets}
     ttft_p95_ms, ttft_p99_ms = at_rate.ttft_percentile((95, 99))
     found = {
-        "max_rate_per_s": most_per_s,
+        "max_rate_per_s": sized.analysis.throughput_per_s * there,
         "wait_ms": at_rate.wait_ms,
         "ttft_ms": at_rate.ttft_ms,
         "ttft_p95_ms": ttft_p95_ms,

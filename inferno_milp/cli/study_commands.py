@@ -6,6 +6,7 @@ import re
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inferno_milp.cli.commands import plan_of, plan_with, read, show
@@ -158,7 +159,12 @@ def run_clusters(arguments: Namespace) -> int:
 
     problems: dict[str, Problem] = {}
     faults: list[Fault] = []
+    seen: set[Path] = set()
     for path in arguments.problems:
+        if path.resolve() in seen:
+            faults.append(Fault(f"{path} is given twice", "give every cluster once"))
+            continue
+        seen.add(path.resolve())
         try:
             problems[str(path)] = read(Namespace(**{**vars(arguments), "problem": path}))
         except InputError as error:

@@ -16,7 +16,7 @@ from inferno_milp.problem import Problem
 from inferno_milp.sections import Server
 from inferno_milp.simulate import Comparison, Requests, Stage, Trace, draw_arrivals, run_linked
 from inferno_milp.simulate.comparison import blocking_comparison, latency_comparisons
-from inferno_milp.simulate.fleet import REQUESTS, RUNS, WARM_UP, engine_of
+from inferno_milp.simulate.fleet import REQUESTS, RUNS, WARM_UP, availability, engine_of
 from inferno_milp.simulate.workload import draw_requests
 
 LEAST_OF_REPLICA = 300
@@ -98,18 +98,18 @@ def _simulate(
     prefill, decode = (
         Stage(
             engine_of(problem, of, profiles[server.model, a.accelerator], a.batch_size),
-            a.replicas,
+            max(round(a.replicas * availability(problem, a.accelerator)), 1),
             speed * BYTES_PER_GB_PER_MS * 1000,
         )
         for of, a, speed in ends
     )
     rate = problem.required_rate_per_s(server)
-    all_of_run = max(requests / RUNS, LEAST_OF_REPLICA * max(first.replicas, second.replicas))
-    of_each = math.ceil(all_of_run / first.replicas)
+    all_of_run = max(requests / RUNS, LEAST_OF_REPLICA * max(prefill.replicas, decode.replicas))
+    of_each = math.ceil(all_of_run / prefill.replicas)
     traces: list[Trace] = []
-    kept = slice(int(WARM_UP * of_each * first.replicas), None)
+    kept = slice(int(WARM_UP * of_each * prefill.replicas), None)
     for stream in rng.spawn(RUNS):
-        sent = _draw(stream, server.load, rate, first.replicas, second.replicas, of_each)
+        sent = _draw(stream, server.load, rate, prefill.replicas, decode.replicas, of_each)
         traces.append(
             run_linked(
                 prefill,

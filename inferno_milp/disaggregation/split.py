@@ -155,7 +155,8 @@ def _split(problem: Problem, found: SplitPlan, way: Way, parts: tuple[Part, Part
     """Put together what a server's phases come to at the rates of the plan."""
     server = problem.servers[way.server]
     first, second = (found.allocation(part.server.name) for part in parts)
-    rates = first.rate_per_s, second.rate_per_s
+    there = {a.name: a.availability for a in problem.accelerators}
+    rates = first.rate_per_s / there[first.accelerator], second.rate_per_s / there[second.accelerator]
     spent = [{use.statistic: use.value_ms for use in a.targets if use.latency == "ttft_ms"} for a in (first, second)]
 
     def whole_ms(statistic: str) -> float:

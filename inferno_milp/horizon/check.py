@@ -141,7 +141,7 @@ def _latencies(problem: Problem, plan: HorizonPlan) -> Iterator[str]:
     there = {a.name: a.availability for a in problem.accelerators}
     engines = engine_table(problem).of(at, profile, np.array([one.batch_size for one in held]))
     for rates in (
-        np.array([one.rate_per_s / one.replicas for one in held]),
+        np.array([one.rate_per_s / one.replicas / there[one.accelerator] for one in held]),
         np.array([(one.max_rate_per_s or 0.0) / there[one.accelerator] for one in held]),
     ):
         analysis = analyze(problem.options.law, **engines, rate_per_s=rates)

@@ -93,7 +93,9 @@ def read_document(source: Source, load: Loader = load_source) -> Problem:
         capacity = merged["capacity"] if isinstance(merged["capacity"], dict) else None
         excused = frozenset(name for _, validated in parts.files for name in validated.defined)
         has_servers = any(source.data.get("servers") for source, _ in parts.files)
-        found = reference_faults(sections, capacity, excused, has_servers=has_servers)
+        listed = [source.data.get("scenarios") for source, _ in parts.files]
+        whole = sum(len(some) for some in listed if isinstance(some, list)) == len(sections.scenarios)
+        found = reference_faults(sections, capacity, excused, has_servers=has_servers, has_all_scenarios=whole)
         parts.faults += [_placed(fault, origins, source) for fault in islice(found, MOST_FAULTS)]
     if parts.faults:
         raise InputError(parts.faults)

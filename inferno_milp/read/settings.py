@@ -203,7 +203,10 @@ def _apply(data: dict[str, Any], setting: Setting) -> None:
     elif section == "options":
         places = [(data.setdefault(section, {}), rest)]
     else:
-        raise _WrongPathError(f"{section} has no parts", f"set {section} as a whole")
+        hint = f"set {section} as a whole"
+        if section == "pools":  # there are none any more once a problem is read
+            hint = "set capacity.TYPE@POOL, or accelerators.NAME@POOL.cost_per_hour or .availability"
+        raise _WrongPathError(f"{section} has no parts", hint)
     done = [_set_field(item, field, setting) for item, field in places]
     if not any(done):
         raise _WrongPathError("is given for none of them: there is nothing to change", "set it with =")

@@ -226,10 +226,16 @@ def _wrong_figure(allocation: Allocation) -> str | None:
 
 
 def _rate_per_s(problem: Problem, server: Server, planned: ServerPlan, allocation: Allocation) -> float:
-    """Rate at each replica: its share of what the server must carry; by best effort, what the plan gives it."""
+    """Rate at each replica that is there: its share of what the server must carry; by best effort, the plan's."""
+    there = availability(problem, allocation.accelerator)
     if not planned.meets_targets:
-        return allocation.rate_per_s
-    return problem.required_rate_per_s(server) * allocation.share / allocation.replicas
+        return allocation.rate_per_s / there
+    return problem.required_rate_per_s(server) * allocation.share / (allocation.replicas * there)
+
+
+def availability(problem: Problem, accelerator: str) -> float:
+    """Part of the time that a replica on an accelerator, by its name, is there."""
+    return next(a.availability for a in problem.accelerators if a.name == accelerator)
 
 
 def _simulate(
@@ -265,7 +271,7 @@ def _simulate(
         requests=offered.size,
         rate_per_s=rate,
         comparisons=tuple(_comparisons(traces, kept, allocation, problem.targets_of(server), engine, most)),
-        throughput_per_s=allocation.replicas * rate * (1 - blocking),
+        throughput_per_s=allocation.replicas * availability(problem, allocation.accelerator) * rate * (1 - blocking),
         blocking=blocking,
         preemptions_per_request=float(np.mean([trace.preemptions[kept].mean() for trace in traces])),
     )
