@@ -71,55 +71,69 @@ def find_curves(
     dict
         By server, a curve for each accelerator on which it has candidates.
     """
-    rows, survive = table.rows, [server.survive for server in table.problem.servers]
-    best = rows.best_batches(by_rate=False)
+    rows, problem = table.rows, table.problem
     grids = []
-    for row in best.tolist():
+    for row in rows.best_batches(by_rate=False).tolist():
         least, server = int(rows.replicas[row]), int(rows.server[row])
         there_are = max(MOST_TIMES * least + CLOSELY, at_least[server])
         if most is not None:
             there_are = min(there_are, int(most[rows.type[row]] // rows.devices_per_replica[row]))
+        if there_are < least:
+            continue
+        counts = spaced(least, there_are, CLOSELY, STEP)
         batches = rows.batch_size[rows.batches_of(server, int(rows.profile[row]))]
-        largest, smallest = int(batches[-1]), int(batches[0])
-        sizes = np.union1d(spaced(smallest, largest, BATCHES_CLOSELY, BATCH_STEP), rows.batch_size[row])
-        counts = spaced(least, there_are, CLOSELY, STEP) if there_are >= least else np.empty(0, dtype=np.int64)
-        there = table.problem.accelerators[rows.accelerator[row]].availability
-        grids.append((row, counts, rate_per_s[server] / ((counts - survive[server]) * there), sizes))
-    found = _analyse(table, grids, statistics)
+        sizes = spaced(int(batches[0]), int(batches[-1]), BATCHES_CLOSELY, BATCH_STEP)
+        able = (counts - problem.servers[server].survive) * problem.accelerators[rows.accelerator[row]].availability
+        sizes = np.union1d(sizes, rows.batch_size[row])
+        grids.append(_Grid(row, server, counts, rate_per_s[server] / able, sizes))
     result: dict[int, list[Curve]] = {}
-    for (row, counts, rates, _), latencies in zip(grids, found, strict=True):
-        if len(counts):
-            result.setdefault(int(rows.server[row]), []).append(Curve(row, counts, rates, latencies))
+    for grid, latencies in zip(grids, _analyse(table, grids, statistics), strict=True):
+        curve = Curve(grid.row, grid.replicas, grid.rate_per_s, latencies)
+        result.setdefault(grid.server, []).append(curve)
     return result
 
 
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """Numbers of replicas, with the rate at each, and batch sizes, of one candidate of a server."""
+
+    row: int
+    server: int
+    replicas: IntArray
+    rate_per_s: FloatArray
+    batch_sizes: IntArray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Replicas × batch sizes."""
+        return len(self.replicas), len(self.batch_sizes)
+
+    def flat(self) -> tuple[IntArray, FloatArray, IntArray]:
+        """Return row, rate and batch size of every point, batch sizes fastest."""
+        replicas, sizes = self.shape
+        row = np.full(replicas * sizes, self.row)
+        return row, np.repeat(self.rate_per_s, sizes), np.tile(self.batch_sizes, replicas)
+
+
 def _analyse(
-    table: Candidates,
-    grids: Sequence[tuple[int, IntArray, FloatArray, IntArray]],
-    statistics: Mapping[int, Sequence[str]],
+    table: Candidates, grids: Sequence[_Grid], statistics: Mapping[int, Sequence[str]]
 ) -> list[dict[str, FloatArray]]:
     """Analyse all grids together, in blocks; return the latencies of each, replicas × batch sizes."""
-    rows = table.rows
-    shapes = [(len(counts), len(sizes)) for _, counts, _, sizes in grids]
-    row = np.concatenate([np.full(n * b, g[0]) for g, (n, b) in zip(grids, shapes, strict=True)] or [np.empty(0, int)])
-    rate = np.concatenate([np.repeat(g[2], b) for g, (_, b) in zip(grids, shapes, strict=True)] or [np.empty(0)])
-    batch = np.concatenate([np.tile(g[3], n) for g, (n, _) in zip(grids, shapes, strict=True)] or [np.empty(0, int)])
-    server = rows.server[row]
+    if not grids:
+        return []
+    row, rate, batch = (np.concatenate(parts) for parts in zip(*(grid.flat() for grid in grids), strict=True))
+    server, profile = table.rows.server[row], table.rows.profile[row]
     asked = {name: [s for s, names in statistics.items() if name in names] for name in _all(statistics)}
     latencies = {name: np.full(len(row), np.inf) for name in asked}
     for start in range(0, len(row), AT_ONCE):
-        block = np.arange(start, min(start + AT_ONCE, len(row)))
-        of_block = _block(table, rows.profile[row[block]], server[block], rate[block], batch[block], asked)
-        for name, values in of_block.items():
-            latencies[name][block] = values
-    ends = np.cumsum([n * b for n, b in shapes]).tolist()
-    return [
-        {
-            name: latencies[name][end - n * b : end].reshape(n, b)
-            for name in statistics[int(rows.server[grid[0]])]
-        }
-        for grid, (n, b), end in zip(grids, shapes, ends, strict=True)
-    ]  # fmt: skip
+        part = slice(start, start + AT_ONCE)
+        for name, values in _block(table, profile[part], server[part], rate[part], batch[part], asked).items():
+            latencies[name][part] = values
+    ends = np.cumsum([grid.shape[0] * grid.shape[1] for grid in grids]).tolist()
+    found = []
+    for grid, start, end in zip(grids, [0, *ends], ends, strict=False):
+        found.append({name: latencies[name][start:end].reshape(grid.shape) for name in statistics[grid.server]})
+    return found
 
 
 def _all(statistics: Mapping[int, Sequence[str]]) -> list[str]:
