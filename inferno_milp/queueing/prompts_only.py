@@ -131,8 +131,8 @@ def _iterations(
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Return the probability that nobody comes during an iteration, its mean length, and of those found E[T], E[T²].
 
-    An iteration takes its base and the prompts of those who came during the one before, or after that one's end of the
-    next who came. The length beyond the base is taken as gamma distributed.
+    An iteration takes its base and the prompts of all who came during the one before, or, where nobody did, of the one
+    who comes next. The length beyond the base is taken as gamma distributed.
     """
     nobody = np.exp(-rate * (base_ms + prompt_ms))
     for _ in range(ROUNDS):
