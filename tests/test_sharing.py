@@ -140,7 +140,7 @@ def test_who_cannot_share():
     servers[0] |= {"max_batch_size": 8}
     servers[1] |= {"keep_accelerator": True, "current": {"accelerator": "big", "replicas": 1}}
     problem = im.read_problem_data(data((), servers=servers))
-    assert list(find_groups(problem)) == []
+    assert find_groups(problem, [(s,) for s in range(len(problem.servers))]) == ([], False)
     assert im.share_replicas(problem).groups == ()
     limited = data((1.0, 1.0, 0.0, 0.0), options={"max_changes": 0})
     limited["servers"][0]["current"] = {"accelerator": "big", "replicas": 1}
@@ -228,3 +228,18 @@ def test_covariance_is_that_of_the_members():
     group = with_groups(problem, [(0, 1)]).servers[0].load
     assert group.cov_lengths == pytest.approx(1.5)
     assert group.cv2_output == pytest.approx(2.0)
+
+
+def test_many_small_servers_share_a_few_replicas():
+    """Groups of groups: twelve adapters of one base model, far more than a group of servers holds."""
+    document = data((0.0, 0.0, 1.0, 0.0))
+    (one,) = document["servers"]
+    document["servers"] = [
+        {**one, "name": f"adapter-{i}", "load": {**one["load"], "rate_per_s": 0.3 + 0.05 * i}} for i in range(12)
+    ]
+    document["capacity"] = {"big": 20, "small": 20}
+    found = im.share_replicas(im.read_problem_data(document))
+    assert max(len(group) for group in found.groups) > 5
+    whole = im.optimize(with_groups(im.read_problem_data(document), [tuple(range(12))]))
+    assert found.plan.total_cost_per_hour <= whole.total_cost_per_hour * 1.3
+    assert found.plan.total_cost_per_hour <= 0.4 * found.apart.total_cost_per_hour

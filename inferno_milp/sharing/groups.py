@@ -13,26 +13,40 @@ from inferno_milp.sections import Server, ServiceClass
 
 LONGEST_NAME = 150
 LARGEST = 5
-"""Servers of a group; of models with more, larger groups are not looked at."""
+"""Servers, or groups found before, of a group; larger groups come of groups of groups."""
 NEVER_MS = 1e-6
 """A promise that nothing keeps."""
 MOST_GROUPS = 400
-"""Groups of one model; of more, pairs alone are looked at."""
+"""Groups of one model at once; of more, pairs alone are looked at, then pairs of pairs …"""
 
 
-def find_groups(problem: Problem) -> Iterator[tuple[int, ...]]:
-    """Go through all groups of two servers or more that may share replicas, by their positions."""
-    alike: dict[tuple[str, str | None, frozenset[str] | None], list[int]] = {}
-    for s, server in enumerate(problem.servers):
+def find_groups(problem: Problem, units: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], bool]:
+    """Find all groups of two units or more that may share replicas.
+
+    Parameters
+    ----------
+    units : servers by their positions, each in one unit: by itself, or in a group that was found before.
+
+    Returns
+    -------
+    list, bool
+        Groups of servers, and whether larger ones of the same units might be better still.
+    """
+    alike: dict[tuple[str, str | None, frozenset[str] | None], list[tuple[int, ...]]] = {}
+    for unit in units:
+        server = problem.servers[unit[0]]
         if can_share(problem, server):
             pools = None if server.pools is None else frozenset(server.pools)
-            alike.setdefault((server.model, server.region, pools), []).append(s)
+            alike.setdefault((server.model, server.region, pools), []).append(unit)
+    groups, may_grow = [], False
     for members in alike.values():
         largest = min(len(members), LARGEST)
         if sum(math.comb(len(members), size) for size in range(2, largest + 1)) > MOST_GROUPS:
             largest = 2
+        may_grow |= largest < len(members)
         for size in range(2, largest + 1):
-            yield from combinations(members, size)
+            groups += [tuple(sorted(s for unit in some for s in unit)) for some in combinations(members, size)]
+    return groups, may_grow
 
 
 def can_share(problem: Problem, server: Server) -> bool:

@@ -65,8 +65,9 @@ def share_replicas(problem: Problem, *, time_limit_s: float | None = None, gap: 
 
     Parameters
     ----------
-    problem : with single assignment. All groups of up to five servers of a model are weighed.
-    time_limit_s : seconds for the plan apart, and for the program; None: no limit.
+    problem : with single assignment. All groups of up to five servers of a model are weighed; where there are more
+        servers, then groups of these groups, until that saves nothing more.
+    time_limit_s : seconds for the plan apart, for the programs, and for the plan shared; None: no limit.
     gap : relative gap between cost and bound.
 
     Returns
@@ -79,14 +80,10 @@ def share_replicas(problem: Problem, *, time_limit_s: float | None = None, gap: 
     OptionError
         If something is asked for that is not counted here.
     """
-    groups = list(find_groups(problem))
     free = [s for s, server in enumerate(problem.servers) if can_share(problem, server)]
     problem = without_today(problem, free, "sharing")
     apart = optimize(problem, time_limit_s=time_limit_s, gap=gap)
-    if not groups:
-        return SharedPlan(problem, apart, (), apart)
-    single: list[tuple[int, ...]] = [(s,) for s in range(len(problem.servers))]
-    chosen = _choose(problem, [*single, *groups], gap, time_limit_s)
+    chosen = _grown(problem, gap, time_limit_s)
     if chosen is None:
         return SharedPlan(problem, apart, (), apart)
     shared = with_groups(problem, chosen)
@@ -95,6 +92,23 @@ def share_replicas(problem: Problem, *, time_limit_s: float | None = None, gap: 
         return SharedPlan(problem, apart, (), apart)
     named = tuple(tuple(problem.servers[s].name for s in group) for group in chosen if len(group) > 1)
     return SharedPlan(shared, plan, named, apart)
+
+
+def _grown(problem: Problem, gap: float, time_limit_s: float | None) -> list[tuple[int, ...]] | None:
+    """Pick groups, then groups of groups, as long as that picks others; None if nothing can be picked, or in time."""
+    end = None if time_limit_s is None else time.perf_counter() + time_limit_s
+    single: list[tuple[int, ...]] = [(s,) for s in range(len(problem.servers))]
+    units, may_grow, found = single, True, None
+    while may_grow:
+        groups, may_grow = find_groups(problem, units)
+        if not groups:
+            break
+        left_s = None if end is None else end - time.perf_counter()
+        chosen = _choose(problem, [*dict.fromkeys([*single, *units, *groups])], gap, left_s)
+        if chosen is None or chosen == found:
+            break
+        units = found = chosen
+    return found
 
 
 def with_groups(problem: Problem, groups: Sequence[Sequence[int]]) -> Problem:
