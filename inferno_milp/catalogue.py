@@ -11,8 +11,9 @@ from pathlib import Path
 from inferno_milp.architecture import LanguageModel
 from inferno_milp.errors import OptionError, nearest
 from inferno_milp.read import read_sections
-from inferno_milp.sections import Accelerator, Profile, Sections
+from inferno_milp.sections import Profile, Sections
 from inferno_milp.shipped import MODELS, shipped
+from inferno_milp.supply import Accelerator
 
 CLOUD, LANGUAGE_MODELS, MEASURED, ESTIMATED = "cloud", "language_models", "measured", "estimated"
 """Files of the catalogue; the others in the folder are llm-inferno's sample."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from inferno_milp.candidates import Candidates, FloatArray, Rows
 from inferno_milp.queueing import analyze
-from inferno_milp.sections import Power
+from inferno_milp.supply import Power
 
 
 def power_w(power: Power, utilization: float) -> float:

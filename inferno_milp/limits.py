@@ -11,7 +11,7 @@ import numpy as np
 from inferno_milp.candidates import Candidates, FloatArray, Rows
 from inferno_milp.master import Side, no_side
 from inferno_milp.packing import cuttings, is_chain, slots
-from inferno_milp.sections import NodeGroup
+from inferno_milp.supply import NodeGroup
 
 BUDGET, POWER, CHANGES = "budget", "power", "changes"
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from inferno_milp.highs_engine import Program, run
-from inferno_milp.sections import NodeGroup
+from inferno_milp.supply import NodeGroup
 
 MOST_CUTTINGS = 20_000
 """Ways to cut one node; nodes and sizes that have more are refused."""

@@ -41,6 +41,13 @@ class Ways:
     usage: FloatArray
 
 
+def candidates_alone(table: Candidates) -> Rows:
+    """Return the candidates of each server and accelerator that may be its only one: within its most replicas."""
+    rows = table.one_per_accelerator().rows
+    most = np.array([table.problem.servers[s].max_replicas or math.inf for s in rows.server.tolist()])
+    return rows.take(rows.replicas <= most)
+
+
 def alone(table: Candidates, rows: Rows, limits: Limits) -> tuple[FloatArray, FloatArray]:
     """Return what candidates cost and use, one for one server, as ways: with what a change from today is charged."""
     options, today = table.problem.options, price_today(table.problem)
@@ -64,12 +71,10 @@ class Picked:
     Attributes
     ----------
     ways : their positions, rising.
-    cost_per_hour : of all.
-    bound : proven lower bound of it; None where nothing is proven.
+    bound : proven lower bound of the cost of all; None where nothing is proven.
     """
 
     ways: tuple[int, ...]
-    cost_per_hour: float
     bound: float | None
 
 
@@ -121,7 +126,7 @@ def pick_ways(
     if solution.objective is None:
         return None
     chosen = tuple(k for k, pick in enumerate(picks) if pick.value > 0.5)
-    return Picked(chosen, math.fsum(ways.cost_per_hour[list(chosen)].tolist()), solution.bound)
+    return Picked(chosen, solution.bound)
 
 
 def without_today(problem: Problem, servers: Collection[int], what: str) -> Problem:
@@ -139,5 +144,4 @@ def without_today(problem: Problem, servers: Collection[int], what: str) -> Prob
         wrong.append("does not count limited changes")
     if wrong:
         raise OptionError(f"{what} {'; '.join(wrong)}")
-    emptied = [s.model_copy(update={"current": ()}) if i in servers else s for i, s in enumerate(problem.servers)]
-    return problem.model_copy(update={"servers": tuple(emptied)})
+    return problem.without_current(servers)

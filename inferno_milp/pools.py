@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from inferno_milp.problem import Problem
-from inferno_milp.sections import Accelerator, Pool, pooled
+from inferno_milp.supply import Accelerator, Pool, pooled
 
 
 def with_pools(problem: Problem) -> Problem:

@@ -15,7 +15,8 @@ from pydantic import ValidationError, field_serializer, model_validator
 
 from inferno_milp.errors import Fault, InputError, OptionError, PathPart, nearest, path_text
 from inferno_milp.fields import Targets
-from inferno_milp.sections import Capacity, Options, Sections, Server, pooled
+from inferno_milp.sections import Options, Profile, Sections, Server, ServiceClass
+from inferno_milp.supply import Capacity, pooled
 
 PROBABILITIES_OFF = 1e-6
 """By so much the probabilities of scenarios may miss 1."""
@@ -65,6 +66,11 @@ class Problem(Sections):
     def accelerators_per_replica(self) -> dict[tuple[str, str], int]:
         """Accelerators that a replica takes, by model and accelerator."""
         return {(p.model, p.accelerator): p.accelerators_per_replica for p in self.profiles}
+
+    @property
+    def availabilities(self) -> dict[str, float]:
+        """Part of the time that a replica on each accelerator is there, by name."""
+        return {a.name: a.availability for a in self.accelerators}
 
     def positions_of(self, names: Iterable[str]) -> list[int]:
         """Return the positions of servers, by their names.
@@ -119,6 +125,30 @@ class Problem(Sections):
             wrong = [f"{path_text(d['loc'])}={d['input']!r}: {d['msg']}" for d in error.errors(include_url=False)]
             raise OptionError("; ".join(wrong)) from None
         return self.model_copy(update={"options": options})
+
+    def with_servers(
+        self,
+        servers: Iterable[Server],
+        service_classes: Iterable[ServiceClass] = (),
+        profiles: Iterable[Profile] = (),
+    ) -> Problem:
+        """Return the problem with other servers, and classes and profiles of theirs besides.
+
+        It has no periods and scenarios: those are of the servers as they were.
+        """
+        update = {
+            "servers": tuple(servers),
+            "service_classes": (*self.service_classes, *service_classes),
+            "profiles": (*self.profiles, *profiles),
+            "periods": (),
+            "scenarios": (),
+        }
+        return self.model_copy(update=update)
+
+    def without_current(self, servers: Collection[int]) -> Problem:
+        """Return the problem in which the servers at these positions run nothing today."""
+        emptied = [s.model_copy(update={"current": ()}) if i in servers else s for i, s in enumerate(self.servers)]
+        return self.model_copy(update={"servers": tuple(emptied)})
 
     def with_unlimited_capacity(self) -> Problem:
         """Return the same problem without limits on the devices."""

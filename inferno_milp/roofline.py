@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from inferno_milp.architecture import KV_BYTES, LanguageModel
 from inferno_milp.errors import OptionError
-from inferno_milp.sections import Accelerator, Origin, Profile
+from inferno_milp.sections import Origin, Profile
+from inferno_milp.supply import Accelerator
 
 MEMORY_USED = 0.9
 """Share of the memory that an engine takes (vLLM's `--gpu-memory-utilization`)."""

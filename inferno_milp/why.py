@@ -90,7 +90,7 @@ def explain(
         listed[s][i] = _compared(table, plan, s, listed[s][i], gap, time_limit_s)
         if on_done is not None:
             on_done(done + 1, len(tried))
-    there = {a.name: a.availability for a in problem.accelerators}
+    there = problem.availabilities
     parts = [
         _parts(server, planned, least, there) for server, planned, least in zip(
             problem.servers, plan.servers, alone.servers, strict=True

@@ -15,7 +15,8 @@ import numpy as np
 
 from inferno_milp.candidates import Candidates, find_candidates
 from inferno_milp.problem import Problem
-from inferno_milp.sections import Power, Server
+from inferno_milp.sections import Server
+from inferno_milp.supply import Power
 
 EPSILON = 1e-9
 MOST_OF_ONE = 12

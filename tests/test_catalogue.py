@@ -17,7 +17,8 @@ from inferno_milp.problem import Problem
 from inferno_milp.problem_file import with_profile
 from inferno_milp.read import read_sections
 from inferno_milp.roofline import DEFAULT_EFFICIENCY, estimate_profile, memory_fit
-from inferno_milp.sections import Accelerator, Profile, Sections
+from inferno_milp.sections import Profile, Sections
+from inferno_milp.supply import Accelerator
 
 CATALOGUE = shipped_catalogue()
 LLAMA = CATALOGUE.language_model("Llama-3.1-8B-Instruct")

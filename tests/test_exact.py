@@ -15,7 +15,7 @@ from systems import systems
 import inferno_milp as im
 from inferno_milp.generate import generate_problem
 from inferno_milp.packing import pack
-from inferno_milp.sections import NodeGroup
+from inferno_milp.supply import NodeGroup
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])

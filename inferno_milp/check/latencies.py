@@ -13,7 +13,8 @@ from inferno_milp.loads import Load
 from inferno_milp.plan import Allocation, Plan
 from inferno_milp.problem import Problem
 from inferno_milp.queueing import EngineParameters, analyze, size
-from inferno_milp.sections import Accelerator, Power, Profile, Server
+from inferno_milp.sections import Profile, Server
+from inferno_milp.supply import Accelerator, Power
 
 FIGURES = (
     "max_rate_per_s", "wait_ms", "ttft_ms", "ttft_p95_ms", "ttft_p99_ms", "itl_ms", "itl_p95_ms", "utilization"

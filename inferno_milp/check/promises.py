@@ -10,7 +10,8 @@ from inferno_milp.check.common import RELATIVE, is_batch, pairs, same
 from inferno_milp.check.latencies import power_faults
 from inferno_milp.plan import Allocation, Plan, ServerPlan
 from inferno_milp.problem import Problem
-from inferno_milp.sections import Accelerator, Profile, Server
+from inferno_milp.sections import Profile, Server
+from inferno_milp.supply import Accelerator
 
 
 def identity_violations(problem: Problem, plan: Plan) -> Iterator[str]:

@@ -95,5 +95,4 @@ def _worth(found: SplitPlan) -> Iterator[str]:
         yield found.why_together
     else:
         whole = found.together.total_cost_per_hour or 0.0
-        share = f" ({saving / whole:.1%})" if whole else ""
-        yield f"together {whole:.10g} {currency}/h: phases apart save {saving:.10g}{share}"
+        yield f"together {whole:.10g} {currency}/h: phases apart save {saving:.10g} ({saving / whole:.1%})"

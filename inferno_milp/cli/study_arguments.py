@@ -73,9 +73,7 @@ def add_studies(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--plot-y", default="total_cost_per_hour", metavar="COLUMN", help="what is drawn (default: cost)"
     )
-    parser.add_argument(
-        "--into", type=Path, metavar="FOLDER", help="write outcomes as they come, as Parquet; go on with what is there"
-    )
+    _add_into(parser, "outcomes")
     add_solving(parser)
     _add_spreading(parser)
     add_output(parser)
@@ -84,9 +82,7 @@ def add_studies(subparsers: Subparsers) -> None:
     words = "many clusters, each a problem of its own, planned by many workers"
     parser = subparsers.add_parser("clusters", help=words, description=f"{words[:1].upper()}{words[1:]}.")
     add_problem(parser, many=True)
-    parser.add_argument(
-        "--into", type=Path, metavar="FOLDER", help="write plans as they come, as Parquet; go on with what is there"
-    )
+    _add_into(parser, "plans")
     add_solving(parser)
     _add_spreading(parser)
     add_output(parser)
@@ -162,6 +158,11 @@ def add_studies(subparsers: Subparsers) -> None:
 
 def _add_jobs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=_jobs, default=1, metavar="N", help="processes; -1: one per core (default: 1)")
+
+
+def _add_into(parser: argparse.ArgumentParser, what: str) -> None:
+    words = f"write {what} as they come, as Parquet; go on with what is there"
+    parser.add_argument("--into", type=Path, metavar="FOLDER", help=words)
 
 
 def _add_spreading(parser: argparse.ArgumentParser) -> None:

@@ -48,7 +48,7 @@ def _split_faults(problem: Problem, found: SplitPlan, split: Split) -> Iterator[
     if not server.min_replicas <= sum(replicas) <= (server.max_replicas or math.inf):
         yield f"{split.server}: {sum(replicas)} replicas, not {server.min_replicas} to {server.max_replicas or 'any'}"
     # At the highest rates, those at which the reserve is used up and replicas are lost, all parts must fit.
-    there = {a.name: a.availability for a in problem.accelerators}
+    there = problem.availabilities
     able = [(count - server.survive) * there[name] for count, name in zip(replicas, homes, strict=True)]
     highest = [rate * (1 + server.reserve) / replicas_there for replicas_there in able]
     if max(float(used) for used in split.link.utilizations(*highest)) >= 1:

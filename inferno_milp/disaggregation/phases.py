@@ -112,15 +112,11 @@ def with_parts(problem: Problem, parts: Mapping[int, Sequence[Part]]) -> Problem
         tuple(part.server for part in parts[s]) if s in parts else (server,) for s, server in enumerate(problem.servers)
     ]
     listed = [part for of_server in parts.values() for part in of_server]
-    update = {
-        "servers": tuple(server for of_server in found for server in of_server),
-        "service_classes": (*problem.service_classes, *(part.service_class for part in listed)),
-        "profiles": (*problem.profiles, *(profile for part in listed for profile in part.profiles)),
-        # Periods and scenarios are of the servers as they were.
-        "periods": (),
-        "scenarios": (),
-    }
-    return problem.model_copy(update=update)
+    return problem.with_servers(
+        (server for of_server in found for server in of_server),
+        (part.service_class for part in listed),
+        (profile for part in listed for profile in part.profiles),
+    )
 
 
 def _prefill_load(load: Load, rate_per_s: float) -> Load:

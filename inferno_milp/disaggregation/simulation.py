@@ -15,8 +15,8 @@ from inferno_milp.loads import Load
 from inferno_milp.problem import Problem
 from inferno_milp.sections import Server
 from inferno_milp.simulate import Comparison, Requests, Stage, Trace, draw_arrivals, run_linked
-from inferno_milp.simulate.comparison import blocking_comparison, latency_comparisons
-from inferno_milp.simulate.fleet import REQUESTS, RUNS, WARM_UP, availability, engine_of
+from inferno_milp.simulate.comparison import blocking_comparison, figure_name, latency_comparisons, missed
+from inferno_milp.simulate.fleet import REQUESTS, RUNS, WARM_UP, check_requests, engine_of
 from inferno_milp.simulate.workload import draw_requests
 
 LEAST_OF_REPLICA = 300
@@ -40,13 +40,11 @@ class SplitSimulation:
     @property
     def missed(self) -> tuple[Comparison, ...]:
         """Targets that the simulation misses."""
-        return tuple(c for c in self.comparisons if c.verdict == "missed")
+        return missed(self.comparisons)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data; None where a figure could not be found."""
-        records = [c.to_record() for c in self.comparisons]
-        finite = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in r.items()} for r in records]
-        return {**asdict(self), "comparisons": finite}
+        return {**asdict(self), "comparisons": [c.to_document() for c in self.comparisons]}
 
 
 def simulate_splits(
@@ -71,8 +69,7 @@ def simulate_splits(
     ValueError
         For too few requests.
     """
-    if requests < 1000:
-        raise ValueError(f"requests must be at least 1000, not {requests}")
+    check_requests(requests)
     servers = {server.name: server for server in problem.servers}
     results = []
     for done, split in enumerate(found.splits):
@@ -98,7 +95,7 @@ def _simulate(
     prefill, decode = (
         Stage(
             engine_of(problem, of, profiles[server.model, a.accelerator], a.batch_size),
-            max(round(a.replicas * availability(problem, a.accelerator)), 1),
+            max(round(a.replicas * problem.availabilities[a.accelerator]), 1),
             speed * BYTES_PER_GB_PER_MS * 1000,
         )
         for of, a, speed in ends
@@ -121,12 +118,8 @@ def _simulate(
             )
         )
     predicted = {"ttft_ms": split.ttft_ms, "itl_ms": split.itl_ms}
-    for part in split.promises:
-        if part.statistic != "mean":
-            predicted[f"ttft_{part.statistic}_ms"] = part.value_ms
-    for use in second.targets:
-        if use.latency == "itl_ms" and use.statistic != "mean":
-            predicted[f"itl_{use.statistic}_ms"] = use.value_ms
+    predicted |= {figure_name("ttft_ms", part.statistic): part.value_ms for part in split.promises}
+    predicted |= {figure_name("itl_ms", u.statistic): u.value_ms for u in second.targets if u.latency == "itl_ms"}
     comparisons = (
         *latency_comparisons(traces, kept, predicted, problem.targets_of(server)),
         blocking_comparison(traces, kept, 2 * problem.options.max_blocking),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,11 +12,11 @@ from inferno_milp.candidates import Candidates, find_candidates
 from inferno_milp.disaggregation.check import check_splits
 from inferno_milp.disaggregation.phases import DECODE, PREFILL, Part, make_part, why_not_split, with_parts
 from inferno_milp.disaggregation.plans import PromiseParts, Split, SplitPlan
-from inferno_milp.disaggregation.transfer import known_kv_bytes, with_network
+from inferno_milp.disaggregation.transfer import with_network
 from inferno_milp.disaggregation.ways import Way, find_ways, usable_profiles
 from inferno_milp.errors import OptionError
 from inferno_milp.limits import Limits
-from inferno_milp.picking import Picked, Ways, alone, pick_ways, without_today
+from inferno_milp.picking import Picked, Ways, alone, candidates_alone, pick_ways, without_today
 from inferno_milp.plan import DEFAULT_GAP
 from inferno_milp.planner import optimize, plan_candidates
 from inferno_milp.problem import Problem
@@ -103,10 +102,7 @@ def _pick(
     table: Candidates, ways: Sequence[Way], limits: Limits, gap: float, end: float | None
 ) -> tuple[Picked | None, int]:
     """Pick among the candidates together, which come first, and the ways apart; return how many of the former."""
-    problem = table.problem
-    kept = table.one_per_accelerator().rows
-    most = np.array([problem.servers[s].max_replicas or math.inf for s in kept.server.tolist()])
-    kept = kept.take(kept.replicas <= most)
+    kept = candidates_alone(table)
     costs, usage = alone(table, kept, limits)
     both = Ways(
         [*((s,) for s in kept.server.tolist()), *((way.server,) for way in ways)],
@@ -126,7 +122,7 @@ def _why_not(problem: Problem, server: Server) -> str | None:
     networks = {a.name: a.network_gb_per_s for a in problem.accelerators}
     if not any(networks[p.accelerator] for p in profiles):
         return "no accelerator of its model says how fast it sends KV caches: network_gb_per_s"
-    if not any(known_kv_bytes(problem, p) for p in profiles):
+    if not any(p.kv_bytes_per_token for p in profiles):
         return "it is not known how large its model's KV cache is: kv_bytes_per_token of a profile, or language_models"
     return None
 
@@ -155,7 +151,7 @@ def _split(problem: Problem, found: SplitPlan, way: Way, parts: tuple[Part, Part
     """Put together what a server's phases come to at the rates of the plan."""
     server = problem.servers[way.server]
     first, second = (found.allocation(part.server.name) for part in parts)
-    there = {a.name: a.availability for a in problem.accelerators}
+    there = problem.availabilities
     rates = first.rate_per_s / there[first.accelerator], second.rate_per_s / there[second.accelerator]
     spent = [{use.statistic: use.value_ms for use in a.targets if use.latency == "ttft_ms"} for a in (first, second)]
 

@@ -13,17 +13,22 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-from inferno_milp.catalogue import Catalogue, make_catalogue, shipped_catalogue
+from inferno_milp.catalogue import make_catalogue, shipped_catalogue
 from inferno_milp.errors import OptionError
 from inferno_milp.loads import Load
 from inferno_milp.percentiles import read_percent
 from inferno_milp.problem import Problem
 from inferno_milp.sections import Profile
+from inferno_milp.supply import Accelerator
 
 FloatArray = npt.NDArray[np.float64]
 
 BYTES_PER_GB_PER_MS = 1e6
 """Bytes that a gigabyte per second comes to in a millisecond."""
+
+
+End = tuple[Profile, Accelerator]
+"""An engine, and what it runs on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,40 +100,27 @@ class Link:
         return np.asarray(np.where(used < 1, np.where(used > 0, wait, 0.0), np.inf))
 
 
-def find_link(problem: Problem, load: Load, sender: Profile, receiver: Profile) -> Link | None:
+def find_link(load: Load, overhead_ms: float, sender: End, receiver: End) -> Link | None:
     """Find the way between two engines; None if there is none: an end without a network, or in another place."""
-    accelerators = {a.name: a for a in problem.accelerators}
-    ends = [accelerators[profile.accelerator] for profile in (sender, receiver)]
-    speeds = [end.network_gb_per_s for end in ends]
-    size = known_kv_bytes(problem, sender)
-    if speeds[0] is None or speeds[1] is None or size is None or ends[0].region != ends[1].region:
+    (first, here), (second, there) = sender, receiver
+    speeds, size = (here.network_gb_per_s, there.network_gb_per_s), first.kv_bytes_per_token
+    if speeds[0] is None or speeds[1] is None or size is None or here.region != there.region:
         return None
     return Link(
         bytes_per_token=size,
-        sender_gb_per_s=speeds[0] * sender.accelerators_per_replica,
-        receiver_gb_per_s=speeds[1] * receiver.accelerators_per_replica,
-        overhead_ms=problem.options.kv_transfer_overhead_ms,
+        sender_gb_per_s=speeds[0] * first.accelerators_per_replica,
+        receiver_gb_per_s=speeds[1] * second.accelerators_per_replica,
+        overhead_ms=overhead_ms,
         input_tokens=load.input_tokens,
         cv2_input=load.cv2_input,
         cv2_arrival=load.cv2_arrival,
     )
 
 
-def known_kv_bytes(problem: Problem, profile: Profile) -> float | None:
-    """Return the bytes of a token in the KV cache: the profile's, or those of the model's architecture, if known."""
-    if profile.kv_bytes_per_token is not None:
-        return profile.kv_bytes_per_token
-    own: Catalogue = make_catalogue([problem])
-    for catalogue in (own, shipped_catalogue()):
-        try:
-            return catalogue.language_model(profile.model).kv_bytes_per_token()
-        except OptionError:
-            continue
-    return None
-
-
 def with_network(problem: Problem, network_gb_per_s: float | None, kv_bytes_per_token: float | None) -> Problem:
     """Return the problem with figures where it has none: of each device's network, and of each model's KV cache.
+
+    Models whose architecture is known have theirs from that; `kv_bytes_per_token` is for the others.
 
     Raises
     ------
@@ -139,18 +131,34 @@ def with_network(problem: Problem, network_gb_per_s: float | None, kv_bytes_per_
     wrong = [f"{name} must be above 0, not {value}" for name, value in given.items() if not _is_positive(value)]
     if wrong:
         raise OptionError("; ".join(wrong))
-    accelerators, profiles = problem.accelerators, problem.profiles
+    accelerators = problem.accelerators
     if network_gb_per_s is not None:
         accelerators = tuple(
             a if a.network_gb_per_s else a.model_copy(update={"network_gb_per_s": network_gb_per_s * a.devices})
             for a in accelerators
         )
-    if kv_bytes_per_token is not None:
-        profiles = tuple(
-            p if known_kv_bytes(problem, p) else p.model_copy(update={"kv_bytes_per_token": kv_bytes_per_token})
-            for p in profiles
-        )
+    known = _known_kv_bytes(problem)
+    profiles = tuple(
+        p
+        if p.kv_bytes_per_token
+        else p.model_copy(update={"kv_bytes_per_token": known.get(p.model, kv_bytes_per_token)})
+        for p in problem.profiles
+    )
     return problem.model_copy(update={"accelerators": accelerators, "profiles": profiles})
+
+
+def _known_kv_bytes(problem: Problem) -> dict[str, float]:
+    """Return the bytes of a token in the KV cache, by model, of those whose architecture is known."""
+    found = {}
+    catalogues = make_catalogue([problem]), shipped_catalogue()
+    for model in {server.model for server in problem.servers}:
+        for catalogue in catalogues:
+            try:
+                found[model] = catalogue.language_model(model).kv_bytes_per_token()
+                break
+            except OptionError:
+                continue
+    return found
 
 
 def _is_positive(value: float | None) -> bool:

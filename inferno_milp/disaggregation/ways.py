@@ -74,6 +74,7 @@ def find_ways(
     promises = {s: _promise(problem, problem.servers[s]) for s in servers}
     full = [problem.required_rate_per_s(problem.servers[s]) * (1 + problem.servers[s].reserve) for s in servers]
     statistics = {2 * i + k: list(promises[s]) for i, s in enumerate(servers) for k in range(2)}
+    overhead_ms = problem.options.kv_transfer_overhead_ms
     fewest = [problem.servers[s].min_replicas for s in servers for _ in PHASES]
     curves = find_curves(of_phases, np.repeat(full, 2), fewest, table.available, statistics)
     found = []
@@ -86,7 +87,8 @@ def find_ways(
         for first in curves.get(2 * i, ()):
             for second in curves.get(2 * i + 1, ()):
                 ends = phases.origin(int(rows.profile[first.row])), phases.origin(int(rows.profile[second.row]))
-                link = find_link(problem, server.load, *ends)
+                homes = (problem.accelerators[rows.accelerator[row]] for row in (first.row, second.row))
+                link = find_link(server.load, overhead_ms, *zip(ends, homes, strict=True))
                 if link is None:
                     continue
                 for pair in find_pairs(first, second, link, promises[s], *between):

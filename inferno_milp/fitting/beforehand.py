@@ -6,7 +6,7 @@ from inferno_milp.architecture import LanguageModel
 from inferno_milp.errors import OptionError
 from inferno_milp.fitting.terms import Prior
 from inferno_milp.roofline import DEFAULT_EFFICIENCY, Efficiency, estimate_terms
-from inferno_milp.sections import Accelerator
+from inferno_milp.supply import Accelerator
 
 SPREAD = {"alpha_ms": 0.15, "beta_ms": 0.3, "delta_ms": 0.15, "kappa_ms": 0.3}
 """Standard deviations of the logarithms of terms about their estimates. They count for little once a term is measured:

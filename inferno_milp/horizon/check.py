@@ -138,7 +138,7 @@ def _latencies(problem: Problem, plan: HorizonPlan) -> Iterator[str]:
     profiles = {(p.model, p.accelerator): i for i, p in enumerate(problem.profiles)}
     at = np.array([servers[one.server] for one in held])
     profile = np.array([profiles[problem.servers[s].model, one.accelerator] for s, one in zip(at, held, strict=True)])
-    there = {a.name: a.availability for a in problem.accelerators}
+    there = problem.availabilities
     engines = engine_table(problem).of(at, profile, np.array([one.batch_size for one in held]))
     for rates in (
         np.array([one.rate_per_s / one.replicas / there[one.accelerator] for one in held]),

@@ -13,6 +13,8 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 Which = npt.NDArray[np.intp] | BoolArray | slice
 
+TINY = 1e-12
+
 
 class Takes:
     """Base of dataclasses whose fields are arrays of one length, or again such dataclasses, or None."""

@@ -8,10 +8,9 @@ from typing import Unpack
 import numpy as np
 from scipy.optimize import elementwise
 
-from inferno_milp.queueing.arrays import FloatArray, IntArray
+from inferno_milp.queueing.arrays import TINY, FloatArray, IntArray
 from inferno_milp.queueing.continuous import ContinuousEngines
 from inferno_milp.queueing.continuous_means import find_iteration, first_token_ms, itl_beside, itl_excess_ms
-from inferno_milp.queueing.continuous_parameters import TINY
 from inferno_milp.queueing.parameters import EngineParameters, Number, read_parameters
 
 MS_PER_S = 1000.0

@@ -11,7 +11,7 @@ from dataclasses import fields
 
 import numpy as np
 
-from inferno_milp.queueing.arrays import BoolArray, FloatArray
+from inferno_milp.queueing.arrays import TINY, BoolArray, FloatArray
 from inferno_milp.queueing.continuous_means import (
     find_iteration,
     find_wait,
@@ -19,7 +19,7 @@ from inferno_milp.queueing.continuous_means import (
     itl_beside,
     itl_excess_ms,
 )
-from inferno_milp.queueing.continuous_parameters import TINY, ContinuousParameters
+from inferno_milp.queueing.continuous_parameters import ContinuousParameters
 from inferno_milp.queueing.continuous_solution import ContinuousSolution
 from inferno_milp.queueing.prompts_only import PromptsOnly, solve_prompts
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inferno_milp.queueing.arrays import FloatArray, Takes
+from inferno_milp.queueing.arrays import TINY, FloatArray, Takes
 from inferno_milp.queueing.chain import Chain
-from inferno_milp.queueing.continuous_parameters import TINY, ContinuousParameters
+from inferno_milp.queueing.continuous_parameters import ContinuousParameters
 from inferno_milp.queueing.steps import mean_steps, steps_exceed
 
 LEAST_SPREAD = 0.01

@@ -9,15 +9,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import gammaln, ndtr
 
-from inferno_milp.queueing.arrays import BoolArray, FloatArray, IntArray, Takes
+from inferno_milp.queueing.arrays import TINY, BoolArray, FloatArray, IntArray, Takes
 from inferno_milp.queueing.chain import Chain, solve_chain
+from inferno_milp.queueing.gated import uniform_part_ms
 from inferno_milp.queueing.parameters import mean_context, mean_context_tokens
 
 KV_HEADROOM = 0.9
 """Share of the KV cache that mean requests may fill: beyond it sequences are preempted, and computed again."""
 MANY_CHUNKS, TOLD_APART = 16, 200
 """With more chunks on average than the first, their last is half full; with fewer, so many are told apart."""
-TINY = 1e-12
 LEAST_PEAKEDNESS = 0.05
 """Even equal requests at a constant pace vary in number by a fraction of one."""
 
@@ -34,6 +34,7 @@ class ContinuousParameters(Takes):
     stall_ms : how much longer prompt work makes an iteration, its tokens apart.
     prompt_ms : s, time of one whole prompt's tokens.
     prompt_cv2 : its squared coefficient of variation, prompt lengths lognormal.
+    uniform_ms : of engines that only compute prompts, `uniform_part_ms`; 0 of others.
     decodes : K − 1, decode iterations of a request.
     chunks : c, mean number of iterations that a prompt is cut into.
     spill : how many more the first prompt ahead of it costs.
@@ -53,6 +54,7 @@ class ContinuousParameters(Takes):
     stall_ms: FloatArray
     prompt_ms: FloatArray
     prompt_cv2: FloatArray
+    uniform_ms: FloatArray
     decodes: FloatArray
     chunks: FloatArray
     spill: FloatArray
@@ -90,8 +92,13 @@ class ContinuousParameters(Takes):
         delta_ms = parameters["delta_ms"] + kappa_ms * (chunks + 1) / 2
         linear_ms, quadratic_ms = delta_ms * inputs, parameters["prefill_quadratic_ms"] * inputs**2
         prompt_ms = linear_ms + quadratic_ms * (1 + cv2_input)
+        prompt_cv2 = _cv2_of_prompts(linear_ms, quadratic_ms, cv2_input)
         decode_base_ms = np.where(decodes > 0, alpha_ms, 0.0)
         prompt_base_ms = np.where(prompts, np.maximum(alpha_ms, parameters["gamma_ms"]), 0.0)
+        uniform_ms, only = np.zeros_like(prompt_ms), np.flatnonzero((decodes == 0) & prompts)
+        if only.size:
+            s_ms = np.maximum(prompt_ms[only], TINY)
+            uniform_ms[only] = uniform_part_ms(prompt_base_ms[only], s_ms, s_ms**2 * (1 + prompt_cv2[only]))
         with np.errstate(divide="ignore", invalid="ignore"):
             most_prompts = np.where(prompts, np.maximum(budget - most_decoding, TINY) / inputs, 0.0)
             full_ms = prompt_base_ms + beta_ms * most_decoding + most_prompts * prompt_ms
@@ -103,7 +110,8 @@ class ContinuousParameters(Takes):
             prompt_base_ms=prompt_base_ms,
             stall_ms=np.where(prompts, prompt_base_ms - decode_base_ms, 0.0),
             prompt_ms=prompt_ms,
-            prompt_cv2=_cv2_of_prompts(linear_ms, quadratic_ms, cv2_input),
+            prompt_cv2=prompt_cv2,
+            uniform_ms=uniform_ms,
             decodes=decodes,
             chunks=chunks,
             spill=second - chunks,

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
-from inferno_milp.queueing.arrays import FloatArray, Takes
+from inferno_milp.queueing.arrays import TINY, FloatArray, Takes
 from inferno_milp.queueing.chain import Chain
 from inferno_milp.queueing.continuous_means import Iteration, Wait
-from inferno_milp.queueing.continuous_parameters import TINY, ContinuousParameters
+from inferno_milp.queueing.continuous_parameters import ContinuousParameters
 from inferno_milp.queueing.prompts_only import PromptsOnly
 from inferno_milp.queueing.tails import uniform_exponentials_exceed
 

@@ -13,15 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import gammainc
 
-from inferno_milp.queueing.arrays import FloatArray, Takes
+from inferno_milp.queueing.arrays import TINY, FloatArray, Takes
 from inferno_milp.queueing.continuous_means import FULLEST, LEAST_SPREAD, arrivals_within, prompts_met
-from inferno_milp.queueing.continuous_parameters import TINY, ContinuousParameters
+from inferno_milp.queueing.continuous_parameters import ContinuousParameters
+from inferno_milp.queueing.gated import gated_iterations
 from inferno_milp.queueing.tails import uniform_exponentials_exceed
-
-USUAL_LOAD = 0.5
-"""Load at which the tail is fitted to the variance; above, all that comes on top is exponential."""
-ROUNDS = 20
-"""Rounds of the fixed point for the iterations in which nobody comes; it contracts quickly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +60,7 @@ def solve_prompts(engines: ContinuousParameters, throughput: FloatArray) -> Prom
     base_ms, prompt_ms = engines.prompt_base_ms, np.maximum(engines.prompt_ms, TINY)
     square = prompt_ms**2 * (1 + engines.prompt_cv2)
     load = np.minimum(throughput * prompt_ms, FULLEST)
-    nobody, mean_ms, found_ms, _ = _iterations(base_ms, prompt_ms, square, throughput, load)
+    nobody, mean_ms, found_ms, _ = gated_iterations(base_ms, prompt_ms, square, throughput, load)
     # Prompts of a batch at the most; fewer than one where a prompt is cut.
     most = np.minimum(engines.max_batch, engines.token_budget / np.maximum(engines.input_tokens, TINY))
     together = np.minimum(np.maximum(np.minimum(throughput * mean_ms + nobody, most), 1.0), np.maximum(most, TINY))
@@ -74,7 +70,7 @@ def solve_prompts(engines: ContinuousParameters, throughput: FloatArray) -> Prom
     # Batches that are not full: what is left of this one, and the next one with all who came during this one.
     came = 2 * arrivals_within(throughput * found_ms / 2, engines.cv2_arrival)
     met = prompts_met(engines, np.minimum(busy, FULLEST))
-    longest_ms = np.minimum(_uniform_ms(base_ms, prompt_ms, square), base_ms + prompt_ms * np.maximum(most, 1.0))
+    longest_ms = np.minimum(engines.uniform_ms, base_ms + prompt_ms * np.maximum(most, 1.0))
     uniform_ms = np.minimum(found_ms, longest_ms)
     others = np.minimum(came, np.maximum(most - 1, 0.0))
     gated_ms = (found_ms - uniform_ms) / 2 + others * prompt_ms
@@ -99,22 +95,6 @@ def solve_prompts(engines: ContinuousParameters, throughput: FloatArray) -> Prom
     )
 
 
-def _uniform_ms(base_ms: FloatArray, prompt_ms: FloatArray, square: FloatArray) -> FloatArray:
-    """Width of the uniform part of what comes after the iteration found, the rest exponential, at half of the load.
-
-    There the two come to the mean and the variance of batches that are not full: what is left of the iteration found,
-    uniform within it, and those who come in it; long ones have more of both.
-    """
-    load = np.full_like(prompt_ms, USUAL_LOAD)
-    rate = load / prompt_ms
-    *_, found_ms, found_square = _iterations(base_ms, prompt_ms, square, rate, load)
-    mean_ms = (0.5 + load) * found_ms
-    variance = (0.5 + load) ** 2 * np.maximum(found_square - found_ms**2, 0.0)
-    variance += found_square / 12 + rate * square * found_ms
-    root = np.sqrt(np.maximum(4 * variance - mean_ms**2, 0.0) / 3)
-    return np.asarray(np.clip(1.5 * (mean_ms - root), 0.0, found_ms))
-
-
 def _finds(engines: ContinuousParameters, busy: FloatArray, used: FloatArray) -> FloatArray:
     """How many arrivals find the engine at work: gamma times between them, the one before alone; Poisson ones: `busy`.
 
@@ -124,27 +104,3 @@ def _finds(engines: ContinuousParameters, busy: FloatArray, used: FloatArray) ->
     cv2 = np.where(given < 1, np.clip(given + engines.prompt_cv2, LEAST_SPREAD, 1.0), given)
     soon = gammainc(1 / cv2, used / cv2)
     return np.where(given == 1, busy, np.where(given < 1, np.minimum(busy, soon), np.maximum(busy, soon)))
-
-
-def _iterations(
-    base_ms: FloatArray, prompt_ms: FloatArray, square: FloatArray, rate: FloatArray, load: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Return the probability that nobody comes during an iteration, its mean length, and of those found E[T], E[T²].
-
-    An iteration takes its base and the prompts of all who came during the one before, or, where nobody did, of the one
-    who comes next. The length beyond the base is taken as gamma distributed.
-    """
-    nobody = np.exp(-rate * (base_ms + prompt_ms))
-    for _ in range(ROUNDS):
-        mean_ms = np.maximum((base_ms + nobody * prompt_ms) / (1 - load), base_ms + prompt_ms)
-        came_ms = load * mean_ms + nobody * prompt_ms
-        square_ms = base_ms**2 + 2 * base_ms * came_ms + (rate * mean_ms + nobody) * square
-        square_ms = np.maximum(square_ms / (1 - load**2), mean_ms**2)
-        beyond_ms = np.maximum(mean_ms - base_ms, TINY)
-        scale_ms = np.maximum(square_ms - mean_ms**2, TINY) / beyond_ms
-        shape = beyond_ms / scale_ms
-        again = np.exp(-rate * base_ms - shape * np.log1p(rate * scale_ms))
-        nobody = np.sqrt(nobody * again)  # halfway, so that it does not swing
-    second = shape * (shape + 1) * scale_ms**2
-    cube_ms = base_ms**3 + 3 * base_ms**2 * beyond_ms + 3 * base_ms * second + second * (shape + 2) * scale_ms
-    return nobody, mean_ms, square_ms / mean_ms, cube_ms / mean_ms

@@ -16,7 +16,8 @@ from inferno_milp.pools import with_pools
 from inferno_milp.problem import Problem, reference_faults
 from inferno_milp.read.source import Source, UnreadableError, load_source
 from inferno_milp.read.validate import MOST_FAULTS, Validated, validate
-from inferno_milp.sections import Capacity, Sections, Server
+from inferno_milp.sections import Sections, Server
+from inferno_milp.supply import Capacity
 
 LISTS = (
     "accelerators",

@@ -14,17 +14,8 @@ from inferno_milp.read.system_models import (
     SystemServer,
     SystemServiceClass,
 )
-from inferno_milp.sections import (
-    Accelerator,
-    CurrentAllocation,
-    Options,
-    Power,
-    Profile,
-    SaturationPolicy,
-    Sections,
-    Server,
-    ServiceClass,
-)
+from inferno_milp.sections import CurrentAllocation, Options, Profile, SaturationPolicy, Sections, Server, ServiceClass
+from inferno_milp.supply import Accelerator, Power
 
 POLICIES: dict[str, SaturationPolicy] = {
     "": "none",

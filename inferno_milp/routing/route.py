@@ -91,11 +91,8 @@ def _refuse(problem: Problem, members: Sequence[int]) -> None:
 
 def _without_today(problem: Problem, members: Sequence[int]) -> Problem:
     """Return the problem without what routed servers run today, unless they are held to it: it is not priced."""
-    servers = [
-        s.model_copy(update={"current": ()}) if i in members and not s.keep_accelerator else s
-        for i, s in enumerate(problem.servers)
-    ]
-    return problem.model_copy(update={"servers": tuple(servers), "periods": (), "scenarios": ()})
+    emptied = problem.without_current([i for i in members if not problem.servers[i].keep_accelerator])
+    return emptied.with_servers(emptied.servers)
 
 
 def _cost(plan: Plan | None) -> float:

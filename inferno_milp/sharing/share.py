@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import numpy as np
 
 from inferno_milp.candidates import BoolArray, Rows, find_candidates
 from inferno_milp.limits import find_limits
-from inferno_milp.picking import Ways, alone, pick_ways, without_today
+from inferno_milp.picking import Ways, alone, candidates_alone, pick_ways, without_today
 from inferno_milp.plan import DEFAULT_GAP, Plan
 from inferno_milp.planner import optimize, plan_candidates
 from inferno_milp.problem import Problem
@@ -113,8 +112,8 @@ def _grown(problem: Problem, gap: float, time_limit_s: float | None) -> list[tup
 
 def with_groups(problem: Problem, groups: Sequence[Sequence[int]]) -> Problem:
     """Return the problem with groups of servers in the place of these."""
-    servers, classes = [], list(problem.service_classes)
-    taken = {s.name for s in problem.servers} | {c.name for c in classes}
+    servers, classes = [], []
+    taken = {s.name for s in problem.servers} | {c.name for c in problem.service_classes}
     for group in groups:
         if len(group) == 1:
             servers.append(problem.servers[group[0]])
@@ -124,9 +123,7 @@ def with_groups(problem: Problem, groups: Sequence[Sequence[int]]) -> Problem:
         server, service_class = merged(problem, group, name)
         servers.append(server)
         classes.append(service_class)
-    # Periods and scenarios are of the servers as they were.
-    update = {"servers": tuple(servers), "service_classes": tuple(classes), "periods": (), "scenarios": ()}
-    return problem.model_copy(update=update)
+    return problem.with_servers(servers, classes)
 
 
 def _choose(
@@ -136,9 +133,8 @@ def _choose(
     began = time.perf_counter()
     table = find_candidates(with_groups(problem, groups))
     limits = find_limits(table)
-    rows = table.one_per_accelerator().rows
-    most = np.array([table.problem.servers[g].max_replicas or math.inf for g in rows.server.tolist()])
-    rows = rows.take((rows.replicas <= most) & _each_alone(groups, rows))
+    rows = candidates_alone(table)
+    rows = rows.take(_each_alone(groups, rows))
     covers = [groups[g] for g in rows.server.tolist()]
     needs = sorted({s for group, need in zip(groups, table.needs.tolist(), strict=True) if need for s in group})
     ways = Ways(covers, *alone(table, rows, limits))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -70,6 +70,20 @@ class Comparison:
             "verdict": self.verdict,
             "is_off": self.is_off,
         }
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the same for JSON, which has no NaN: None where there are no figures."""
+        simulated = {"simulated": _number(self.simulated.value), "half_width": _number(self.simulated.half_width)}
+        return {**self.to_record(), **simulated}
+
+
+def missed(comparisons: Iterable[Comparison]) -> tuple[Comparison, ...]:
+    """Return those whose targets the simulation misses."""
+    return tuple(c for c in comparisons if c.verdict == "missed")
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def latency_comparisons(

@@ -20,6 +20,7 @@ from inferno_milp.simulate.comparison import (
     blocking_comparison,
     figure_name,
     latency_comparisons,
+    missed,
 )
 from inferno_milp.simulate.engine import Engine, Trace, run
 from inferno_milp.simulate.statistics import estimate_of_runs
@@ -28,6 +29,7 @@ from inferno_milp.simulate.workload import draw_arrivals, draw_requests
 if TYPE_CHECKING:
     import pandas as pd
 
+FEWEST_REQUESTS = 1000
 REQUESTS = 20_000
 """Requests per allocation, by default."""
 RUNS = 8
@@ -74,7 +76,7 @@ class AllocationSimulation:
     @property
     def missed(self) -> tuple[Comparison, ...]:
         """Targets that the simulation misses."""
-        return tuple(c for c in self.comparisons if c.verdict == "missed")
+        return missed(self.comparisons)
 
     @property
     def off(self) -> tuple[Comparison, ...]:
@@ -127,15 +129,8 @@ class PlanSimulation:
 
 def _document(allocation: AllocationSimulation) -> dict[str, Any]:
     result = asdict(allocation)
-    result["comparisons"] = [
-        {**c.to_record(), "simulated": _number(c.simulated.value), "half_width": _number(c.simulated.half_width)}
-        for c in allocation.comparisons
-    ]
+    result["comparisons"] = [c.to_document() for c in allocation.comparisons]
     return result
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def simulate_plan(
@@ -169,8 +164,7 @@ def simulate_plan(
     ValueError
         For too few requests, or a burstiness below 0.
     """
-    if requests < 1000:
-        raise ValueError(f"requests must be at least 1000, not {requests}")
+    check_requests(requests)
     if burstiness is not None and not (math.isfinite(burstiness) and burstiness >= 0):
         raise ValueError(f"burstiness must be at least 0, not {burstiness}")
     work = _allocations(problem, plan)
@@ -183,6 +177,12 @@ def simulate_plan(
     if on_progress:
         on_progress(len(work), len(work))
     return PlanSimulation(tuple(found), sum(a.requests for a in found))
+
+
+def check_requests(requests: int) -> None:
+    """Check a number of requests to simulate; ValueError for too few."""
+    if requests < FEWEST_REQUESTS:
+        raise ValueError(f"requests must be at least {FEWEST_REQUESTS}, not {requests}")
 
 
 def _allocations(problem: Problem, plan: Plan) -> list[tuple[Server, ServerPlan, Allocation, Profile]]:
@@ -227,15 +227,10 @@ def _wrong_figure(allocation: Allocation) -> str | None:
 
 def _rate_per_s(problem: Problem, server: Server, planned: ServerPlan, allocation: Allocation) -> float:
     """Rate at each replica that is there: its share of what the server must carry; by best effort, the plan's."""
-    there = availability(problem, allocation.accelerator)
+    there = problem.availabilities[allocation.accelerator]
     if not planned.meets_targets:
         return allocation.rate_per_s / there
     return problem.required_rate_per_s(server) * allocation.share / (allocation.replicas * there)
-
-
-def availability(problem: Problem, accelerator: str) -> float:
-    """Part of the time that a replica on an accelerator, by its name, is there."""
-    return next(a.availability for a in problem.accelerators if a.name == accelerator)
 
 
 def _simulate(
@@ -271,7 +266,7 @@ def _simulate(
         requests=offered.size,
         rate_per_s=rate,
         comparisons=tuple(_comparisons(traces, kept, allocation, problem.targets_of(server), engine, most)),
-        throughput_per_s=allocation.replicas * availability(problem, allocation.accelerator) * rate * (1 - blocking),
+        throughput_per_s=allocation.replicas * problem.availabilities[allocation.accelerator] * rate * (1 - blocking),
         blocking=blocking,
         preemptions_per_request=float(np.mean([trace.preemptions[kept].mean() for trace in traces])),
     )

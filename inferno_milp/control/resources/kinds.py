@@ -9,7 +9,8 @@ from typing import Any
 from inferno_milp.architecture import LanguageModel
 from inferno_milp.errors import Fault, PathPart, nearest
 from inferno_milp.fields import Count, Flag, Model, Name, NonNegative, is_name
-from inferno_milp.sections import Accelerator, NodeGroup, Options, Profile, Server, ServiceClass
+from inferno_milp.sections import Options, Profile, Server, ServiceClass
+from inferno_milp.supply import Accelerator, NodeGroup
 
 GROUP, VERSION = "inferno-milp.dev", "v1alpha1"
 
