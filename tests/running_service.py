@@ -67,6 +67,16 @@ class RunningService:
                 found.append({"event": line})
         return found
 
+    def line(self, seconds: float = 30.0, **fields: Any) -> dict[str, Any]:
+        """Wait for a line of the log with such fields: it is written once the answer is sent."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for line in self.lines():
+                if fields.items() <= line.items():
+                    return line
+            time.sleep(0.05)
+        raise AssertionError(f"no line of the log with {fields}: {self.log_path.read_text()[-2000:]}")
+
     def wait_for(self, job: str, *statuses: str, seconds: float = 60.0) -> dict[str, Any]:
         """Wait until a job has one of some statuses."""
         end = time.monotonic() + seconds

@@ -781,7 +781,8 @@ class TestLogs:
     def test_a_line_for_each_request(self, service: RunningService) -> None:
         answer = service.client.post("/v1/validate", json={"problem": SMALL}, headers={"x-request-id": "mine-1"})
         assert answer.headers["x-request-id"] == "mine-1"
-        (line,) = [line for line in service.lines() if line.get("request_id") == "mine-1"]
+        line = service.line(request_id="mine-1")
+        assert sum(line.get("request_id") == "mine-1" for line in service.lines()) == 1
         assert (line["method"], line["path"], line["status"]) == ("POST", "/v1/validate", 200)
         evil = service.client.get("/v1/jobs", headers={"x-request-id": 'a"b c'})
         assert re.fullmatch(r"[0-9a-f]{16}", evil.headers["x-request-id"])
@@ -789,6 +790,9 @@ class TestLogs:
     def test_metrics(self, service: RunningService) -> None:
         for method in ("ABCDE", "ABCDF"):
             assert service.client.request(method, "/v1/validate").status_code == 405
+        headers = {"x-request-id": "counted"}
+        assert service.client.post("/v1/validate", json={"problem": SMALL}, headers=headers).status_code == 200
+        service.line(request_id="counted")
         text = service.client.get("/metrics").text
         assert "ABCD" not in text
         assert 'inferno_http_requests_total{method="POST",path="/v1/validate",status="200"}' in text

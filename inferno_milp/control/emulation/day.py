@@ -13,7 +13,7 @@ from inferno_milp.control.collector import Collector
 from inferno_milp.control.config import ControlConfig
 from inferno_milp.control.controller import Controller
 from inferno_milp.control.emulation.cluster import EmulatedCluster
-from inferno_milp.control.emulation.exporter import Exporter
+from inferno_milp.control.emulation.exporter import CLOCK, Exporter
 from inferno_milp.control.emulation.load import Day, draw_requests
 from inferno_milp.control.emulation.prometheus_process import PrometheusProcess
 from inferno_milp.control.emulation.timeline import Row, Timeline, judge
@@ -57,7 +57,8 @@ class Emulation:
 
     def __post_init__(self) -> None:
         self.problem = self.problem.model_copy(update={"nodes": (), "capacity": self.problem.devices_available})
-        started = time.time() - self.day.length_s - 3600
+        # Midnight, so that the same seed gives the same day whenever it is run.
+        started = (time.time() - self.day.length_s - 3600) // 86400 * 86400
         self.cluster = EmulatedCluster(self.problem, started, self.startup_s, self.seed)
         self.timeline = Timeline(self.problem.name, self.problem.currency, available=self.problem.devices_available)
 
@@ -185,7 +186,7 @@ def run_controlled(emulation: Emulation, config: ControlConfig, cluster: Cluster
     Raises
     ------
     OptionError
-        If there is no Prometheus on this machine.
+        If there is no Prometheus on this machine, or it does not scrape the emulated engines.
     """
     exporter = Exporter(emulation.cluster)
     try:
@@ -201,8 +202,8 @@ def run_controlled(emulation: Emulation, config: ControlConfig, cluster: Cluster
             )
 
             def publish() -> None:
-                if not exporter.publish():
-                    raise OptionError("Prometheus does not scrape the emulated engines")
+                exporter.publish()
+                prometheus.wait_for(CLOCK, emulation.cluster.now_s())
 
             try:
                 return emulation.run(lambda _: controller.run_round(), publish)

@@ -14,6 +14,8 @@ from prometheus_client.registry import Collector
 
 from inferno_milp.control.emulation.cluster import EmulatedCluster
 
+CLOCK = "emulation_clock_seconds"
+"""The gauge by which to tell that Prometheus has what was published last."""
 LABELS = ("namespace", "pod", "model_name")
 SUMS = {
     "vllm:request_prompt_tokens": ("input_tokens", "finished"),
@@ -45,6 +47,8 @@ class _Metrics(Collector):
             for part in ("sum", "count")
         }
         now = self._cluster.now_s()
+        clock = GaugeMetricFamily(CLOCK, "The emulation's clock")
+        clock.add_metric((), now, timestamp=now)
         for pod, deployment, engine in self._cluster.gauges():
             labels = (deployment.namespace, pod.name, models[deployment.server])
             finished.add_metric(labels, pod.tally.finished, timestamp=now)
@@ -54,26 +58,21 @@ class _Metrics(Collector):
             for name, parts in SUMS.items():
                 for part, field in zip(("sum", "count"), parts, strict=True):
                     sums[f"{name}_{part}"].add_metric(labels, getattr(pod.tally, field), timestamp=now)
-        yield from (finished, *gauges.values(), *sums.values())
+        yield from (clock, finished, *gauges.values(), *sums.values())
 
 
 class Exporter:
-    """An HTTP server that shows what was last published, and knows who has seen it."""
+    """An HTTP server that shows what was last published."""
 
     def __init__(self, cluster: EmulatedCluster):
         self._registry = CollectorRegistry()
         self._registry.register(_Metrics(cluster))
         self._text = b""
-        self._asked = 0
-        self._seen = threading.Condition()
         exporter = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                with exporter._seen:
-                    text = exporter._text
-                    exporter._asked += 1
-                    exporter._seen.notify_all()
+                text = exporter._text
                 self.send_response(200)
                 self.send_header("Content-Type", CONTENT_TYPE_LATEST)
                 self.send_header("Content-Length", str(len(text)))
@@ -93,16 +92,9 @@ class Exporter:
         """Host and port."""
         return f"127.0.0.1:{self._server.server_port}"
 
-    def publish(self, wait_s: float = 30.0) -> bool:
-        """Show what is so now; return whether it was fetched, and a fetch after it begun, within a time.
-
-        Prometheus keeps what it fetched before it fetches again, so that the second fetch shows that the first is kept.
-        """
-        text = generate_latest(self._registry)
-        with self._seen:
-            self._text = text
-            target = self._asked + 2
-            return self._seen.wait_for(lambda: self._asked >= target, wait_s)
+    def publish(self) -> None:
+        """Show what is so now."""
+        self._text = generate_latest(self._registry)
 
     def close(self) -> None:
         """Stop."""

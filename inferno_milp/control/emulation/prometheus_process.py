@@ -14,10 +14,12 @@ from typing import Self
 import httpx
 import yaml
 
+from inferno_milp.control.config import PrometheusSettings
+from inferno_milp.control.prometheus import PrometheusClient, PrometheusError
 from inferno_milp.errors import OptionError
 
 SCRAPE_MS = 50
-"""Time between scrapes, of the machine's clock: the emulation goes on as soon as it was scraped."""
+"""Time between scrapes, of the machine's clock: the emulation goes on as soon as what was scraped is held."""
 START_S = 30.0
 
 
@@ -41,6 +43,7 @@ class PrometheusProcess:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
+        self._client = PrometheusClient(PrometheusSettings(url=self.url))
         job = {
             "job_name": "vllm",
             "scrape_interval": f"{SCRAPE_MS}ms",
@@ -81,8 +84,30 @@ class PrometheusProcess:
         self.close()
         raise OptionError(f"Prometheus does not start: {log}")
 
+    def wait_for(self, gauge: str, at_s: float) -> None:
+        """Wait until it holds the scrape of a time, by a gauge whose value is the time, s since 1970.
+
+        Fetched is not held: on a busy machine an answer may come too late for the scrape.
+
+        Raises
+        ------
+        OptionError
+            If it does not within `START_S`.
+        """
+        end = time.monotonic() + START_S
+        while time.monotonic() < end:
+            try:
+                held = self._client.query(gauge, at_s)
+            except PrometheusError:
+                held = []
+            if held and held[0].value == at_s:
+                return
+            time.sleep(0.01)
+        raise OptionError("Prometheus does not scrape the emulated engines")
+
     def close(self) -> None:
         """Stop it, and remove its folder."""
+        self._client.close()
         self._process.terminate()
         try:
             self._process.wait(10)
