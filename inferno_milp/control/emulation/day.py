@@ -21,7 +21,6 @@ from inferno_milp.control.fleet import Cluster
 from inferno_milp.control.problems import FixedProblem
 from inferno_milp.control.prometheus import PrometheusClient
 from inferno_milp.control.report import Report
-from inferno_milp.errors import OptionError
 from inferno_milp.plan import Plan
 from inferno_milp.planner import optimize
 from inferno_milp.problem import Problem
