@@ -75,6 +75,7 @@ def solve_master(
     left_s: Callable[[], float],
     run: Runner,
     start: Options | None = None,
+    start_units: FloatArray | None = None,
     whole: bool = False,
 ) -> Solved:
     """Find the choice of least cost.
@@ -85,6 +86,7 @@ def solve_master(
     left_s : seconds left; when there are none, the best choice and bound so far are returned.
     run : HiGHS, here or in another process.
     start : a choice within the limits, if one is known.
+    start_units : of the side columns, with that choice; None: the relaxation's, made whole.
     whole : whether every choice costs a whole number, so that bounds may be rounded up.
     """
     relaxation = solve_relaxation(master, tolerance=max(0.02 * gap, EQUAL), covers=covers, left_s=left_s)
@@ -92,7 +94,7 @@ def solve_master(
         return Solved("infeasible", None, np.empty(0), None, None)
     search = _Search(relaxation, covers, gap, left_s, run, whole=whole)
     if start is not None:
-        search.offer(start, _whole_units(master, relaxation.units))
+        search.offer(start, _whole_units(master, relaxation.units) if start_units is None else start_units)
     search.round()
     search.search_cores()
     return search.result()

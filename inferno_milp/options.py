@@ -100,7 +100,7 @@ def make_program(table: Candidates, *, pruned: bool = True) -> Program:
         which = np.flatnonzero(loaded & fits)
         covers = _covers(best, rows, which, limits) if which.size else None
     if covers is not None:
-        options = join_options((options, _first_options(covers)))
+        options = join_options((options, first_options(covers)))
     servers = np.unique(options.server)
     options = replace(options, server=np.searchsorted(servers, options.server))
     if pruned:
@@ -191,10 +191,10 @@ def _covers(table: Candidates, priced: _Priced, which: npt.NDArray[np.intp], lim
         covers.forced[i, here] = case.forced
         if changes is not None:
             covers.fixed_usage[i, changes] = case.is_change
-    return _pruned(replace(covers, cost=covers.price))
+    return pruned_covers(replace(covers, cost=covers.price))
 
 
-def _pruned(covers: Covers) -> Covers:
+def pruned_covers(covers: Covers) -> Covers:
     """Leave out candidates that are never needed: some replicas of another carry as much and cost and use no more."""
     rate = np.where(covers.entries, covers.rate, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -295,7 +295,7 @@ def _surviving(case: _Case, server: Server) -> Iterator[_Case]:
         yield replace(case, rate=capped, required=case.required + server.survive * threshold)
 
 
-def _first_options(covers: Covers) -> Options:
+def first_options(covers: Covers) -> Options:
     """Patterns of one candidate each, and the good ones at no prices: every server that can be served has one."""
     width = covers.entries.shape[1]
     priced = price_cases(covers, np.zeros(covers.usage.shape[2]))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from inferno_milp.cli.commands import read, show
-from inferno_milp.cli.shared_arguments import Subparsers, add_output, add_problem, add_solving
+from inferno_milp.cli.shared_arguments import Subparsers, add_output, add_problem, add_solving, add_spreading
 from inferno_milp.cli.values import share
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def add_horizon(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("periods", help=words, description=f"{words[:1].upper()}{words[1:]}.")
     add_problem(parser)
     add_solving(parser, "none for each program")
+    add_spreading(parser)
     add_output(parser)
     parser.set_defaults(run=run_periods)
     words = "what to reserve and where to run for loads that are not certain, and what knowing would be worth"
@@ -37,6 +38,7 @@ def add_horizon(subparsers: Subparsers) -> None:
         "--served", type=share, default=1.0, metavar="P", help="least probability that all are served (default: 1)"
     )
     add_solving(parser, "none for each program")
+    add_spreading(parser)
     add_output(parser)
     parser.set_defaults(run=run_scenarios)
 
@@ -45,7 +47,13 @@ def run_periods(arguments: Namespace) -> int:
     """Plan periods, beside the peak all the time and each period by itself."""
     from inferno_milp.horizon.plan import plan_periods
 
-    found = plan_periods(read(arguments), time_limit_s=arguments.time_limit, gap=arguments.gap)
+    found = plan_periods(
+        read(arguments),
+        time_limit_s=arguments.time_limit,
+        gap=arguments.gap,
+        jobs=arguments.jobs,
+        scheduler=arguments.scheduler,
+    )
 
     def lines() -> Iterator[str]:
         yield from _beside(found.plan, "all the time for the peak", found.peak_cost_per_hour)
@@ -64,6 +72,8 @@ def run_scenarios(arguments: Namespace) -> int:
         served=arguments.served,
         time_limit_s=arguments.time_limit,
         gap=arguments.gap,
+        jobs=arguments.jobs,
+        scheduler=arguments.scheduler,
     )
 
     def lines() -> Iterator[str]:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TypeAlias, get_args
 
-from inferno_milp.cli.values import count, gap, number, positive
+from inferno_milp.cli.values import count, gap, jobs, number, positive
 from inferno_milp.plan import DEFAULT_GAP
 from inferno_milp.sections import Assignment, BatchChoice, BatchSizes, Law, SaturationPolicy
 
@@ -61,3 +61,14 @@ def add_volume(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--quiet", action="store_true", help="no table on stdout; on stderr errors alone")
     group.add_argument("--verbose", action="store_true", help="tell more on stderr")
+
+
+def add_jobs(parser: argparse.ArgumentParser) -> None:
+    """Add how many processes do the work."""
+    parser.add_argument("--jobs", type=jobs, default=1, metavar="N", help="processes; -1: one per core (default: 1)")
+
+
+def add_spreading(parser: argparse.ArgumentParser) -> None:
+    """Add where the work is done: processes here, or a Dask cluster."""
+    add_jobs(parser)
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler to send the work to, tcp://HOST:8786")

@@ -6,7 +6,15 @@ import argparse
 from pathlib import Path
 
 from inferno_milp.cli import study_commands as commands
-from inferno_milp.cli.shared_arguments import Subparsers, add_output, add_problem, add_solving, add_volume
+from inferno_milp.cli.shared_arguments import (
+    Subparsers,
+    add_jobs,
+    add_output,
+    add_problem,
+    add_solving,
+    add_spreading,
+    add_volume,
+)
 from inferno_milp.cli.values import factor, positive, whole
 
 SUBCOMMANDS = (
@@ -38,7 +46,7 @@ def add_studies(subparsers: Subparsers) -> None:
     parser.add_argument("--only", choices=("devices", "promises"), help="price these alone, which is quicker")
     parser.add_argument("--plot", metavar="FILE", help="draw them: .svg, .png or .pdf")
     add_solving(parser, "10 for each plan")
-    _add_spreading(parser)
+    add_spreading(parser)
     add_output(parser)
     parser.set_defaults(run=commands.run_prices, gap=0.0)
 
@@ -75,7 +83,7 @@ def add_studies(subparsers: Subparsers) -> None:
     )
     _add_into(parser, "outcomes")
     add_solving(parser)
-    _add_spreading(parser)
+    add_spreading(parser)
     add_output(parser)
     parser.set_defaults(run=commands.run_sweep)
 
@@ -84,7 +92,7 @@ def add_studies(subparsers: Subparsers) -> None:
     add_problem(parser, many=True)
     _add_into(parser, "plans")
     add_solving(parser)
-    _add_spreading(parser)
+    add_spreading(parser)
     add_output(parser)
     parser.set_defaults(run=commands.run_clusters)
 
@@ -98,7 +106,7 @@ def add_studies(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--plot", metavar="FILE", help="draw it: .svg, .png or .pdf")
     add_solving(parser)
-    _add_spreading(parser)
+    add_spreading(parser)
     add_output(parser)
     parser.set_defaults(run=commands.run_frontier)
 
@@ -151,13 +159,9 @@ def add_studies(subparsers: Subparsers) -> None:
         "--requests", type=whole(1000, 10**9), default=4000, metavar="N", help="simulated per allocation"
     )
     add_solving(parser)
-    _add_jobs(parser)
+    add_jobs(parser)
     add_volume(parser)
     parser.set_defaults(run=commands.run_report, json=None, csv=None)
-
-
-def _add_jobs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--jobs", type=_jobs, default=1, metavar="N", help="processes; -1: one per core (default: 1)")
 
 
 def _add_into(parser: argparse.ArgumentParser, what: str) -> None:
@@ -165,16 +169,7 @@ def _add_into(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--into", type=Path, metavar="FOLDER", help=words)
 
 
-def _add_spreading(parser: argparse.ArgumentParser) -> None:
-    _add_jobs(parser)
-    parser.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler to send the work to, tcp://HOST:8786")
-
-
 def _add_seed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=whole(0, 10**9), default=0, metavar="S", help="of the random numbers (default: 0)"
     )
-
-
-def _jobs(text: str) -> int:
-    return -1 if text == "-1" else whole(1, 10_000)(text)

@@ -88,3 +88,8 @@ def covariance(text: str) -> float:
     if not -1 <= value <= LARGEST_COVARIANCE:  # NaN is not either
         raise argparse.ArgumentTypeError(f"must be a number from -1 to {LARGEST_COVARIANCE:g}, not {text}")
     return value
+
+
+def jobs(text: str) -> int:
+    """Read a number of processes; -1 is one per core."""
+    return -1 if text == "-1" else whole(1, 10_000)(text)

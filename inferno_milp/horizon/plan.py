@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +12,10 @@ import numpy as np
 from inferno_milp.errors import OptionError, PlanCheckError
 from inferno_milp.horizon.assemble import assemble, is_served, previous, starts_cost
 from inferno_milp.horizon.check import check_horizon
+from inferno_milp.horizon.decomposition import best_reservation
 from inferno_milp.horizon.plans import HorizonPlan, PeriodsPlan, ScenariosPlan, mean
-from inferno_milp.horizon.program import Criterion, Found, Setup, recent_of, solve_horizon
+from inferno_milp.horizon.program import Criterion, Effort, Found, Setup, recent_of, solve_horizon
+from inferno_milp.horizon.solve import Alone, each_alone, solve_moments
 from inferno_milp.horizon.ways import IntArray, Ways, find_ways, required_per_s
 from inferno_milp.plan import DEFAULT_GAP
 from inferno_milp.problem import Problem
@@ -22,7 +24,14 @@ from inferno_milp.sections import Moment, Planning
 logger = logging.getLogger(__name__)
 
 
-def plan_periods(problem: Problem, *, time_limit_s: float | None = None, gap: float = DEFAULT_GAP) -> PeriodsPlan:
+def plan_periods(
+    problem: Problem,
+    *,
+    time_limit_s: float | None = None,
+    gap: float = DEFAULT_GAP,
+    jobs: int = 1,
+    scheduler: str | None = None,
+) -> PeriodsPlan:
     """Plan the replicas of every period of a problem, and what is reserved for all of them, in one program.
 
     Parameters
@@ -30,6 +39,8 @@ def plan_periods(problem: Problem, *, time_limit_s: float | None = None, gap: fl
     problem : with `periods`. With single assignment a server stays on one accelerator over all of them.
     time_limit_s : seconds for the program, and for each of those that it is compared with; None: no limit.
     gap : relative gap between cost and bound at which a plan counts as optimal.
+    jobs, scheduler : processes on this machine, or address of a Dask scheduler, for periods that come apart: many, with
+        mixed assignment and no starts to pay for.
 
     Returns
     -------
@@ -49,9 +60,9 @@ def plan_periods(problem: Problem, *, time_limit_s: float | None = None, gap: fl
     ways = find_ways(problem, periods)
     hours = np.array([period.hours for period in periods])
     setup = Setup(hours, problem.planning)
-    limit = math.inf if time_limit_s is None else time_limit_s
-    found = solve_horizon(ways, setup, gap=gap, time_limit_s=limit)
-    replanned = _replanned(ways, hours, problem.planning, gap, limit)
+    effort = Effort(gap, math.inf if time_limit_s is None else time_limit_s, jobs, scheduler)
+    found = solve_moments(ways, setup, effort)
+    replanned = _replanned(ways, hours, problem.planning, effort)
     other = None if replanned is None else assemble(ways, setup, periods, replanned)
     plan = assemble(ways, setup, periods, found)
     if found.outcome in ("feasible", "no_solution") and other is not None:
@@ -59,7 +70,7 @@ def plan_periods(problem: Problem, *, time_limit_s: float | None = None, gap: fl
     check_horizon(problem, plan, periods, planning=problem.planning)
     # Whoever runs for the peak all the time starts nothing after the first period, and reserves what is cheaper so.
     peak = replace(ways, required_per_s=ways.required_per_s.max(axis=1, keepdims=True))
-    constant = solve_horizon(peak, Setup(np.ones(1)), gap=gap, time_limit_s=limit)
+    constant = solve_horizon(peak, Setup(np.ones(1)), effort)
     peak_cost = constant.objective
     if peak_cost is not None:
         peak_cost += starts_cost(ways, constant.replicas, problem.planning) / float(hours.sum())
@@ -80,39 +91,29 @@ def _cheaper(problem: Problem, plan: HorizonPlan, other: HorizonPlan, bound: flo
     return other
 
 
-def _each_alone(ways: Ways, gap: float, time_limit_s: float, reserved: IntArray | None = None) -> Iterator[Found]:
-    """Plan every moment by itself."""
-    for t in range(ways.required_per_s.shape[1]):
-        one = replace(ways, required_per_s=ways.required_per_s[:, t : t + 1])
-        yield solve_horizon(one, Setup(np.ones(1), reserved=reserved), gap=gap, time_limit_s=time_limit_s)
-
-
-def _expected(found: Iterable[Found], chances: np.ndarray) -> float | None:
+def _expected(found: Iterable[Alone], chances: np.ndarray) -> float | None:
     """Return the expected cost of plans, one for each scenario; None if one of them cannot be."""
-    costs = []
-    for one in found:
-        if one.objective is None:
-            return None
-        costs.append(one.objective)
-    return mean(costs, chances.tolist())
+    costs = [one.cost for one in found]
+    known = [cost for cost in costs if cost is not None]
+    return mean(known, chances.tolist()) if len(known) == len(costs) else None
 
 
-def _replanned(ways: Ways, hours: np.ndarray, planning: Planning, gap: float, time_limit_s: float) -> Found | None:
+def _replanned(ways: Ways, hours: np.ndarray, planning: Planning, effort: Effort) -> Found | None:
     """Plan each period by itself, on demand, and reserve afterwards what pays; None if that cannot be.
 
     What was started runs until its least time is over, as far as there are devices.
     """
     columns = []
-    for found in _each_alone(_on_demand(ways), gap, time_limit_s):
-        if found.objective is None:
+    for found in each_alone(_on_demand(ways), effort):
+        if found.replicas is None or found.cost is None:
             return None
-        columns.append(found.replicas[:, 0])
+        columns.append(found.replicas)
     replicas = _kept_up(np.stack(columns, axis=1), hours.tolist(), planning)
     available = ways.table.available
     if available is not None and (ways.devices_used(replicas) > available[:, None]).any():
         return None
     # `assemble` counts what it costs, starts and ends included.
-    reserved = _best_reservation(ways, replicas, hours)
+    reserved = best_reservation(ways, replicas, hours)
     return Found("feasible", replicas, reserved, math.inf, None)
 
 
@@ -135,21 +136,6 @@ def _on_demand(ways: Ways) -> Ways:
     return replace(ways, table=replace(ways.table, problem=problem))
 
 
-def _best_reservation(ways: Ways, replicas: IntArray, hours: np.ndarray) -> IntArray:
-    """Return the units of each accelerator that pay to be reserved: those that are used for enough of the time."""
-    accelerators = ways.problem.accelerators
-    used = ways.units_used(replicas)
-    reserved = np.zeros(len(accelerators), dtype=np.int64)
-    for a, one in enumerate(accelerators):
-        if one.reserved_cost_per_hour is None:
-            continue
-        for count in np.unique(used[a]).tolist():
-            if one.cost_per_hour * hours[used[a] >= count].sum() <= one.reserved_cost_per_hour * hours.sum():
-                break
-            reserved[a] = count
-    return reserved
-
-
 def plan_scenarios(
     problem: Problem,
     *,
@@ -157,6 +143,8 @@ def plan_scenarios(
     served: float = 1.0,
     time_limit_s: float | None = None,
     gap: float = DEFAULT_GAP,
+    jobs: int = 1,
+    scheduler: str | None = None,
 ) -> ScenariosPlan:
     """Plan for scenarios: what is reserved and where servers run is decided now, replicas when it is known what came.
 
@@ -166,7 +154,7 @@ def plan_scenarios(
     criterion : `expected` cost is minimised, or that of the `worst` scenario.
     served : least probability that everybody is served in full (a chance constraint); in the other scenarios servers
         keep their minimum, and what is reserved.
-    time_limit_s, gap : as in `plan_periods`.
+    time_limit_s, gap, jobs, scheduler : as in `plan_periods`.
 
     Raises
     ------
@@ -185,16 +173,16 @@ def plan_scenarios(
     ways = find_ways(problem, scenarios)
     chances = np.array([scenario.probability for scenario in scenarios])
     setup = Setup(chances, None, served, criterion)
-    limit = math.inf if time_limit_s is None else time_limit_s
-    found = solve_horizon(ways, setup, gap=gap, time_limit_s=limit)
+    effort = Effort(gap, math.inf if time_limit_s is None else time_limit_s, jobs, scheduler)
+    found = solve_moments(ways, setup, effort)
     if found.objective is not None and served < 1:
         found = replace(found, replicas=_with_what_is_paid(ways, found))
     plan = assemble(ways, setup, scenarios, found)
     check_horizon(problem, plan, scenarios, planning=None, served=served, worst=criterion == "worst")
-    if criterion == "worst" or served < 1:
+    if criterion == "worst" or served < 1 or not plan.has_plan:
         return ScenariosPlan(plan, None, None)
-    known = _expected(_each_alone(ways, gap, limit), chances)
-    return ScenariosPlan(plan, known, _cost_of_the_mean(problem, ways, chances, gap, limit))
+    known = _expected(each_alone(ways, effort), chances)
+    return ScenariosPlan(plan, known, _cost_of_the_mean(problem, ways, chances, effort))
 
 
 def _with_what_is_paid(ways: Ways, found: Found) -> IntArray:
@@ -232,9 +220,7 @@ def _fill(ways: Ways, replicas: IntArray, reserved: IntArray, w: int, t: int) ->
     replicas[w, t] += max(more, 0)
 
 
-def _cost_of_the_mean(
-    problem: Problem, ways: Ways, chances: np.ndarray, gap: float, time_limit_s: float
-) -> float | None:
+def _cost_of_the_mean(problem: Problem, ways: Ways, chances: np.ndarray, effort: Effort) -> float | None:
     """Return the expected cost of reserving, and choosing accelerators, for the mean rates."""
     rates = {
         s.name: mean([scenario.rate_per_s(s) for scenario in problem.scenarios], chances.tolist())
@@ -242,7 +228,7 @@ def _cost_of_the_mean(
         if s.load is not None
     }
     expected = replace(ways, required_per_s=required_per_s(problem, [Moment(name="mean", rates_per_s=rates)]))
-    first = solve_horizon(expected, Setup(np.ones(1)), gap=gap, time_limit_s=time_limit_s)
+    first = solve_horizon(expected, Setup(np.ones(1)), effort)
     if first.objective is None:
         return None
     kept = ways
@@ -252,4 +238,4 @@ def _cost_of_the_mean(
         settled[ways.rows.server[runs]] = True
         which = runs | ~settled[ways.rows.server]
         kept = replace(ways, rows=ways.rows.take(which), units=ways.units[which])
-    return _expected(_each_alone(kept, gap, time_limit_s, first.reserved), chances)
+    return _expected(each_alone(kept, effort, first.reserved), chances)

@@ -71,10 +71,27 @@ class Found:
     bound: float | None
 
 
-def solve_horizon(ways: Ways, setup: Setup, *, gap: float, time_limit_s: float = math.inf) -> Found:
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How hard to try, and where.
+
+    Attributes
+    ----------
+    gap : relative gap between cost and bound at which a plan counts as optimal.
+    time_limit_s : seconds.
+    jobs, scheduler : where moments are planned that come apart, as in `workers.spread`.
+    """
+
+    gap: float
+    time_limit_s: float = math.inf
+    jobs: int = 1
+    scheduler: str | None = None
+
+
+def solve_horizon(ways: Ways, setup: Setup, effort: Effort) -> Found:
     """Find replicas and reservations of least cost."""
     model = build_horizon(ways, setup)
-    solution = solve_with_highs(model, gap=gap, time_limit_s=time_limit_s)
+    solution = solve_with_highs(model, gap=effort.gap, time_limit_s=effort.time_limit_s)
     count, moments = len(ways.rows), len(setup.weights)
     replicas = np.zeros((count, moments), dtype=np.int64)
     reserved = np.zeros(len(ways.problem.accelerators), dtype=np.int64)
@@ -101,7 +118,7 @@ def build_horizon(ways: Ways, setup: Setup) -> pyo.ConcreteModel:
     _add_variables(model, ways, setup)
     _add_demand(model, ways, setup)
     _add_devices(model, ways, moments)
-    if setup.planning is not None and _has_starts(setup.planning):
+    if setup.planning is not None and has_starts(setup.planning):
         _add_starts(model, ways, setup)
     costs = [sum_of_terms(_costs(model, ways, setup, t)) for t in moments]
     if setup.criterion == "worst":
@@ -118,7 +135,8 @@ def build_horizon(ways: Ways, setup: Setup) -> pyo.ConcreteModel:
     return model
 
 
-def _has_starts(planning: Planning) -> bool:
+def has_starts(planning: Planning) -> bool:
+    """Whether starts, ends or least times join periods."""
     return bool(planning.start_cost_hours or planning.stop_cost_hours or planning.min_up_hours)
 
 
@@ -332,7 +350,7 @@ def _costs(model: pyo.ConcreteModel, ways: Ways, setup: Setup, t: int) -> Iterat
     for a in sorted(set(ways.rows.accelerator.tolist())):
         yield accelerators[a].cost_per_hour, model.extra[a, t]
     planning = setup.planning
-    if planning is None or not _has_starts(planning):
+    if planning is None or not has_starts(planning):
         return
     hours = float(setup.weights[t])
     for w in range(len(ways.rows)):

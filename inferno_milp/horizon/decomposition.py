@@ -1,0 +1,316 @@
+"""Many moments, taken apart: what is reserved is decided first, then every moment by itself (Benders' decomposition).
+
+Once the reservation is known, nothing joins the moments. The relaxation of each at one reservation gives a plane below
+its cost at any other; the master program finds the reservation of least cost over the planes so far. It stays within a
+box about the best reservation so far, as planes are of little use far from where they were found. Relaxations are over
+whole patterns of replicas, so that the planes come close to what whole replicas cost: docs/horizon.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from inferno_milp.highs_engine import Program, Result, relax, run
+from inferno_milp.horizon.program import Effort, Found, Setup, has_starts
+from inferno_milp.horizon.recourse import (
+    Plane,
+    Recourse,
+    Recoursed,
+    find_recourse,
+    relax_recourse,
+    solve_recourse,
+    until,
+)
+from inferno_milp.horizon.ways import FloatArray, IntArray, Ways
+from inferno_milp.workers import Lost, spread
+
+logger = logging.getLogger(__name__)
+
+MOST_GROUPS = 60
+"""Groups of moments with planes of their own."""
+MOST_STEPS = 60
+MOST_WHOLE = 8
+"""Whole reservations that are tried."""
+FIRST_BOX = 0.15
+"""Half of the first box's width, as a part of the reservation that it is about."""
+NARROWEST = 0.01
+LEAST_TOLERANCE = 1e-7
+ROUGHLY = 1e-2
+"""The same where only the units are looked at that are used."""
+PART_OF_GAP = 0.1
+"""How close the planes must come, as a part of the gap that is asked for."""
+PART_OF_TIME = 0.6
+"""Of the time that there is, the part for reservation and bound; the rest is for replicas."""
+LEAST_S = 0.05
+"""Seconds that the replicas of a moment get at the least."""
+
+
+def comes_apart(ways: Ways, setup: Setup) -> bool:
+    """Whether nothing but what is reserved joins the moments."""
+    options = ways.problem.options
+    return (
+        options.assignment == "mixed"
+        and setup.criterion == "expected"
+        and setup.served >= 1
+        and setup.reserved is None
+        and not (setup.planning is not None and has_starts(setup.planning))
+        and not any(server.survive_pools for server in ways.problem.servers)
+    )
+
+
+def solve_apart(ways: Ways, setup: Setup, effort: Effort) -> Found:
+    """Find replicas and reservations of least cost, moment by moment."""
+    began, end, limit_s = time.perf_counter(), time.time() + effort.time_limit_s, effort.time_limit_s
+    search = _Search(ways, setup.weights, effort.gap)
+    if search.is_infeasible:
+        return _nothing(ways, setup, "infeasible")
+    search.descend(began + PART_OF_TIME * limit_s)
+    search.make_whole(began + (PART_OF_TIME + 0.1) * limit_s)
+    solve = partial(_solve_piece, reserved=search.best, ways=len(ways.rows), gap=effort.gap / 2, end=end)
+    found = _spread(solve, search.recourses, effort)
+    return _together(ways, setup, found, search.best, search.bound, effort.gap)
+
+
+def alone_apart(ways: Ways, effort: Effort, reserved: IntArray | None) -> list[Recoursed]:
+    """Plan every moment by itself, with what is reserved, or what is best for it (None), paid for in full."""
+    end = time.time() + effort.time_limit_s
+    recourses = [find_recourse(ways, t) for t in range(ways.required_per_s.shape[1])]
+    fixed, price = _prices(ways)
+    units = np.zeros(len(price)) if reserved is None else reserved.astype(float)
+    prices = np.minimum(fixed, price) if reserved is None else price
+    solve = partial(_solve_piece, reserved=units, ways=len(ways.rows), gap=effort.gap, end=end, prices=prices)
+    always = float(np.where(units > 0, fixed, 0.0) @ units)
+    found = [Recoursed(None, None, None) if isinstance(one, Lost) else one for one in _spread(solve, recourses, effort)]
+    return [one if one.cost is None else replace(one, cost=one.cost + always) for one in found]
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A moment, and its part of the time that is left when its turn comes."""
+
+    recourse: Recourse
+    part: float
+
+
+def _spread(
+    solve: Callable[[_Piece], Recoursed], recourses: Sequence[Recourse], effort: Effort
+) -> list[Recoursed | Lost]:
+    count, workers = len(recourses), effort.jobs if effort.jobs > 0 else os.cpu_count() or 1
+    pieces = [_Piece(recourse, min(workers / (count - t), 1.0)) for t, recourse in enumerate(recourses)]
+    return spread(solve, pieces, jobs=effort.jobs, scheduler=effort.scheduler)
+
+
+def _solve_piece(
+    piece: _Piece, *, reserved: FloatArray, ways: int, gap: float, end: float, prices: FloatArray | None = None
+) -> Recoursed:
+    """Find the replicas of a moment; `end` is a time of `time.time`, which processes have in common."""
+    left_s = until(time.perf_counter() + max((end - time.time()) * piece.part, LEAST_S))
+    return solve_recourse(piece.recourse, reserved, ways, gap=gap, left_s=left_s, prices=prices)
+
+
+def _nothing(ways: Ways, setup: Setup, outcome: Result) -> Found:
+    replicas = np.zeros((len(ways.rows), len(setup.weights)), dtype=np.int64)
+    return Found(outcome, replicas, np.zeros(len(ways.problem.accelerators), dtype=np.int64), None, None)
+
+
+def _together(
+    ways: Ways, setup: Setup, found: Sequence[Recoursed | Lost], reserved: FloatArray, bound: float, gap: float
+) -> Found:
+    """Put the moments together again, and reserve what is best for the replicas that were found."""
+    columns = []
+    for one in found:
+        if isinstance(one, Lost) or one.replicas is None:
+            infeasible = not isinstance(one, Lost) and one.is_infeasible
+            return _nothing(ways, setup, "infeasible" if infeasible else "no_solution")
+        columns.append(one.replicas)
+    replicas = np.stack(columns, axis=1)
+    better = best_reservation(ways, replicas, setup.weights)
+    costs = {tuple(z.tolist()): cost_of(ways, setup, replicas, z) for z in (better, reserved.astype(np.int64))}
+    chosen, objective = min(costs.items(), key=lambda item: item[1])
+    bound = min(bound, objective)
+    outcome: Result = "optimal" if objective - bound <= gap * abs(objective) + 1e-12 else "feasible"
+    return Found(outcome, replicas, np.array(chosen, dtype=np.int64), objective, bound)
+
+
+def cost_of(ways: Ways, setup: Setup, replicas: IntArray, reserved: IntArray) -> float:
+    """Return what replicas (ways × moments) and a reservation cost, weighted: without starts and ends."""
+    fixed, price = _prices(ways)
+    beyond = np.maximum(ways.units_used(replicas) - reserved[:, None], 0)
+    always = np.where(np.isfinite(fixed), fixed, 0.0) @ reserved * setup.weights.sum()
+    return math.fsum([float(always), *(price @ beyond * setup.weights).tolist()])
+
+
+def best_reservation(ways: Ways, replicas: IntArray, weights: FloatArray) -> IntArray:
+    """Return the units of each accelerator that pay to be reserved: those that are used for enough of the time."""
+    fixed, price = _prices(ways)
+    used = ways.units_used(replicas)
+    reserved = np.zeros(len(fixed), dtype=np.int64)
+    for a in np.flatnonzero(np.isfinite(fixed)).tolist():
+        for count in np.unique(used[a]).tolist():
+            if price[a] * weights[used[a] >= count].sum() <= fixed[a] * weights.sum():
+                break
+            reserved[a] = count
+    return reserved
+
+
+def _prices(ways: Ways) -> tuple[FloatArray, FloatArray]:
+    """Return the prices of reserved units, infinite where there are none, and of those on demand."""
+    accelerators = ways.problem.accelerators
+    reserved = [math.inf if a.reserved_cost_per_hour is None else a.reserved_cost_per_hour for a in accelerators]
+    return np.array(reserved), np.array([a.cost_per_hour for a in accelerators])
+
+
+@dataclass(frozen=True, slots=True)
+class _Master:
+    """Planes, and the reservation of least cost over them.
+
+    Attributes
+    ----------
+    fixed : what a reserved unit costs over all moments.
+    most : units of each accelerator of which more are never of use.
+    values, slopes : planes: the cost of a group is at least value − slope · reserved; planes × groups (× accelerators).
+    """
+
+    fixed: FloatArray
+    most: FloatArray
+    values: list[FloatArray]
+    slopes: list[FloatArray]
+
+    def least(
+        self, lower: FloatArray, upper: FloatArray, *, whole: bool = False, time_limit_s: float = math.inf
+    ) -> tuple[float, FloatArray] | None:
+        """Return the least cost of reservations within bounds, a lower bound of it if whole, and where it is."""
+        count, groups = len(self.fixed), len(self.values[0])
+        value = np.concatenate(self.values)
+        slope = np.concatenate(self.slopes)
+        # Columns: units reserved, then the cost of each group; rows: planes.
+        rows = len(value)
+        columns = np.hstack([np.tile(np.arange(count), (rows, 1)), count + np.arange(rows)[:, None] % groups])
+        values = np.hstack([slope, np.ones((rows, 1))])
+        program = Program(
+            costs=np.concatenate([self.fixed, np.ones(groups)]),
+            offset=0.0,
+            lower=np.concatenate([lower, np.zeros(groups)]),
+            upper=np.concatenate([upper, np.full(groups, np.inf)]),
+            whole=np.concatenate([np.full(count, whole), np.zeros(groups, dtype=bool)]),
+            starts=(np.arange(rows + 1) * (count + 1)).astype(np.int32),
+            columns=columns.ravel().astype(np.int32),
+            values=values.ravel(),
+            row_lower=value,
+            row_upper=np.full(rows, np.inf),
+        )
+        if not whole:
+            relaxed = relax(program, time_limit_s=time_limit_s)
+            return None if relaxed is None else (relaxed.objective, relaxed.values[:count])
+        found = run(program, gap=1e-6, time_limit_s=time_limit_s)
+        if found.values is None or found.bound is None:
+            return None
+        return found.bound, np.round(found.values[:count])
+
+
+class _Search:
+    """Reservations that were tried, and what they cost in the relaxation.
+
+    Attributes
+    ----------
+    best, cost : the best reservation, and what it costs in the relaxation.
+    bound : no plan costs less.
+    is_infeasible : whether the servers do not fit, whatever is reserved.
+    """
+
+    def __init__(self, ways: Ways, weights: FloatArray, gap: float):
+        self.tolerance = max(PART_OF_GAP * gap, LEAST_TOLERANCE)
+        self.weights = weights
+        self.recourses = [find_recourse(ways, t) for t in range(len(weights))]
+        count = min(MOST_GROUPS, len(weights))
+        self.group = np.arange(len(weights)) * count // len(weights)
+        fixed, price = _prices(ways)
+        can = np.isfinite(fixed)
+        most = [one.master.side.upper for one in self.recourses if one.master is not None]
+        upper = np.where(can, np.max(most, axis=0, initial=0.0), 0.0)
+        self.master = _Master(np.where(can, fixed, 0.0) * weights.sum(), upper, [], [])
+        self.best, self.cost, self.bound = np.zeros(len(fixed)), math.inf, 0.0
+        # As if one knew which moment comes, and reserved for it alone.
+        found = self._relax(self.best, ROUGHLY, np.minimum(fixed, price))
+        self.is_infeasible = any(math.isinf(one.value) for one in found)
+        if not self.is_infeasible:
+            units = np.stack([one.units for one in found], axis=1)
+            self.best = np.minimum(_most_often(units, weights, fixed, price), upper)
+
+    def _relax(self, reserved: FloatArray, tolerance: float, prices: FloatArray | None = None) -> list[Plane]:
+        planes = []
+        for t, recourse in enumerate(self.recourses):
+            self.recourses[t], plane = relax_recourse(recourse, reserved, tolerance=tolerance, prices=prices)
+            planes.append(plane)
+        return planes
+
+    def attempt(self, reserved: FloatArray) -> float:
+        """Relax every moment at a reservation, and keep the planes; return the cost."""
+        planes = self._relax(reserved, self.tolerance / 2)
+        count = self.group[-1] + 1
+        values, slopes = np.zeros(count), np.zeros((count, len(reserved)))
+        np.add.at(values, self.group, self.weights * np.array([one.value for one in planes]))
+        np.add.at(slopes, self.group, self.weights[:, None] * np.stack([one.prices for one in planes]))
+        self.master.values.append(values)
+        self.master.slopes.append(slopes)
+        return float(self.master.fixed @ reserved + values.sum() - slopes.sum(axis=0) @ reserved)
+
+    def _is_close(self, cost: float) -> bool:
+        return cost - self.bound <= self.tolerance * abs(cost)
+
+    def descend(self, end: float) -> None:
+        """Better the reservation, in fractions, until the planes prove that there is no better one."""
+        self.cost = self.attempt(self.best)
+        upper, width = self.master.most, FIRST_BOX
+        for step in range(MOST_STEPS):
+            least = self.master.least(np.zeros(len(upper)), upper)
+            if least is None:
+                return
+            self.bound = max(self.bound, least[0])
+            if self._is_close(self.cost) or time.perf_counter() >= end:
+                return
+            half = np.maximum(width * self.best, 1.0)
+            within = self.master.least(np.maximum(self.best - half, 0.0), np.minimum(self.best + half, upper))
+            # Where the box promises next to nothing, look everywhere.
+            far = within is None or self.cost - within[0] <= 0.1 * (self.cost - self.bound)
+            point = least[1] if far or within is None else within[1]
+            cost = self.attempt(point)
+            logger.debug("step %d: cost %s, bound %s, box %s", step, cost, self.bound, width)
+            if cost < self.cost:
+                self.best, self.cost = point, cost
+                width = min(2 * width, 1.0)
+            elif not far:
+                width = max(width / 2, NARROWEST)
+
+    def make_whole(self, end: float) -> None:
+        """Find the best whole reservation, over planes that are added as they are needed."""
+        self.best = np.round(self.best)
+        self.cost = self.attempt(self.best)
+        for _ in range(MOST_WHOLE):
+            left_s = max(end - time.perf_counter(), 0.0)
+            least = self.master.least(np.zeros(len(self.best)), self.master.most, whole=True, time_limit_s=left_s)
+            if least is None:
+                return
+            self.bound = max(self.bound, least[0])
+            if self._is_close(self.cost) or time.perf_counter() >= end:
+                return
+            cost = self.attempt(least[1])
+            if cost < self.cost:
+                self.best, self.cost = least[1], cost
+
+
+def _most_often(units: FloatArray, weights: FloatArray, fixed: FloatArray, price: FloatArray) -> FloatArray:
+    """Return the units of each accelerator that are used for enough of the time, accelerators × moments given."""
+    order = np.argsort(-units, axis=1, kind="stable")
+    part = np.cumsum(weights[order], axis=1) / weights.sum()
+    enough = price[:, None] * part >= fixed[:, None]
+    at = np.take_along_axis(units, np.take_along_axis(order, enough.argmax(axis=1)[:, None], axis=1), axis=1)[:, 0]
+    return np.where(enough.any(axis=1), at, 0.0)

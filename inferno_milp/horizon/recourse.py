@@ -1,0 +1,236 @@
+"""What one moment costs once it is known what is reserved: a program of its own, in the arrays of `core`.
+
+Every server picks a pattern of replicas that carries its rate; what the patterns use of an accelerator beyond the
+reserved units is bought on demand. Prices of the reserved units, from the linear relaxation, say what one more would
+save: for any reservation, not only the one that they were found at, they give a lower bound of the moment's cost.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from inferno_milp.core import Solved, solve_master
+from inferno_milp.covers import Covers
+from inferno_milp.highs_engine import run
+from inferno_milp.horizon.ways import FloatArray, IntArray, Ways
+from inferno_milp.master import Master, Options, Side, prune
+from inferno_milp.options import UNLIMITED_REPLICAS, first_options, pruned_covers
+from inferno_milp.relaxation import Relaxation, solve_relaxation
+
+SLIGHT = 1e-9
+MOST_MOVES = 200
+"""By which a rounded relaxation is bettered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recourse:
+    """The program of one moment.
+
+    Attributes
+    ----------
+    master, covers : as in `core`. The first limits are the reserved units of each accelerator, in the order of the
+        problem; then come the devices of each type, if they are limited. None if nobody needs anything.
+    is_servable : whether every server that needs something can run somewhere.
+    """
+
+    master: Master | None
+    covers: Covers | None
+    is_servable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Recoursed:
+    """What a moment comes to with a reservation.
+
+    Attributes
+    ----------
+    replicas : of each way; None if nothing was found.
+    cost, bound : per hour, on demand alone; None where there is none.
+    is_infeasible : whether it is proven that the servers do not fit.
+    """
+
+    replicas: IntArray | None
+    cost: float | None
+    bound: float | None
+    is_infeasible: bool = False
+
+
+def find_recourse(ways: Ways, moment: int) -> Recourse:
+    """Lay out the program of a moment, mixed assignment."""
+    problem, rows = ways.problem, ways.rows
+    required = ways.required_per_s[:, moment]
+    needing = [s for s, server in enumerate(problem.servers) if required[s] > 0 or server.min_replicas]
+    servers = [s for s in needing if ways.of(s)]
+    if len(servers) < len(needing) or not servers:
+        return Recourse(None, None, len(servers) == len(needing))
+    accelerators, available = len(problem.accelerators), ways.table.available
+    types = 0 if available is None else len(available)
+    width = max(len(ways.of(s)) for s in servers)
+    shape = (len(servers), width)
+    entries, row, rate = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.int64), np.zeros(shape)
+    usage = np.zeros((*shape, accelerators + types))
+    for i, s in enumerate(servers):
+        own = np.array(ways.of(s))
+        here = np.arange(len(own))
+        entries[i, here], row[i, here] = True, own
+        # Of who has no rate only the replicas count.
+        rate[i, here] = rows.max_rate_per_s[own] if required[s] > 0 else 1.0
+        usage[i, here, rows.accelerator[own]] = ways.units[own]
+        if types:
+            usage[i, here, accelerators + rows.type[own]] = rows.devices_per_replica[own]
+    nothing = np.zeros(shape)
+    bounds = [(problem.servers[s].min_replicas, problem.servers[s].max_replicas or UNLIMITED_REPLICAS) for s in servers]
+    # However little it is, somebody runs.
+    least = [max(low, 1) if required[s] > 0 else low for (low, _), s in zip(bounds, servers, strict=True)]
+    covers = pruned_covers(
+        Covers(
+            server=np.arange(len(servers)),
+            required=required[servers],
+            fixed_cost=np.zeros(len(servers)),
+            fixed_price=np.zeros(len(servers)),
+            fixed_usage=np.zeros((len(servers), accelerators + types)),
+            least=np.array(least, dtype=np.int64),
+            most=np.array([most for _, most in bounds], dtype=np.int64),
+            entries=entries,
+            row=row,
+            rate=rate,
+            cost=nothing,
+            price=nothing,
+            usage=usage,
+            forced=nothing.astype(np.int64),
+        )
+    )
+    options = first_options(covers)
+    if len(np.unique(options.server)) < len(servers):
+        return Recourse(None, None, is_servable=False)  # more replicas are needed than a server may have
+    most = np.maximum.reduceat(options.usage, options.first, axis=0).sum(axis=0)[:accelerators]
+    side = Side(
+        names=tuple(f"{one.name} on demand" for one in problem.accelerators),
+        cost=np.array([one.cost_per_hour for one in problem.accelerators]),
+        upper=most,
+        usage=-np.eye(accelerators, accelerators + types),
+    )
+    names = (*(one.name for one in problem.accelerators), *(f"devices {t}" for t in range(types)))
+    room = np.zeros(accelerators + types)
+    if available is not None:
+        room[accelerators:] = available
+    return Recourse(Master(prune(options), side, names, room), covers, is_servable=True)
+
+
+def with_reserved(master: Master, reserved: FloatArray, prices: FloatArray | None = None) -> Master:
+    """Return the program with reserved units of each accelerator, and perhaps other prices of those beyond."""
+    most = master.most.copy()
+    most[: len(reserved)] = reserved
+    side = master.side if prices is None else replace(master.side, cost=prices)
+    return replace(master, most=most, side=side)
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """A bound below a moment's cost: at least `value` − `prices` · reserved, whatever is reserved.
+
+    Attributes
+    ----------
+    value : per hour; infinite if the servers do not fit.
+    prices : of a reserved unit of each accelerator.
+    units : of each accelerator that the relaxation takes.
+    """
+
+    value: float
+    prices: FloatArray
+    units: FloatArray
+
+
+def relax_recourse(
+    recourse: Recourse, reserved: FloatArray, *, tolerance: float, prices: FloatArray | None = None
+) -> tuple[Recourse, Plane]:
+    """Relax a moment's program; the one that is returned knows the patterns that were found.
+
+    Parameters
+    ----------
+    reserved : units of each accelerator.
+    prices : of units beyond the reserved ones; None: on demand.
+    """
+    count = len(reserved)
+    if recourse.master is None:
+        return recourse, Plane(0.0 if recourse.is_servable else np.inf, np.zeros(count), np.zeros(count))
+    master = with_reserved(recourse.master, reserved, prices)
+    found = solve_relaxation(master, tolerance=tolerance, covers=recourse.covers)
+    slope = found.prices[:count]
+    known = replace(recourse, master=replace(recourse.master, options=found.master.options))
+    units = found.values @ found.master.options.usage[:, :count]
+    return known, Plane(found.bound + float(slope @ reserved), slope, units)
+
+
+def solve_recourse(
+    recourse: Recourse,
+    reserved: FloatArray,
+    ways: int,
+    *,
+    gap: float,
+    left_s: Callable[[], float],
+    prices: FloatArray | None = None,
+) -> Recoursed:
+    """Find the replicas of a moment.
+
+    Parameters
+    ----------
+    ways : how many there are.
+    """
+    if recourse.master is None:
+        if recourse.is_servable:
+            return Recoursed(np.zeros(ways, dtype=np.int64), 0.0, 0.0)
+        return Recoursed(None, None, None, is_infeasible=True)
+    master = with_reserved(recourse.master, reserved, prices)
+    first = solve_relaxation(master, tolerance=gap / 2, covers=recourse.covers)
+    if math.isinf(first.bound):
+        return Recoursed(None, None, None, is_infeasible=True)
+    start = _rounded(first, len(reserved))
+    units = None if start is None else np.maximum(start.usage.sum(axis=0)[: len(reserved)] - reserved, 0.0)
+    solved = Solved("no_solution", None, np.empty(0), None, first.bound)
+    if left_s() > 0:
+        solved = solve_master(
+            first.master, recourse.covers, gap=gap, left_s=left_s, run=run, start=start, start_units=units
+        )
+    chosen = start if solved.chosen is None else solved.chosen
+    if chosen is None:
+        return Recoursed(None, None, None, is_infeasible=solved.outcome == "infeasible")
+    replicas = np.zeros(ways, dtype=np.int64)
+    np.add.at(replicas, chosen.row, chosen.replicas)
+    beyond = np.maximum(chosen.usage.sum(axis=0)[: len(reserved)] - reserved, 0.0)
+    return Recoursed(replicas, float(master.side.cost @ beyond), solved.bound)
+
+
+def _rounded(found: Relaxation, accelerators: int) -> Options | None:
+    """Round a relaxation, and better it by one server's pattern at a time, with what is beyond the reserved bought.
+
+    None if the devices are not enough so.
+    """
+    master = found.master
+    options, price = master.options, master.side.cost
+    # Too many devices count more than anything that units could cost.
+    severe = float(price @ master.side.upper) + 1.0
+    weight = np.concatenate([price, np.full(len(master.most) - accelerators, severe)])
+    order = np.lexsort((found.reduced, -found.values, options.server))
+    chosen = order[options.first]
+    used = options.usage[chosen].sum(axis=0)
+    for _ in range(MOST_MOVES):
+        beyond = np.maximum(used - master.most, 0.0)
+        moved = used + options.usage - options.usage[chosen][options.server]
+        change = (np.maximum(moved - master.most, 0.0) - beyond) @ weight
+        best = int(np.argmin(change))
+        if change[best] >= -SLIGHT * price.max(initial=0.0):
+            break
+        used = moved[best]
+        chosen[options.server[best]] = best
+    return options.take(chosen) if (used <= master.most + 1e-9)[accelerators:].all() else None
+
+
+def until(end: float) -> Callable[[], float]:
+    """Return what tells the seconds that are left until a time of `time.perf_counter`."""
+    return lambda: max(end - time.perf_counter(), 0.0)

@@ -1,0 +1,80 @@
+"""Which program solves moments: one for all of them, or one for each once it is known what is reserved."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from inferno_milp.horizon.decomposition import alone_apart, comes_apart, solve_apart
+from inferno_milp.horizon.program import Effort, Found, Setup, solve_horizon
+from inferno_milp.horizon.ways import IntArray, Ways
+
+MANY = 12
+"""Moments from which on they are taken apart, where nothing but what is reserved joins them."""
+TOO_MANY = 60
+"""Moments from which on one program for all is not tried after that."""
+
+
+def solve_moments(ways: Ways, setup: Setup, effort: Effort) -> Found:
+    """Find replicas and reservations of least cost."""
+    count = len(setup.weights)
+    if count < MANY or not comes_apart(ways, setup):
+        return solve_horizon(ways, setup, effort)
+    end = time.perf_counter() + effort.time_limit_s
+    apart = solve_apart(ways, setup, effort)
+    left_s = end - time.perf_counter()
+    if apart.outcome in ("optimal", "infeasible") or count >= TOO_MANY or left_s <= 0:
+        return apart
+    return _better(apart, solve_horizon(ways, setup, replace(effort, time_limit_s=left_s)), effort.gap)
+
+
+def _better(one: Found, other: Found, gap: float) -> Found:
+    """Return the cheaper of two, with the higher of their bounds."""
+    if other.outcome == "infeasible":
+        return other
+    best = min((one, other), key=lambda found: math.inf if found.objective is None else found.objective)
+    bounds = [found.bound for found in (one, other) if found.bound is not None]
+    if best.objective is None or not bounds:
+        return best
+    bound = min(max(bounds), best.objective)
+    is_proven = best.objective - bound <= gap * abs(best.objective)
+    return replace(best, bound=bound, outcome="optimal" if is_proven else "feasible")
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """What a moment comes to by itself.
+
+    Attributes
+    ----------
+    replicas : of each way.
+    cost : per hour, reserved units included; None, like the replicas, if nothing was found.
+    """
+
+    replicas: IntArray | None
+    cost: float | None
+
+
+def each_alone(ways: Ways, effort: Effort, reserved: IntArray | None = None) -> list[Alone]:
+    """Plan every moment by itself, all of them within the time limit.
+
+    Parameters
+    ----------
+    reserved : units of each accelerator; None: as is best for the moment, as if it were all the time.
+    """
+    setup = Setup(np.ones(ways.required_per_s.shape[1]))
+    if len(setup.weights) >= MANY and comes_apart(ways, setup):
+        return [Alone(one.replicas, one.cost) for one in alone_apart(ways, effort, reserved)]
+    return [Alone(one.replicas[:, 0], one.objective) for one in _one_by_one(ways, effort, reserved)]
+
+
+def _one_by_one(ways: Ways, effort: Effort, reserved: IntArray | None) -> Iterator[Found]:
+    end, count = time.perf_counter() + effort.time_limit_s, ways.required_per_s.shape[1]
+    for t in range(count):
+        one = replace(ways, required_per_s=ways.required_per_s[:, t : t + 1])
+        left_s = max(end - time.perf_counter(), 0.0) / (count - t)
+        yield solve_horizon(one, Setup(np.ones(1), reserved=reserved), replace(effort, time_limit_s=left_s))

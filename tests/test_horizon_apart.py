@@ -1,0 +1,185 @@
+"""Moments that are taken apart: against brute force, against one program for all, and when time is short."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_horizon import cost_of, data, fits
+
+import inferno_milp as im
+from inferno_milp.horizon import solve
+from inferno_milp.horizon.decomposition import best_reservation, comes_apart, solve_apart
+from inferno_milp.horizon.program import Effort, Setup, solve_horizon
+from inferno_milp.horizon.ways import find_ways
+from inferno_milp.sections import Scenario
+
+ACCELERATORS = [
+    {"name": "small", "cost_per_hour": 1.0, "reserved_cost_per_hour": 0.6},
+    {"name": "big", "cost_per_hour": 2.5, "reserved_cost_per_hour": 1.2},
+]
+
+
+def mixed(a, b, chances, changes=None, capacity=None):
+    """A problem of two servers with so many scenarios, mixed."""
+    scenarios = [
+        {"name": str(t), "probability": chances[t], "rates_per_s": {"a": a[t], "b": b[t]}} for t in range(len(a))
+    ]
+    problem = data(scenarios=scenarios, options={"assignment": "mixed"}, accelerators=ACCELERATORS)
+    servers = [{**server, **(changes or {}).get(server["name"], {})} for server in problem["servers"]]
+    return im.read_problem_data({**problem, "servers": servers, "capacity": capacity or {"small": 4, "big": 2}})
+
+
+def patterns(ways, server, moment, most):
+    """All ways to serve one server in a moment, as replicas of each of its ways."""
+    own, required = ways.of(server), ways.required_per_s[server, moment]
+    one = ways.problem.servers[server]
+    for counts in itertools.product(*(range(n + 1) for n in most)):
+        if not one.min_replicas <= sum(counts) <= (one.max_replicas or math.inf):
+            continue
+        if required > 0 and (not sum(counts) or ways.rows.max_rate_per_s[own] @ np.array(counts) < required - 1e-9):
+            continue
+        yield counts
+
+
+def least_cost(problem, chances):
+    """Try every reservation, and for each moment everything that could run."""
+    ways = find_ways(problem, problem.scenarios)
+    best = math.inf
+    choices = []
+    for t in range(len(chances)):
+        grids = []
+        for parts in itertools.product(*(patterns(ways, s, t, (4, 2)) for s in range(2))):
+            grid = np.zeros((len(ways.rows), 1), dtype=int)
+            for s, counts in enumerate(parts):
+                grid[ways.of(s), 0] = counts
+            if fits(problem, ways, grid):
+                grids.append(grid)
+        choices.append(grids)
+    for reserved in itertools.product(range(5), range(3)):
+        costs = [
+            min((cost_of(problem, ways, g, [1.0], None, reserved) for g in grids), default=math.inf)
+            for grids in choices
+        ]
+        best = min(best, float(np.dot(costs, chances)))
+    return best
+
+
+rates = st.lists(st.sampled_from([0.0, 1.0, 4.0, 7.0, 12.0]), min_size=3, max_size=3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    a=rates,
+    b=st.lists(st.sampled_from([0.0, 2.0, 5.0]), min_size=3, max_size=3),
+    chances=st.sampled_from([(0.5, 0.3, 0.2), (0.8, 0.1, 0.1), (0.4, 0.4, 0.2)]),
+    least=st.sampled_from([0, 1, 2]),
+    most=st.sampled_from([None, 2, 3]),
+)
+def test_brute_force(a, b, chances, least, most):
+    changes = {"a": {"min_replicas": least}, "b": {} if most is None else {"max_replicas": most}}
+    problem = mixed(a, b, chances, changes)
+    ways, setup = find_ways(problem, problem.scenarios), Setup(np.array(chances))
+    expected = least_cost(problem, chances)
+    found = solve_apart(ways, setup, Effort(0.0))
+    if math.isinf(expected):
+        # The relaxation may not show that whole replicas do not fit; their program does.
+        assert found.outcome == "infeasible"
+        return
+    assert found.objective is not None
+    assert found.bound <= expected * (1 + 1e-6) + 1e-9
+    assert found.objective >= expected * (1 - 1e-6) - 1e-9
+    assert found.objective == pytest.approx(cost_of(problem, ways, found.replicas, chances, None, found.reserved))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(solve, "MANY", 1)
+        plan = im.plan_scenarios(problem, gap=0.0)
+    assert plan.plan.status == "optimal"
+    assert plan.plan.cost_per_hour == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    whole = im.plan_scenarios(problem, gap=0.0)
+    assert plan.known_cost_per_hour == pytest.approx(whole.known_cost_per_hour, rel=1e-6, abs=1e-9)
+    assert (plan.mean_cost_per_hour is None) == (whole.mean_cost_per_hour is None)
+
+
+def many(count, seed=0, **changes):
+    """Scenarios of limited.yaml's servers, reserved at 60 % of the price."""
+    base = im.read_problem("instances/limited.yaml").with_options(law="continuous-batching", assignment="mixed")
+    rng = np.random.default_rng(seed)
+    scenarios = tuple(
+        Scenario(
+            name=f"s{k}",
+            probability=1 / count,
+            rates_per_s={
+                s.name: s.load.arrival_rate_per_s * float(rng.lognormal(0, 0.3)) for s in base.servers if s.load
+            },
+        )
+        for k in range(count)
+    )
+    accelerators = tuple(
+        a.model_copy(update={"reserved_cost_per_hour": 0.6 * a.cost_per_hour}) for a in base.accelerators
+    )
+    return base.model_copy(update={"scenarios": scenarios, "accelerators": accelerators, "nodes": (), **changes})
+
+
+def test_as_one_program_for_all():
+    """Neither's bound is above the other's cost; both find nearly the same."""
+    problem = many(4, capacity=None)
+    ways, setup = find_ways(problem, problem.scenarios), Setup(np.full(4, 0.25))
+    apart = solve_apart(ways, setup, Effort(2e-3, 60.0))
+    whole = solve_horizon(ways, setup, Effort(2e-3, 60.0))
+    assert apart.bound <= whole.objective * (1 + 1e-9)
+    assert whole.bound <= apart.objective * (1 + 1e-9)
+    assert apart.objective == pytest.approx(whole.objective, rel=5e-3)
+    assert apart.outcome == "optimal"
+
+
+def test_within_the_devices():
+    devices = im.read_problem("instances/limited.yaml").devices_available
+    assert im.plan_scenarios(many(12), time_limit_s=30.0).plan.status == "infeasible"
+    problem = many(12, capacity={name: 2 * count for name, count in devices.items()})
+    found = im.plan_scenarios(problem, time_limit_s=10.0, gap=1e-2)
+    assert found.plan.status in ("optimal", "feasible"), "its check has counted the devices"
+    assert found.plan.bound <= found.plan.cost_per_hour
+    assert found.known_cost_per_hour <= found.plan.cost_per_hour * (1 + 1e-2)
+
+
+def test_the_same_on_two_processes():
+    problem = many(12, capacity=None)
+    one = im.plan_scenarios(problem, gap=1e-2)
+    two = im.plan_scenarios(problem, gap=1e-2, jobs=2)
+    assert one.plan.to_dict() == two.plan.to_dict()
+
+
+def test_when_time_is_short_there_is_a_plan():
+    problem = many(20, capacity=None)
+    ways, setup = find_ways(problem, problem.scenarios), Setup(np.full(20, 0.05))
+    found = solve_apart(ways, setup, Effort(1e-6, 0.0))
+    assert found.outcome == "feasible"
+    assert found.bound < found.objective < 1.2 * found.bound
+
+
+def test_hours_are_weights_and_starts_join_periods():
+    hours = [{"name": str(t), "hours": 1 + t % 3, "factor": 0.2 + (t % 7) / 7} for t in range(14)]
+    document = data(periods=hours, options={"assignment": "mixed"}, capacity={"small": 40, "big": 20})
+    problem = im.read_problem_data(document)
+    ways, weights = find_ways(problem, problem.periods), np.array([1.0 + t % 3 for t in range(14)])
+    assert comes_apart(ways, Setup(weights, problem.planning))
+    whole = solve_horizon(ways, Setup(weights, problem.planning), Effort(0.0))
+    assert im.plan_periods(problem, gap=0.0).plan.cost_per_hour == pytest.approx(whole.objective / weights.sum())
+    for planning in ({"start_cost_hours": 0.1}, {"min_up_hours": 2}):
+        joined = im.read_problem_data({**document, "planning": planning})
+        assert not comes_apart(ways, Setup(weights, joined.planning))
+    for change in ({"criterion": "worst"}, {"served": 0.9}):
+        assert not comes_apart(ways, Setup(weights, None, **change))
+
+
+def test_reservations_that_pay():
+    problem = mixed([4.0, 4.0, 0.0], [0.0, 0.0, 0.0], (0.5, 0.2, 0.3))
+    ways = find_ways(problem, problem.scenarios)
+    replicas = np.zeros((len(ways.rows), 3), dtype=int)
+    replicas[ways.of(0)[0]] = [2, 1, 0]
+    # A reserved unit costs 0.6 of one on demand: the first is used for 0.7 of the time, the second for 0.5.
+    assert best_reservation(ways, replicas, np.array([0.5, 0.2, 0.3])).tolist() == [1, 0]
