@@ -1,8 +1,8 @@
 """Scenarios: how the program grows with their number.
 
-`python -m benchmarks.scenarios [--counts 20 100 300 1000] [--mixed] [--time-limit 120] [--jobs 1]`. The servers of `limited.yaml`,
-without limits on the devices, reserved at 60 % of the price; every server's rate of a scenario is lognormal about its
-own, by itself.
+`python -m benchmarks.scenarios [--counts 20 100 300 1000] [--mixed] [--time-limit 120] [--jobs 1]`. The servers of
+`limited.yaml`, without limits on the devices, reserved at 60 % of the price; every server's rate of a scenario is
+lognormal about its own, by itself.
 """
 
 from __future__ import annotations
@@ -82,8 +82,7 @@ def _compare(counts: Sequence[int], effort: Effort) -> None:
         case = problem(count, "mixed")
         apart, apart_s = _timed(solve_apart, case, effort)
         whole, whole_s = _timed(solve_horizon, case, effort)
-        both = apart.objective and whole.objective
-        cost = f"{apart.objective / whole.objective - 1:+.2%}" if both else "–"
+        cost = f"{apart.objective / whole.objective - 1:+.2%}" if apart.objective and whole.objective else "–"
         print(f"| {count} | {_gap(apart)} | {_gap(whole)} | {whole_s / apart_s:.1f} | {cost} |", flush=True)
 
 
