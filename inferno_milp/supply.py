@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -21,6 +22,15 @@ class Power(Model):
     """Power at `mid_utilization`, W."""
     mid_utilization: Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)]
     """Utilisation of the middle point, a fraction."""
+
+
+class Discount(Model):
+    """What is reserved beyond a number costs less."""
+
+    beyond_units: PositiveCount
+    """Reserved units up to which it does not count."""
+    factor: Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False)]
+    """On the price of each unit beyond those, up to the next discount."""
 
 
 class Accelerator(Model):
@@ -46,6 +56,8 @@ class Accelerator(Model):
     """Peak arithmetic of the whole arrangement by precision, without sparsity, 10¹² operations/s."""
     reserved_cost_per_hour: NonNegative | None = None
     """Price of the whole arrangement per hour where it is reserved for all periods; None: it cannot be reserved."""
+    reserved_discounts: tuple[Discount, ...] = ()
+    """Discounts on `reserved_cost_per_hour` by volume, each for more units, and a lower factor, than the one before."""
     availability: Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)] = 1.0
     """Part of the time that a replica on it is there: on average it carries that part of what it could."""
     pool: Name | None = None
@@ -63,6 +75,29 @@ class Accelerator(Model):
             name = data.get("name")
             return {**data, "type": name if is_name(name) else "?"}  # what is wrong with the name is said there
         return data
+
+    @model_validator(mode="after")
+    def _discounts_rise(self) -> Accelerator:
+        discounts = self.reserved_discounts
+        if discounts and self.reserved_cost_per_hour is None:
+            raise ValueError("reserved_discounts are on a reserved_cost_per_hour: give it too")
+        if any(b.beyond_units <= a.beyond_units or b.factor >= a.factor for a, b in pairwise(discounts)):
+            raise ValueError("each of reserved_discounts must be beyond more units, and have a lower factor")
+        return self
+
+    @property
+    def reserved_tiers(self) -> tuple[tuple[int, float], ...]:
+        """Reserved units from which on each price per hour counts, the first from 0 on; none: it cannot be reserved."""
+        price = self.reserved_cost_per_hour
+        if price is None:
+            return ()
+        return ((0, price), *((one.beyond_units, one.factor * price) for one in self.reserved_discounts))
+
+    def cost_of_reserved(self, units: int) -> float:
+        """Return what reserved units cost per hour, discounts included."""
+        tiers = self.reserved_tiers
+        ends = [start for start, _ in tiers[1:]] + [units]
+        return sum(price * max(min(end, units) - start, 0) for (start, price), end in zip(tiers, ends, strict=True))
 
 
 class NodeGroup(Model):

@@ -83,6 +83,14 @@ def ended_early(grid, hours, least_h, *, cyclic):
     return False
 
 
+def unit_price(accelerator, unit):
+    factor = 1.0
+    for discount in accelerator.reserved_discounts:
+        if unit + 1 > discount.beyond_units:
+            factor = discount.factor
+    return factor * (accelerator.reserved_cost_per_hour or 0.0)
+
+
 def cost_of(problem, ways, grid, weights, planning, reserved):
     accelerators = problem.accelerators
     total = 0.0
@@ -90,7 +98,7 @@ def cost_of(problem, ways, grid, weights, planning, reserved):
         for a, one in enumerate(accelerators):
             used = int((grid[:, t] * ways.units)[ways.rows.accelerator == a].sum())
             total += weight * one.cost_per_hour * max(used - reserved[a], 0)
-            total += weight * (one.reserved_cost_per_hour or 0.0) * reserved[a]
+            total += weight * sum(unit_price(one, unit) for unit in range(reserved[a]))
     if planning is not None:
         for w, counts in enumerate(grid):
             for t in range(len(weights)):
@@ -154,6 +162,44 @@ def test_periods_equal_brute_force(a, b, hours, start, stop, least, cyclic):
         assert found.plan.cost_per_hour == pytest.approx(expected, rel=1e-6, abs=1e-9)
         if found.peak_cost_per_hour is not None:
             assert found.plan.cost_per_hour <= found.peak_cost_per_hour + 1e-6
+
+
+DISCOUNTS = [
+    [{"beyond_units": 1, "factor": 0.5}],
+    [{"beyond_units": 2, "factor": 0.8}, {"beyond_units": 3, "factor": 0.0}],
+    [{"beyond_units": 1, "factor": 0.9}, {"beyond_units": 9, "factor": 0.1}],
+]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    a=rates,
+    b=st.lists(st.sampled_from([0.0, 2.0]), min_size=3, max_size=3),
+    discounts=st.sampled_from(DISCOUNTS),
+    reserved=st.sampled_from([0.6, 0.95, 1.3]),
+)
+def test_discounts_equal_brute_force(a, b, discounts, reserved):
+    periods = [{"name": str(t), "rates_per_s": {"a": a[t], "b": b[t]}} for t in range(3)]
+    small, big = data()["accelerators"]
+    small = {**small, "reserved_cost_per_hour": reserved, "reserved_discounts": discounts}
+    problem = im.read_problem_data(data(periods=periods, accelerators=[small, big]))
+    found = im.plan_periods(problem, gap=0.0)
+    expected = least_cost(problem, problem.periods, [1.0] * 3, None)
+    if math.isinf(expected):
+        assert found.plan.status == "infeasible"
+        return
+    assert found.plan.cost_per_hour == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    if found.peak_cost_per_hour is not None:
+        assert found.plan.cost_per_hour <= found.peak_cost_per_hour + 1e-6
+
+
+def test_discounts_are_on_each_further_unit():
+    small = im.read_problem_data(
+        data(
+            accelerators=[{**data()["accelerators"][0], "reserved_discounts": DISCOUNTS[1]}, data()["accelerators"][1]]
+        )
+    ).accelerators[0]
+    assert [small.cost_of_reserved(n) for n in range(6)] == pytest.approx([0, 0.6, 1.2, 1.2 + 0.48, 1.68, 1.68])
 
 
 @settings(max_examples=25, deadline=None)
@@ -374,6 +420,21 @@ def test_the_check_refuses_what_does_not_hold():
         ({"scenarios": [{"name": "a"}]}, "probability"),
         ({"periods": [{"name": "a", "hours": 0}]}, r"periods\[0\].hours"),
         ({"planning": {"cyclic": "yes"}}, "planning.cyclic"),
+        (
+            {"accelerators": [{"name": "small", "cost_per_hour": 1.0, "reserved_discounts": DISCOUNTS[0]}]},
+            "on a reserved_cost_per_hour",
+        ),
+        (
+            {
+                "accelerators": [
+                    {
+                        **data()["accelerators"][0],
+                        "reserved_discounts": [*DISCOUNTS[0], {"beyond_units": 4, "factor": 0.5}],
+                    }
+                ]
+            },
+            "a lower factor",
+        ),
     ],
 )
 def test_faults_are_told(changes, words):
@@ -402,8 +463,10 @@ def test_what_cannot_be_planned_is_refused():
 
 
 def test_a_document_with_periods_comes_back_as_it_was():
+    small, big = data()["accelerators"]
+    accelerators = [{**small, "reserved_discounts": DISCOUNTS[1]}, big]
     problem = im.read_problem_data(data(periods=DAY, scenarios=[{"name": "a", "probability": 1.0}],
-                                        planning={"min_up_hours": 2}))  # fmt: skip
+                                        planning={"min_up_hours": 2}, accelerators=accelerators))  # fmt: skip
     assert im.read_problem_text(im.problem_text(problem)) == problem
     assert im.optimize(problem).total_cost_per_hour == im.optimize(im.read_problem_data(data())).total_cost_per_hour
 

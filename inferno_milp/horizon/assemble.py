@@ -22,8 +22,7 @@ def assemble(ways: Ways, setup: Setup, moments: Sequence[Moment], found: Found) 
     accelerators = problem.accelerators
     reserved = {one.name: int(found.reserved[a]) for a, one in enumerate(accelerators) if found.reserved[a]}
     fixed = math.fsum(
-        count * (one.reserved_cost_per_hour or 0.0)
-        for count, one in zip(found.reserved.tolist(), accelerators, strict=True)
+        one.cost_of_reserved(count) for count, one in zip(found.reserved.tolist(), accelerators, strict=True) if count
     )
     extra = extra_per_hour(ways, found.replicas, found.reserved)
     devices = ways.devices_used(found.replicas).T.tolist()

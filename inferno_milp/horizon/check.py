@@ -16,6 +16,7 @@ from inferno_milp.horizon.plans import Held, HorizonPlan, mean
 from inferno_milp.problem import Problem
 from inferno_milp.queueing import analyze
 from inferno_milp.sections import Moment, Period, Planning, Scenario, Server
+from inferno_milp.supply import Accelerator
 
 CLOSE = 1e-6
 MOST_LAPS = 100
@@ -182,7 +183,7 @@ def _costs(
         count = plan.reserved.get(a.name, 0)
         if count and a.reserved_cost_per_hour is None:
             yield f"{a.name} cannot be reserved"
-        fixed += count * (a.reserved_cost_per_hour or 0.0)
+        fixed += math.fsum(_unit_price(a, unit) for unit in range(count))
     beyond = [_beyond(problem, plan, moment) for moment in moments]
     for told, cost in zip(plan.moments, beyond, strict=True):
         if not _same(told.cost_per_hour, fixed + cost):
@@ -199,6 +200,12 @@ def _costs(
         yield f"the cost is {cost}, not {plan.cost_per_hour}"
     if plan.bound is not None and plan.bound > plan.cost_per_hour + CLOSE * max(cost, 1.0):
         yield f"the bound {plan.bound} is above the cost {plan.cost_per_hour}"
+
+
+def _unit_price(accelerator: Accelerator, unit: int) -> float:
+    """Return what a reserved unit costs; the first is unit 0."""
+    factors = [one.factor for one in accelerator.reserved_discounts if unit >= one.beyond_units]
+    return (accelerator.reserved_cost_per_hour or 0.0) * min(factors, default=1.0)
 
 
 def _same(told: float, value: float) -> bool:

@@ -30,6 +30,7 @@ from inferno_milp.horizon.recourse import (
     until,
 )
 from inferno_milp.horizon.ways import FloatArray, IntArray, Ways
+from inferno_milp.supply import Accelerator
 from inferno_milp.workers import Lost, spread
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ def comes_apart(ways: Ways, setup: Setup) -> bool:
         and setup.reserved is None
         and not (setup.planning is not None and has_starts(setup.planning))
         and not any(server.survive_pools for server in ways.problem.servers)
+        and not any(accelerator.reserved_discounts for accelerator in ways.problem.accelerators)
     )
 
 
@@ -142,22 +144,25 @@ def _together(
 
 def cost_of(ways: Ways, setup: Setup, replicas: IntArray, reserved: IntArray) -> float:
     """Return what replicas (ways × moments) and a reservation cost, weighted: without starts and ends."""
-    fixed, price = _prices(ways)
-    beyond = np.maximum(ways.units_used(replicas) - reserved[:, None], 0)
-    always = np.where(np.isfinite(fixed), fixed, 0.0) @ reserved * setup.weights.sum()
-    return math.fsum([float(always), *(price @ beyond * setup.weights).tolist()])
+    accelerators, used = ways.problem.accelerators, ways.units_used(replicas)
+    counts = zip(accelerators, used, reserved.tolist(), strict=True)
+    return math.fsum(_cost_of_one(one, units, count, setup.weights) for one, units, count in counts)
+
+
+def _cost_of_one(accelerator: Accelerator, used: IntArray, reserved: int, weights: FloatArray) -> float:
+    """Return what an accelerator costs over all moments, given the units of it that are used in each."""
+    always = accelerator.cost_of_reserved(reserved) if reserved else 0.0
+    return always * float(weights.sum()) + accelerator.cost_per_hour * float(np.maximum(used - reserved, 0) @ weights)
 
 
 def best_reservation(ways: Ways, replicas: IntArray, weights: FloatArray) -> IntArray:
-    """Return the units of each accelerator that pay to be reserved: those that are used for enough of the time."""
-    fixed, price = _prices(ways)
+    """Return the units of each accelerator that pay to be reserved: as many as are used in one of the moments."""
     used = ways.units_used(replicas)
-    reserved = np.zeros(len(fixed), dtype=np.int64)
-    for a in np.flatnonzero(np.isfinite(fixed)).tolist():
-        for count in np.unique(used[a]).tolist():
-            if price[a] * weights[used[a] >= count].sum() <= fixed[a] * weights.sum():
-                break
-            reserved[a] = count
+    reserved = np.zeros(len(used), dtype=np.int64)
+    for a, one in enumerate(ways.problem.accelerators):
+        if one.reserved_cost_per_hour is not None:
+            counts = np.unique([0, *used[a]]).tolist()
+            reserved[a] = counts[int(np.argmin([_cost_of_one(one, used[a], count, weights) for count in counts]))]
     return reserved
 
 

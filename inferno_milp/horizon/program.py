@@ -172,6 +172,7 @@ def _add_variables(model: pyo.ConcreteModel, ways: Ways, setup: Setup) -> None:
         for a in can:
             model.reserved[a].setub(int(setup.reserved[a]))
             model.reserved[a].setlb(int(setup.reserved[a]))
+    _add_tiers(model, ways)
     used = sorted(set(ways.rows.accelerator.tolist()))
     model.extra = pyo.Var(
         [(a, t) for a in used for t in moments], bounds=lambda m, a, t: (0, float(units[a])), doc="o_at: units beyond"
@@ -181,6 +182,29 @@ def _add_variables(model: pyo.ConcreteModel, ways: Ways, setup: Setup) -> None:
     if some:
         likely = sum_of_terms((weight, model.serve[t]) for t, weight in enumerate(setup.weights.tolist()))
         model.likely = pyo.Constraint(expr=likely >= setup.served - 1e-9, doc="Σ_t p_t v_t ≥ served")
+
+
+def _add_tiers(model: pyo.ConcreteModel, ways: Ways) -> None:
+    """Share reserved units out among the prices that count for them: a lower one only beyond its number of units."""
+    tiers = {a: ways.problem.accelerators[a].reserved_tiers for a in model.reserved}
+    keys = [(a, k) for a, found in tiers.items() for k in range(len(found)) if len(found) > 1]
+    model.tier = pyo.Var(keys, bounds=(0, None), doc="z_ak: units reserved at the k-th price")
+    model.reached = pyo.Var([(a, k) for a, k in keys if k], domain=pyo.Binary, doc="1 if units are reserved at it")
+    model.tiers = pyo.ConstraintList(doc="Σ_k z_ak = z_a; all of the prices before, then the next")
+    for a, found in tiers.items():
+        if len(found) == 1:
+            continue
+        parts = [(1.0, model.tier[a, k]) for k in range(len(found))]
+        model.tiers.add(sum_of_terms([*parts, (-1.0, model.reserved[a])]) == 0.0)
+        ends = [start for start, _ in found[1:]] + [max(model.reserved[a].ub, found[-1][0])]
+        for k, (start, _) in enumerate(found):
+            width = float(ends[k] - start)
+            if k:
+                model.tiers.add(model.tier[a, k] - width * model.reached[a, k] <= 0.0)
+            else:
+                model.tier[a, k].setub(width)
+            if k + 1 < len(found):
+                model.tiers.add(model.tier[a, k] - width * model.reached[a, k + 1] >= 0.0)
 
 
 def _add_demand(model: pyo.ConcreteModel, ways: Ways, setup: Setup) -> None:
@@ -346,7 +370,9 @@ def _costs(model: pyo.ConcreteModel, ways: Ways, setup: Setup, t: int) -> Iterat
     """Go through what moment t costs per hour: reserved units, those beyond, starts and ends."""
     accelerators = ways.problem.accelerators
     for a in model.reserved:
-        yield float(accelerators[a].reserved_cost_per_hour or 0.0), model.reserved[a]
+        tiers = accelerators[a].reserved_tiers
+        for k, (_, price) in enumerate(tiers):
+            yield float(price), model.tier[a, k] if len(tiers) > 1 else model.reserved[a]
     for a in sorted(set(ways.rows.accelerator.tolist())):
         yield accelerators[a].cost_per_hour, model.extra[a, t]
     planning = setup.planning
