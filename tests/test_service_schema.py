@@ -21,6 +21,9 @@ CHECKS = (
 )  # fmt: skip
 
 
+MORE = ("periods", "scenarios", "route", "share", "disaggregate")
+
+
 def test_schemathesis(tmp_path: Path) -> None:
     with RunningService(tmp_path, "--stateful", "--grace", "1") as running:
         command = [
@@ -36,7 +39,17 @@ def test_schemathesis(tmp_path: Path) -> None:
         paths = running.client.get("/openapi.json").json()["paths"]
         assert int(tested[1]) == sum(len(path) for path in paths.values()) - 1
         answered = {(line["path"], line["status"]) for line in running.lines() if line.get("event") == "request"}
-        for path in ("optimize", "analyze", "explain", "whatif", "simulate", "prices", "validate", "analyze/plot"):
+        for path in (
+            "optimize",
+            "analyze",
+            "explain",
+            "whatif",
+            "simulate",
+            "prices",
+            "validate",
+            "analyze/plot",
+            *MORE,
+        ):
             assert (f"/v1/{path}", 200) in answered, path  # the documents of answers are checked too
         assert ("/v1/jobs", 202) in answered
         assert not [line for line in running.lines() if line.get("level") in ("error", "critical")]

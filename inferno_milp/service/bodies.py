@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, model_validator
 
 from inferno_milp.fields import BatchSize, NonNegative, PositiveCount, Targets, Variability
+from inferno_milp.horizon.program import Criterion
 from inferno_milp.plan import DEFAULT_GAP, SolverName
 from inferno_milp.read.source import too_much
 from inferno_milp.sections import Law
@@ -213,6 +214,61 @@ class PricesBody(SolvingBody):
     of: Annotated[list[Literal["devices", "promises"]], Field(min_length=1)] = Field(default=["devices", "promises"])
 
 
+PERIODS = [{"name": "night", "hours": 8, "factor": 0.3}, {"name": "day", "hours": 16}]
+SCENARIOS = [{"name": "calm", "probability": 0.9}, {"name": "busy", "probability": 0.1, "factor": 1.5}]
+LOAD = {
+    "rate_per_min": 420,
+    "mix": [
+        {"input_tokens": 128, "output_tokens": 64, "share": 0.85},
+        {"input_tokens": 2048, "output_tokens": 256, "share": 0.15},
+    ],
+}
+
+
+def _example_with(key: str, value: Any, **more: Any) -> dict[str, Any]:
+    return _example(settings={key: value}, **more)
+
+
+class PeriodsBody(SolvingBody):
+    """Asks for the replicas of every period of a problem, and what to reserve."""
+
+    model_config = ConfigDict(json_schema_extra=_example_with("periods", PERIODS))
+
+
+class ScenariosBody(SolvingBody):
+    """Asks what to reserve, and where to run, for a problem's scenarios."""
+
+    model_config = ConfigDict(json_schema_extra=_example_with("scenarios", SCENARIOS))
+
+    criterion: Criterion = "expected"
+    """Cost that counts."""
+    served: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
+    """Least probability that everybody is served in full."""
+
+
+class RouteBody(SolvingBody):
+    """Asks which accelerators requests should go to, by their sizes."""
+
+    model_config = ConfigDict(json_schema_extra=_example_with("servers.*.load", LOAD))
+
+
+class ShareBody(SolvingBody):
+    """Asks which servers of one model should share replicas."""
+
+    model_config = ConfigDict(json_schema_extra=_example(time_limit_s=10))
+
+
+class DisaggregateBody(SolvingBody):
+    """Asks which servers should run prompts and outputs on engines of their own."""
+
+    model_config = ConfigDict(json_schema_extra=_example(network_gb_per_s=50, kv_bytes_per_token=131072))
+
+    network_gb_per_s: Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)] | None = None
+    """Speed of each device's network, GB/s, for accelerators that do not say."""
+    kv_bytes_per_token: Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)] | None = None
+    """Bytes of a token in the KV cache, for profiles that do not say, of models that are not known."""
+
+
 class OptimizeJob(OptimizeBody):
     """A plan, as a job."""
 
@@ -261,4 +317,59 @@ class PricesJob(PricesBody):
     kind: Literal["prices"]
 
 
-Job = Annotated[OptimizeJob | AnalyzeJob | ExplainJob | WhatifJob | SimulateJob | PricesJob, Discriminator("kind")]
+class PeriodsJob(PeriodsBody):
+    """Periods, as a job."""
+
+    model_config = ConfigDict(json_schema_extra=_example_with("periods", PERIODS, kind="periods"))
+
+    kind: Literal["periods"]
+
+
+class ScenariosJob(ScenariosBody):
+    """Scenarios, as a job."""
+
+    model_config = ConfigDict(json_schema_extra=_example_with("scenarios", SCENARIOS, kind="scenarios"))
+
+    kind: Literal["scenarios"]
+
+
+class RouteJob(RouteBody):
+    """Routes, as a job."""
+
+    model_config = ConfigDict(json_schema_extra=_example_with("servers.*.load", LOAD, kind="route"))
+
+    kind: Literal["route"]
+
+
+class ShareJob(ShareBody):
+    """Shared replicas, as a job."""
+
+    model_config = ConfigDict(json_schema_extra=_example(kind="share"))
+
+    kind: Literal["share"]
+
+
+class DisaggregateJob(DisaggregateBody):
+    """Phases apart, as a job."""
+
+    model_config = ConfigDict(
+        json_schema_extra=_example(kind="disaggregate", network_gb_per_s=50, kv_bytes_per_token=131072)
+    )
+
+    kind: Literal["disaggregate"]
+
+
+Job = Annotated[
+    OptimizeJob
+    | AnalyzeJob
+    | ExplainJob
+    | WhatifJob
+    | SimulateJob
+    | PricesJob
+    | PeriodsJob
+    | ScenariosJob
+    | RouteJob
+    | ShareJob
+    | DisaggregateJob,
+    Discriminator("kind"),
+]

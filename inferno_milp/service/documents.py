@@ -6,10 +6,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from inferno_milp.disaggregation.plans import Split
 from inferno_milp.explanation import Alternative
 from inferno_milp.fields import Targets
+from inferno_milp.horizon.plans import Held, MomentPlan
 from inferno_milp.plan import Allocation, Change, NodeUse, PriorityUse, SolverRun, Status
 from inferno_milp.prices import DevicePrice, TargetPrice
+from inferno_milp.routing.plans import Route
 from inferno_milp.service.store import JobStatus
 
 
@@ -169,6 +172,71 @@ class PricesDocument(DocumentModel):
     relaxed: float
     devices: list[DevicePrice]
     targets: list[TargetPrice]
+
+
+class HorizonDocument(DocumentModel):
+    """Replicas in every period or scenario, and what is reserved for all of them (docs/horizon.md)."""
+
+    problem_name: str
+    currency: str
+    status: Status
+    cost_per_hour: float | None
+    bound: float | None
+    gap: float | None
+    parts: dict[str, float]
+    reserved: dict[str, int]
+    moments: list[MomentPlan]
+    held: list[Held]
+
+
+class PeriodsDocument(DocumentModel):
+    """A plan of periods, beside what one would do otherwise (docs/horizon.md)."""
+
+    plan: HorizonDocument
+    peak_cost_per_hour: float | None
+    replanned_cost_per_hour: float | None
+
+
+class ScenariosDocument(DocumentModel):
+    """A plan for scenarios, and what knowing would be worth (docs/horizon.md)."""
+
+    plan: HorizonDocument
+    known_cost_per_hour: float | None
+    mean_cost_per_hour: float | None
+    value_of_knowing_per_hour: float | None
+    value_of_planning_per_hour: float | None
+
+
+class RoutedDocument(DocumentModel):
+    """A plan with a router's table, and the plan without one (docs/mixes.md)."""
+
+    plan: PlanDocument
+    routes: list[Route]
+    unrouted: PlanDocument
+    saving_per_hour: float | None
+    rounds: int
+
+
+class SharedDocument(DocumentModel):
+    """A plan in which servers share replicas, and the plan in which none do (docs/sharing.md)."""
+
+    plan: PlanDocument
+    groups: list[list[str]]
+    apart: PlanDocument
+    saving_per_hour: float | None
+    replicas_saved: int
+
+
+class DisaggregatedDocument(DocumentModel):
+    """A plan in which phases may run apart, and the plan in which none do (docs/disaggregation.md)."""
+
+    plan: PlanDocument
+    splits: list[Split]
+    together: PlanDocument
+    saving_per_hour: float | None
+    bound: float | None
+    not_split: dict[str, str]
+    why_together: str | None
 
 
 class JobDocument(DocumentModel):

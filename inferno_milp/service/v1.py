@@ -17,10 +17,15 @@ from inferno_milp.service.analyst import is_light
 from inferno_milp.service.answers import JSON, SVG, YAML, Answer, Task
 from inferno_milp.service.bodies import (
     AnalyzeBody,
+    DisaggregateBody,
     ExplainBody,
     Job,
     OptimizeBody,
+    PeriodsBody,
     PricesBody,
+    RouteBody,
+    ScenariosBody,
+    ShareBody,
     SimulateBody,
     ValidateBody,
     WhatifBody,
@@ -186,6 +191,36 @@ async def simulate(request: Request, body: SimulateBody) -> Response:
 async def prices(request: Request, body: PricesBody) -> Response:
     """Say what a device more or fewer, and a looser promise, are worth."""
     return await answered(request, "prices", body)
+
+
+@router.post("/periods", **_answers(doc.PeriodsDocument), tags=["more plans"])
+async def periods(request: Request, body: PeriodsBody) -> Response:
+    """Plan the replicas of every period of a day, and what to reserve for all of them."""
+    return await answered(request, "periods", body)
+
+
+@router.post("/scenarios", **_answers(doc.ScenariosDocument), tags=["more plans"])
+async def scenarios(request: Request, body: ScenariosBody) -> Response:
+    """Plan what to reserve, and where to run, for loads that are not certain."""
+    return await answered(request, "scenarios", body)
+
+
+@router.post("/route", **_answers(doc.RoutedDocument), tags=["more plans"])
+async def route(request: Request, body: RouteBody) -> Response:
+    """Plan with requests routed to accelerators by their sizes."""
+    return await answered(request, "route", body)
+
+
+@router.post("/share", **_answers(doc.SharedDocument), tags=["more plans"])
+async def share(request: Request, body: ShareBody) -> Response:
+    """Plan with servers of one model that share replicas."""
+    return await answered(request, "share", body)
+
+
+@router.post("/disaggregate", **_answers(doc.DisaggregatedDocument), tags=["more plans"])
+async def disaggregate(request: Request, body: DisaggregateBody) -> Response:
+    """Plan with prompts and outputs on engines of their own."""
+    return await answered(request, "disaggregate", body)
 
 
 JobId = Annotated[str, Path(max_length=64, pattern=r"^[\w-]+$")]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from inferno_milp.errors import InputError, OptionError
-from inferno_milp.service import planning, render
+from inferno_milp.service import more_plans, planning, render
 from inferno_milp.service.answers import Answer, BrokenError, Task, fault_dict, refusal
 from inferno_milp.service.progress import ProgressSender
 
@@ -22,6 +22,11 @@ WORK: dict[str, Callable[[Task, ProgressSender], Answer]] = {
     "whatif": planning.do_whatif,
     "simulate": planning.do_simulate,
     "prices": planning.do_prices,
+    "periods": more_plans.do_periods,
+    "scenarios": more_plans.do_scenarios,
+    "route": more_plans.do_route,
+    "share": more_plans.do_share,
+    "disaggregate": more_plans.do_disaggregate,
     "seed": planning.do_seed,
     "problem_yaml": planning.do_problem_yaml,
     "plan_csv": planning.do_plan_csv,
