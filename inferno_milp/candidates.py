@@ -359,6 +359,8 @@ def _pairs(problem: Problem, needs: BoolArray) -> tuple[IntArray, IntArray]:
         if server.pools is not None:
             at = [i for i in usable if pools[problem.profiles[i].accelerator] in server.pools]
             usable = np.array(at, dtype=np.int64)
+        if server.adapters:
+            usable = np.array([i for i in usable if problem.profiles[i].holds(server.adapters)], dtype=np.int64)
         if server.keep_accelerator:
             kept = {now.accelerator for now in server.current}
             usable = np.array([i for i in usable if problem.profiles[i].accelerator in kept], dtype=np.int64)

@@ -38,7 +38,7 @@ def find_rejections(
     """
     problem = candidates.problem
     position = {a.name: i for i, a in enumerate(problem.accelerators)}
-    profiled = {(p.model, position[p.accelerator]) for p in problem.profiles}
+    profiled = {(p.model, position[p.accelerator]): p for p in problem.profiles}
     best, kept = program.table.rows, program.table.rows.take(program.useful_rows())
     row_of = {pair: i for i, pair in enumerate(zip(best.server.tolist(), best.accelerator.tolist(), strict=True))}
     useful = set(zip(kept.server.tolist(), kept.accelerator.tolist(), strict=True))
@@ -54,6 +54,9 @@ def find_rejections(
                 reason = _why_dropped(program, row_of[s, a], kept, room)
             elif (s, a) in failed:
                 reason = _misses(candidates, failed[s, a])
+            elif not profiled[server.model, a].holds(server.adapters):
+                held = profiled[server.model, a].max_adapters
+                reason = f"an engine there holds {held} adapters, and the server has {len(set(server.adapters))}"
             elif server.pools is not None and accelerator.pool not in server.pools:
                 reason = (
                     f"the server may use pools {', '.join(server.pools)} alone"

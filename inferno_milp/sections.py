@@ -6,6 +6,7 @@ Field rules live on the fields; the rules between sections are in `problem`.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -94,6 +95,8 @@ class Profile(Model):
     max_batch_size: BatchSize = 256
     """Largest batch that the memory holds, for outputs of `at_output_tokens` where that is given; or, where
     `kv_tokens` says what the memory holds, the engine's own limit (256, as vLLM's)."""
+    max_adapters: Count | None = None
+    """LoRA adapters that an engine holds at once (vLLM's `max_loras`); None: as many as there are."""
     at_output_tokens: Positive | None = None
     """Output tokens per request that `max_batch_size` was found for: at K tokens the memory holds
     `max(max_batch_size · at_output_tokens // K, 1)` requests. None: it holds `max_batch_size` whatever the length."""
@@ -120,6 +123,10 @@ class Profile(Model):
             return self.max_batch_size
         held = max(int(self.max_batch_size * self.at_output_tokens // output_tokens), 1)
         return min(held, LARGEST_BATCH)
+
+    def holds(self, adapters: Collection[str]) -> bool:
+        """Whether an engine holds so many different adapters at once."""
+        return self.max_adapters is None or len(set(adapters)) <= self.max_adapters
 
 
 class ServiceClass(Model):
@@ -188,6 +195,8 @@ class Server(Model):
     """Supply pools that it may use; None: any, and what is in none."""
     region: Name | None = None
     """Where its requests come from."""
+    adapters: tuple[Name, ...] = ()
+    """LoRA adapters of the model that its requests call; its engines must hold them all."""
     survive_pools: Flag = False
     """Whether the loss of any one pool must leave enough to carry its rate: in periods and scenarios, on mixes."""
     current: Current = ()

@@ -243,3 +243,47 @@ def test_many_small_servers_share_a_few_replicas():
     whole = im.optimize(with_groups(im.read_problem_data(document), [tuple(range(12))]))
     assert found.plan.total_cost_per_hour <= whole.total_cost_per_hour * 1.3
     assert found.plan.total_cost_per_hour <= 0.4 * found.apart.total_cost_per_hour
+
+
+def of_adapters(count, **most):
+    """Servers with an adapter each; `most` says how many an engine of an accelerator holds."""
+    document = data((0.0, 0.0, 1.0, 0.0))
+    (one,) = document["servers"]
+    document["servers"] = [
+        {**one, "name": f"s{i}", "adapters": [f"a{i}"], "load": {**one["load"], "rate_per_s": 0.2}}
+        for i in range(count)
+    ]
+    document["capacity"] = {"big": 20, "small": 20}
+    for profile in document["profiles"]:
+        if profile["accelerator"] in most:
+            profile["max_adapters"] = most[profile["accelerator"]]
+    return document
+
+
+def test_a_group_has_no_more_adapters_than_an_engine_holds():
+    free = im.share_replicas(im.read_problem_data(of_adapters(6)))
+    assert max(len(group) for group in free.groups) == 6
+    held = im.share_replicas(im.read_problem_data(of_adapters(6, big=2, small=3)))
+    limits = {"big": 2, "small": 3}
+    assert held.groups
+    for server in held.plan.servers:
+        for allocation in server.allocations:
+            adapters = next(s.adapters for s in held.problem.servers if s.name == server.name)
+            assert len(adapters) <= limits[allocation.accelerator]
+    assert free.plan.total_cost_per_hour < held.plan.total_cost_per_hour < held.apart.total_cost_per_hour
+    same = of_adapters(6, big=1, small=1)
+    for server in same["servers"]:
+        server["adapters"] = ["a"]
+    assert im.share_replicas(im.read_problem_data(same)).plan.total_cost_per_hour == free.plan.total_cost_per_hour
+
+
+def test_a_server_with_more_adapters_than_an_engine_holds_runs_elsewhere():
+    document = of_adapters(1, small=2)
+    document["servers"][0]["adapters"] = ["a", "b", "c"]
+    problem = im.read_problem_data(document)
+    plan = im.optimize(problem)
+    assert [a.accelerator for a in plan.servers[0].allocations] == ["big"]
+    (told,) = [a for a in im.explain(problem).servers[0].alternatives if a.accelerator == "small"]
+    assert "holds 2 adapters, and the server has 3" in told.reason
+    none = of_adapters(1, small=0, big=0)
+    assert not im.optimize(im.read_problem_data(none)).serves_all

@@ -116,6 +116,8 @@ def _figure_faults(
         yield f"the server keeps {' and '.join(kept)}"
     if server.pools is not None and accelerator.pool not in server.pools:
         yield f"the server may not use the pool {accelerator.pool}"
+    if not profile.holds(server.adapters):
+        yield f"{len(set(server.adapters))} adapters, of which an engine holds {profile.max_adapters}"
     if server.load is None:
         yield from power_faults(allocation, profile, accelerator, (0.0, 0.0))
     largest = _largest_batch(server, profile)

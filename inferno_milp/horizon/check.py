@@ -96,6 +96,9 @@ def _homes(problem: Problem, server: Server, own: Sequence[Held], where: str) ->
     pools = {a.name: a.pool for a in problem.accelerators}
     if server.pools is not None and any(pools[one.accelerator] not in server.pools for one in own):
         yield f"{where}: from a pool that it may not use"
+    profiles = {p.accelerator: p for p in problem.profiles if p.model == server.model}
+    if not all(profiles[one.accelerator].holds(server.adapters) for one in own):
+        yield f"{where}: more adapters than an engine holds"
     kept = {now.accelerator for now in server.current}
     if server.keep_accelerator and any(one.accelerator not in kept for one in own):
         yield f"{where}: not on the accelerator that it must keep"

@@ -99,6 +99,7 @@ def merged(problem: Problem, members: Sequence[int], name: str) -> tuple[Server,
             "max_replicas": sum(limit or 0 for limit in limits) if whole else None,
             "reserve": max(s.reserve for s in servers),
             "survive": max(s.survive for s in servers),
+            "adapters": tuple(dict.fromkeys(name for s in servers for name in s.adapters)),
             "weight": math.fsum(s.weight for s in servers),
             "current": (),
         }
