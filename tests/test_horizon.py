@@ -452,8 +452,10 @@ def test_what_cannot_be_planned_is_refused():
         im.plan_periods(im.read_problem_data(data()))
     with pytest.raises(im.OptionError, match="no `scenarios`"):
         im.plan_scenarios(im.read_problem_data(data()))
-    problem = im.read_problem_data(data(periods=DAY, options={"max_cost_per_hour": 3}))
-    with pytest.raises(im.OptionError, match="a budget per hour"):
+    power = {"idle_w": 10, "mid_w": 20, "full_w": 40, "mid_utilization": 0.5}
+    accelerators = [{**a, "power": power} for a in data()["accelerators"]]
+    problem = im.read_problem_data(data(periods=DAY, accelerators=accelerators, options={"max_power_w": 300}))
+    with pytest.raises(im.OptionError, match="power is limited"):
         im.plan_periods(problem)
     scenarios = [{"name": "a", "probability": 1.0}]
     with pytest.raises(im.OptionError, match="at most 1"):

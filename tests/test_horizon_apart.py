@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from brute_force import packs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_horizon import cost_of, data, fits
@@ -183,3 +184,88 @@ def test_reservations_that_pay():
     replicas[ways.of(0)[0]] = [2, 1, 0]
     # A reserved unit costs 0.6 of one on demand: the first is used for 0.7 of the time, the second for 0.5.
     assert best_reservation(ways, replicas, np.array([0.5, 0.2, 0.3])).tolist() == [1, 0]
+
+
+def in_nodes(rates, chances, sizes, nodes, **options):
+    """One server on one type, whose replicas take devices of several numbers and sit in nodes."""
+    document = data(options={"assignment": "mixed", **options})
+    document["accelerators"] = [
+        {"name": f"{size}xG", "type": "G", "devices": size, "cost_per_hour": 0.8 * size + 0.3 * (size == 1),
+         "reserved_cost_per_hour": 0.5 * size}
+        for size in sizes
+    ]  # fmt: skip
+    document["profiles"] = [
+        {"model": "m", "gamma_ms": 10.0, "max_batch_size": 16, "accelerator": f"{size}xG", "alpha_ms": 20.0 / size,
+         "beta_ms": 1.0 / size, "delta_ms": 0.1 / size}
+        for size in sizes
+    ]  # fmt: skip
+    document["servers"] = document["servers"][:1]
+    document["nodes"] = [{"type": "G", "devices": devices, "count": 1} for devices in nodes]
+    document["capacity"] = {}
+    document["scenarios"] = [
+        {"name": str(t), "probability": chance, "rates_per_s": {"a": rate}}
+        for t, (rate, chance) in enumerate(zip(rates, chances, strict=True))
+    ]
+    return im.read_problem_data(document)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rates=st.lists(st.sampled_from([0.0, 3.0, 9.0, 16.0, 24.0]), min_size=3, max_size=3),
+    chances=st.sampled_from([(0.5, 0.3, 0.2), (0.8, 0.1, 0.1)]),
+    sizes=st.sampled_from([(1, 2), (2, 3), (2, 3, 5)]),
+    nodes=st.sampled_from([(4,), (3, 4), (5, 5), (8,)]),
+)
+def test_nodes_equal_brute_force(rates, chances, sizes, nodes):
+    problem = in_nodes(rates, chances, sizes, nodes)
+    ways, setup = find_ways(problem, problem.scenarios), Setup(np.array(chances))
+    own, choices = ways.of(0), []
+    for t in range(3):
+        grids = []
+        for counts in itertools.product(*(range(sum(nodes) // size + 1) for size in sizes)):
+            items = sorted(
+                (size for size, count in zip(sizes, counts, strict=True) for _ in range(count)), reverse=True
+            )
+            grid = np.zeros((len(ways.rows), 1), dtype=int)
+            grid[own, 0] = [counts[sizes.index(int(ways.rows.devices_per_replica[w]))] for w in own]
+            carried = ways.rows.max_rate_per_s[own] @ grid[own, 0]
+            if carried >= ways.required_per_s[0, t] - 1e-9 and packs(tuple(sorted(nodes)), tuple(items)):
+                grids.append(grid)
+        choices.append(grids)
+    expected = math.inf
+    for reserved in itertools.product(*(range(sum(nodes) // size + 1) for size in sizes)):
+        costs = [
+            min((cost_of(problem, ways, g, [1.0], None, reserved) for g in some), default=math.inf) for some in choices
+        ]
+        expected = min(expected, float(np.dot(costs, chances)) if max(costs) < math.inf else math.inf)
+    whole = im.plan_scenarios(problem, gap=0.0)
+    apart = solve_apart(ways, setup, Effort(0.0))
+    if math.isinf(expected):
+        assert (whole.plan.status, apart.outcome) == ("infeasible", "infeasible")
+        return
+    assert whole.plan.cost_per_hour == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    assert apart.bound <= expected * (1 + 1e-6) + 1e-9
+    assert apart.objective >= expected * (1 - 1e-6) - 1e-9
+    assert all(ways.fits(column) for column in apart.replicas.T)
+
+
+def test_single_assignment_in_nodes():
+    problem = in_nodes([3.0, 24.0], (0.5, 0.5), (2, 3), (5, 5), assignment="single")
+    plan = im.plan_scenarios(problem, gap=0.0).plan
+    assert plan.status == "optimal"
+    (home,) = {one.accelerator for one in plan.held}
+    most = max(one.replicas for one in plan.held)
+    assert most <= {"2xG": 4, "3xG": 2}[home], "a node of five holds two of two, or one of three"
+
+
+@pytest.mark.parametrize("assignment", ["single", "mixed"])
+def test_a_budget_holds_in_every_scenario(assignment):
+    free = mixed([4.0, 7.0, 1.0], [2.0, 2.0, 0.0], (0.5, 0.3, 0.2)).with_options(assignment=assignment)
+    plan = im.plan_scenarios(free, gap=0.0).plan
+    dearest = max(moment.cost_per_hour for moment in plan.moments)
+    worst = im.plan_scenarios(free, gap=0.0, criterion="worst").plan.cost_per_hour
+    held = im.plan_scenarios(free.with_options(max_cost_per_hour=worst + 1e-6), gap=0.0).plan
+    assert max(moment.cost_per_hour for moment in held.moments) <= worst + 1e-5
+    assert plan.cost_per_hour <= held.cost_per_hour + 1e-9
+    assert worst < dearest or plan.cost_per_hour == pytest.approx(held.cost_per_hour)
+    assert im.plan_scenarios(free.with_options(max_cost_per_hour=0.99 * worst), gap=0.0).plan.status == "infeasible"

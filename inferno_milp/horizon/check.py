@@ -6,13 +6,15 @@ It shares no code with `program` and `assemble`, so that what one of them counts
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from inferno_milp.engines import engine_table
 from inferno_milp.errors import PlanCheckError
-from inferno_milp.horizon.plans import Held, HorizonPlan, mean
+from inferno_milp.horizon.plans import Held, HorizonPlan, MomentPlan, mean
+from inferno_milp.packing import pack
 from inferno_milp.problem import Problem
 from inferno_milp.queueing import analyze
 from inferno_milp.sections import Moment, Period, Planning, Scenario, Server
@@ -173,9 +175,28 @@ def _devices(problem: Problem, plan: HorizonPlan) -> Iterator[str]:
                 used[a.type] += one.replicas * pieces[models[one.server], a.name] * a.devices
         if used != moment.devices:
             yield f"{moment.name}: devices {moment.devices}, should be {used}"
+        yield from _nodes(problem, plan, moment)
         for name, count in used.items():
             if available is not None and count > available.get(name, 0):
                 yield f"{moment.name}: {count} {name} of {available.get(name, 0)}"
+
+
+def _nodes(problem: Problem, plan: HorizonPlan, moment: MomentPlan) -> Iterator[str]:
+    """Put every replica of a moment on a type with nodes into one of them."""
+    if problem.devices_available is None:
+        return
+    accelerators = {a.name: a for a in problem.accelerators}
+    models = {s.name: s.model for s in problem.servers}
+    pieces = problem.accelerators_per_replica
+    sizes: dict[str, Counter[int]] = {group.type: Counter() for group in problem.nodes}
+    for one in plan.held:
+        a = accelerators[one.accelerator]
+        if one.moment == moment.name and a.type in sizes and one.replicas:
+            sizes[a.type][pieces[models[one.server], a.name] * a.devices] += one.replicas
+    for name, counts in sizes.items():
+        groups = [group for group in problem.nodes if group.type == name]
+        if counts and pack(groups, sorted(counts), [counts[size] for size in sorted(counts)]) is None:
+            yield f"{moment.name}: its replicas do not fit into the nodes of {name}"
 
 
 def _costs(
@@ -191,6 +212,9 @@ def _costs(
     for told, cost in zip(plan.moments, beyond, strict=True):
         if not _same(told.cost_per_hour, fixed + cost):
             yield f"{told.name}: its cost is {fixed + cost}, not {told.cost_per_hour}"
+    budget = problem.options.max_cost_per_hour
+    if budget is not None and fixed + max(beyond) > budget * (1 + CLOSE) + CLOSE:
+        yield f"{fixed + max(beyond)} is paid in a moment, the budget is {budget}"
     weights = [one.weight for one in plan.moments]
     extra = max(beyond) if worst else mean(beyond, weights)
     changes = 0.0 if planning is None else _changes(problem, plan, moments, planning) / math.fsum(weights)

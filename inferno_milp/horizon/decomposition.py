@@ -62,6 +62,7 @@ def comes_apart(ways: Ways, setup: Setup) -> bool:
         and setup.criterion == "expected"
         and setup.served >= 1
         and setup.reserved is None
+        and options.max_cost_per_hour is None
         and not (setup.planning is not None and has_starts(setup.planning))
         and not any(server.survive_pools for server in ways.problem.servers)
         and not any(accelerator.reserved_discounts for accelerator in ways.problem.accelerators)
@@ -239,7 +240,7 @@ class _Search:
         self.group = np.arange(len(weights)) * count // len(weights)
         fixed, price = _prices(ways)
         can = np.isfinite(fixed)
-        most = [one.master.side.upper for one in self.recourses if one.master is not None]
+        most = [one.master.side.upper[: len(fixed)] for one in self.recourses if one.master is not None]
         upper = np.where(can, np.max(most, axis=0, initial=0.0), 0.0)
         self.master = _Master(np.where(can, fixed, 0.0) * weights.sum(), upper, [], [])
         self.best, self.cost, self.bound = np.zeros(len(fixed)), math.inf, 0.0

@@ -109,8 +109,7 @@ def _replanned(ways: Ways, hours: np.ndarray, planning: Planning, effort: Effort
             return None
         columns.append(found.replicas)
     replicas = _kept_up(np.stack(columns, axis=1), hours.tolist(), planning)
-    available = ways.table.available
-    if available is not None and (ways.devices_used(replicas) > available[:, None]).any():
+    if not all(map(ways.fits, replicas.T)):
         return None
     # `assemble` counts what it costs, starts and ends included.
     reserved = best_reservation(ways, replicas, hours)
@@ -211,13 +210,12 @@ def _fill(ways: Ways, replicas: IntArray, reserved: IntArray, w: int, t: int) ->
     most = ways.replicas(w, t) - int(replicas[own, t].sum())
     if server.max_replicas is not None:
         most = min(most, server.max_replicas - int(replicas[own, t].sum()))
-    more = min(most, free // int(ways.units[w]))
-    if ways.table.available is not None:
-        k = rows.type[w]
-        here = np.flatnonzero(rows.type == k)
-        left = int(ways.table.available[k]) - int((replicas[here, t] * rows.devices_per_replica[here]).sum())
-        more = min(more, left // int(rows.devices_per_replica[w]))
-    replicas[w, t] += max(more, 0)
+    for more in range(min(most, free // int(ways.units[w])), 0, -1):
+        filled = replicas[:, t].copy()
+        filled[w] += more
+        if ways.fits(filled):
+            replicas[:, t] = filled
+            return
 
 
 def _cost_of_the_mean(problem: Problem, ways: Ways, chances: np.ndarray, effort: Effort) -> float | None:
@@ -237,5 +235,5 @@ def _cost_of_the_mean(problem: Problem, ways: Ways, chances: np.ndarray, effort:
         settled = np.zeros(len(problem.servers), dtype=bool)
         settled[ways.rows.server[runs]] = True
         which = runs | ~settled[ways.rows.server]
-        kept = replace(ways, rows=ways.rows.take(which), units=ways.units[which])
+        kept = replace(ways, rows=ways.rows.take(which), units=ways.units[which], usage=ways.usage[which])
     return _expected(each_alone(kept, effort, first.reserved), chances)

@@ -120,7 +120,13 @@ def build_horizon(ways: Ways, setup: Setup) -> pyo.ConcreteModel:
     _add_devices(model, ways, moments)
     if setup.planning is not None and has_starts(setup.planning):
         _add_starts(model, ways, setup)
-    costs = [sum_of_terms(_costs(model, ways, setup, t)) for t in moments]
+    budget = ways.problem.options.max_cost_per_hour
+    if budget is not None:
+        model.budget = pyo.ConstraintList(doc="Σ_a reserved_a(z_a) + Σ_a price_a o_at ≤ budget")
+        for t in moments:
+            if held := list(_held_costs(model, ways, t)):
+                model.budget.add(sum_of_terms(held) <= budget)
+    costs = [sum_of_terms([*_held_costs(model, ways, t), *_changing_costs(model, ways, setup, t)]) for t in moments]
     if setup.criterion == "worst":
         model.worst = pyo.Var(bounds=(0, None), doc="C: cost of the dearest moment, per hour")
         model.no_dearer = pyo.ConstraintList(doc="C ≥ cost_t")
@@ -301,9 +307,12 @@ def _without_each_pool(model: pyo.ConcreteModel, ways: Ways, s: int, t: int) -> 
 
 def _add_devices(model: pyo.ConcreteModel, ways: Ways, moments: Sequence[int]) -> None:
     """Units beyond those that are reserved, and devices that there are."""
-    rows, available = ways.rows, ways.table.available
+    rows, limits = ways.rows, ways.limits
     model.beyond = pyo.ConstraintList(doc="o_at ≥ Σ_w units_w n_wt − z_a")
-    model.devices = pyo.ConstraintList(doc="Σ_w devices_w n_wt ≤ devices")
+    model.devices = pyo.ConstraintList(doc="Σ_w devices_w n_wt ≤ devices, and room in nodes")
+    upper, cut_up = limits.side.upper.tolist(), limits.side.usage
+    cuts = [(c, t) for c in range(len(limits.side.names)) for t in moments]
+    model.cut = pyo.Var(cuts, domain=pyo.NonNegativeIntegers, bounds=lambda m, c, t: (0, upper[c]), doc="nodes cut so")
     for t in moments:
         for a in sorted(set(rows.accelerator.tolist())):
             used = [
@@ -311,12 +320,11 @@ def _add_devices(model: pyo.ConcreteModel, ways: Ways, moments: Sequence[int]) -
             ]
             free = [(1.0, model.reserved[a])] if a in model.reserved else []
             model.beyond.add(sum_of_terms([(1.0, model.extra[a, t]), *free, *used]) >= 0.0)
-        if available is None:
-            continue
-        for k in sorted(set(rows.type.tolist())):
-            which = np.flatnonzero(rows.type == k).tolist()
-            held = sum_of_terms((float(rows.devices_per_replica[w]), model.replicas[w, t]) for w in which)
-            model.devices.add(held <= float(available[k]))
+        for j, most in enumerate(limits.most.tolist()):
+            used = [(float(ways.usage[w, j]), model.replicas[w, t]) for w in np.flatnonzero(ways.usage[:, j]).tolist()]
+            cut = [(float(cut_up[c, j]), model.cut[c, t]) for c in np.flatnonzero(cut_up[:, j]).tolist()]
+            if used or cut:
+                model.devices.add(sum_of_terms([*used, *cut]) <= most)
 
 
 def _add_starts(model: pyo.ConcreteModel, ways: Ways, setup: Setup) -> None:
@@ -366,8 +374,8 @@ def recent_of(t: int, hours: Sequence[float], planning: Planning) -> Iterator[in
         yield k
 
 
-def _costs(model: pyo.ConcreteModel, ways: Ways, setup: Setup, t: int) -> Iterator[tuple[float, Any]]:
-    """Go through what moment t costs per hour: reserved units, those beyond, starts and ends."""
+def _held_costs(model: pyo.ConcreteModel, ways: Ways, t: int) -> Iterator[tuple[float, Any]]:
+    """Go through what is paid per hour in moment t: reserved units, and those beyond."""
     accelerators = ways.problem.accelerators
     for a in model.reserved:
         tiers = accelerators[a].reserved_tiers
@@ -375,6 +383,10 @@ def _costs(model: pyo.ConcreteModel, ways: Ways, setup: Setup, t: int) -> Iterat
             yield float(price), model.tier[a, k] if len(tiers) > 1 else model.reserved[a]
     for a in sorted(set(ways.rows.accelerator.tolist())):
         yield accelerators[a].cost_per_hour, model.extra[a, t]
+
+
+def _changing_costs(model: pyo.ConcreteModel, ways: Ways, setup: Setup, t: int) -> Iterator[tuple[float, Any]]:
+    """Go through what starts and ends cost in moment t, per hour of it."""
     planning = setup.planning
     if planning is None or not has_starts(planning):
         return

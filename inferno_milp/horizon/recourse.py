@@ -34,7 +34,8 @@ class Recourse:
     Attributes
     ----------
     master, covers : as in `core`. The first limits are the reserved units of each accelerator, in the order of the
-        problem; then come the devices of each type, if they are limited. None if nobody needs anything.
+        problem; then come those of devices and nodes. The first side columns are units beyond the reserved ones. None
+        if nobody needs anything.
     is_servable : whether every server that needs something can run somewhere.
     """
 
@@ -62,18 +63,17 @@ class Recoursed:
 
 def find_recourse(ways: Ways, moment: int) -> Recourse:
     """Lay out the program of a moment, mixed assignment."""
-    problem, rows = ways.problem, ways.rows
+    problem, rows, limits = ways.problem, ways.rows, ways.limits
     required = ways.required_per_s[:, moment]
     needing = [s for s, server in enumerate(problem.servers) if required[s] > 0 or server.min_replicas]
     servers = [s for s in needing if ways.of(s)]
     if len(servers) < len(needing) or not servers:
         return Recourse(None, None, len(servers) == len(needing))
-    accelerators, available = len(problem.accelerators), ways.table.available
-    types = 0 if available is None else len(available)
+    accelerators, shared = len(problem.accelerators), len(limits.of)
     width = max(len(ways.of(s)) for s in servers)
     shape = (len(servers), width)
     entries, row, rate = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.int64), np.zeros(shape)
-    usage = np.zeros((*shape, accelerators + types))
+    usage = np.zeros((*shape, accelerators + shared))
     for i, s in enumerate(servers):
         own = np.array(ways.of(s))
         here = np.arange(len(own))
@@ -81,8 +81,7 @@ def find_recourse(ways: Ways, moment: int) -> Recourse:
         # Of who has no rate only the replicas count.
         rate[i, here] = rows.max_rate_per_s[own] if required[s] > 0 else 1.0
         usage[i, here, rows.accelerator[own]] = ways.units[own]
-        if types:
-            usage[i, here, accelerators + rows.type[own]] = rows.devices_per_replica[own]
+        usage[i, here, accelerators:] = ways.usage[own]
     nothing = np.zeros(shape)
     bounds = [(problem.servers[s].min_replicas, problem.servers[s].max_replicas or UNLIMITED_REPLICAS) for s in servers]
     # However little it is, somebody runs.
@@ -93,7 +92,7 @@ def find_recourse(ways: Ways, moment: int) -> Recourse:
             required=required[servers],
             fixed_cost=np.zeros(len(servers)),
             fixed_price=np.zeros(len(servers)),
-            fixed_usage=np.zeros((len(servers), accelerators + types)),
+            fixed_usage=np.zeros((len(servers), accelerators + shared)),
             least=np.array(least, dtype=np.int64),
             most=np.array([most for _, most in bounds], dtype=np.int64),
             entries=entries,
@@ -110,15 +109,15 @@ def find_recourse(ways: Ways, moment: int) -> Recourse:
         return Recourse(None, None, is_servable=False)  # more replicas are needed than a server may have
     most = np.maximum.reduceat(options.usage, options.first, axis=0).sum(axis=0)[:accelerators]
     side = Side(
-        names=tuple(f"{one.name} on demand" for one in problem.accelerators),
-        cost=np.array([one.cost_per_hour for one in problem.accelerators]),
-        upper=most,
-        usage=-np.eye(accelerators, accelerators + types),
+        names=(*(f"{one.name} on demand" for one in problem.accelerators), *limits.side.names),
+        cost=np.concatenate([[one.cost_per_hour for one in problem.accelerators], limits.side.cost]),
+        upper=np.concatenate([most, limits.side.upper]),
+        usage=-np.eye(accelerators + len(limits.side.names), accelerators + shared),
     )
-    names = (*(one.name for one in problem.accelerators), *(f"devices {t}" for t in range(types)))
-    room = np.zeros(accelerators + types)
-    if available is not None:
-        room[accelerators:] = available
+    side.usage[accelerators:] = 0.0
+    side.usage[accelerators:, accelerators:] = limits.side.usage
+    names = (*(f"reserved {one.name}" for one in problem.accelerators), *limits.names)
+    room = np.concatenate([np.zeros(accelerators), limits.most])
     return Recourse(Master(prune(options), side, names, room), covers, is_servable=True)
 
 
@@ -126,7 +125,9 @@ def with_reserved(master: Master, reserved: FloatArray, prices: FloatArray | Non
     """Return the program with reserved units of each accelerator, and perhaps other prices of those beyond."""
     most = master.most.copy()
     most[: len(reserved)] = reserved
-    side = master.side if prices is None else replace(master.side, cost=prices)
+    side = master.side
+    if prices is not None:
+        side = replace(side, cost=np.concatenate([prices, side.cost[len(prices) :]]))
     return replace(master, most=most, side=side)
 
 
@@ -191,7 +192,7 @@ def solve_recourse(
     if math.isinf(first.bound):
         return Recoursed(None, None, None, is_infeasible=True)
     start = _rounded(first, len(reserved))
-    units = None if start is None else np.maximum(start.usage.sum(axis=0)[: len(reserved)] - reserved, 0.0)
+    units = None if start is None else _beyond(start, reserved)
     solved = Solved("no_solution", None, np.empty(0), None, first.bound)
     if left_s() > 0:
         solved = solve_master(
@@ -202,16 +203,24 @@ def solve_recourse(
         return Recoursed(None, None, None, is_infeasible=solved.outcome == "infeasible")
     replicas = np.zeros(ways, dtype=np.int64)
     np.add.at(replicas, chosen.row, chosen.replicas)
-    beyond = np.maximum(chosen.usage.sum(axis=0)[: len(reserved)] - reserved, 0.0)
-    return Recoursed(replicas, float(master.side.cost @ beyond), solved.bound)
+    cost = float(master.side.cost[: len(reserved)] @ _beyond(chosen, reserved))
+    return Recoursed(replicas, cost, solved.bound)
+
+
+def _beyond(chosen: Options, reserved: FloatArray) -> FloatArray:
+    """Return the units of each accelerator that patterns take beyond the reserved ones."""
+    beyond: FloatArray = np.maximum(chosen.usage.sum(axis=0)[: len(reserved)] - reserved, 0.0)
+    return beyond
 
 
 def _rounded(found: Relaxation, accelerators: int) -> Options | None:
     """Round a relaxation, and better it by one server's pattern at a time, with what is beyond the reserved bought.
 
-    None if the devices are not enough so.
+    None if the devices are not enough so, or nodes must be cut up.
     """
     master = found.master
+    if len(master.side.cost) > accelerators:
+        return None
     options, price = master.options, master.side.cost
     # Too many devices count more than anything that units could cost.
     severe = float(price @ master.side.upper) + 1.0

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from inferno_milp.candidates import Candidates, Rows, find_candidates
 from inferno_milp.errors import OptionError
+from inferno_milp.limits import Limits, find_limits, nodes_of
+from inferno_milp.packing import pack
 from inferno_milp.problem import Problem
 from inferno_milp.sections import Moment, Server
 
@@ -27,12 +30,16 @@ class Ways:
     rows : one for each way, by server and accelerator.
     units : accelerators that a replica takes.
     required_per_s : rate that each server must carry in each moment, with its reserve, servers × moments.
+    limits : devices, and room in nodes, that there are in every moment.
+    usage : what a replica uses of each limit, ways × limits.
     """
 
     table: Candidates
     rows: Rows
     units: IntArray
     required_per_s: FloatArray
+    limits: Limits
+    usage: FloatArray
 
     @property
     def problem(self) -> Problem:
@@ -51,6 +58,25 @@ class Ways:
     def devices_used(self, replicas: IntArray) -> IntArray:
         """Return the devices of each type that replicas take, types × moments, given ways × moments."""
         return _summed(self.rows.type, replicas * self.rows.devices_per_replica[:, None], len(self.table.types))
+
+    def fits(self, replicas: IntArray) -> bool:
+        """Whether there are devices, and room in nodes, for the replicas of each way in one moment."""
+        available = self.table.available
+        if available is None:
+            return True
+        used = self.devices_used(replicas[:, None])[:, 0]
+        return bool((used <= available).all()) and all(self._packs(replicas, t) for t in range(len(available)))
+
+    def _packs(self, replicas: IntArray, type_: int) -> bool:
+        here = self.rows.type == type_
+        groups = nodes_of(self.table, type_)
+        if not groups:
+            return True
+        counts = Counter[int]()
+        for size, count in zip(self.rows.devices_per_replica[here].tolist(), replicas[here].tolist(), strict=True):
+            counts[size] += count
+        held = sorted(size for size, count in counts.items() if count)
+        return pack(groups, held, [counts[size] for size in held]) is not None
 
     def replicas(self, way: int, moment: int) -> int:
         """Return the replicas that carry all of a server's rate in one way."""
@@ -88,7 +114,9 @@ def find_ways(problem: Problem, moments: Sequence[Moment]) -> Ways:
         dtype=np.int64,
     )
     required = required_per_s(problem, moments)
-    return Ways(table, rows, units, required)
+    # A budget is on what is paid, reserved or not: that is the program's own.
+    limits = find_limits(replace(table, problem=table.problem.with_options(max_cost_per_hour=None)))
+    return Ways(table, rows, units, required, limits, limits.of_replicas(rows))
 
 
 def required_per_s(problem: Problem, moments: Sequence[Moment]) -> FloatArray:
@@ -115,10 +143,6 @@ def _refuse(problem: Problem, moments: Sequence[Moment]) -> None:
     wrong = [f"rates of {name}, which has no load" for name in sorted(loadless & given)]
     if problem.options.uses_power:
         wrong.append("power is limited or priced")
-    if problem.nodes:
-        wrong.append("devices come in nodes")
-    if problem.options.max_cost_per_hour is not None:
-        wrong.append("there is a budget per hour")
     if problem.options.assignment == "single" and any(server.survive_pools for server in problem.servers):
         wrong.append("servers with `survive_pools` on one accelerator: let them be `mixed`")
     if problem.options.assignment == "mixed" and any(server.survive for server in problem.servers):
