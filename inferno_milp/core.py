@@ -76,6 +76,7 @@ def solve_master(
     run: Runner,
     start: Options | None = None,
     start_units: FloatArray | None = None,
+    relaxation: Relaxation | None = None,
     whole: bool = False,
 ) -> Solved:
     """Find the choice of least cost.
@@ -87,9 +88,11 @@ def solve_master(
     run : HiGHS, here or in another process.
     start : a choice within the limits, if one is known.
     start_units : of the side columns, with that choice; None: the relaxation's, made whole.
+    relaxation : of the program, if it is known.
     whole : whether every choice costs a whole number, so that bounds may be rounded up.
     """
-    relaxation = solve_relaxation(master, tolerance=max(0.02 * gap, EQUAL), covers=covers, left_s=left_s)
+    if relaxation is None:
+        relaxation = solve_relaxation(master, tolerance=max(0.02 * gap, EQUAL), covers=covers, left_s=left_s)
     if math.isinf(relaxation.bound) and relaxation.bound > 0:
         return Solved("infeasible", None, np.empty(0), None, None)
     search = _Search(relaxation, covers, gap, left_s, run, whole=whole)

@@ -89,7 +89,11 @@ def _severe_prices(master: Master) -> FloatArray:
     spread = float((most - np.minimum.reduceat(options.cost, options.first)).max(initial=0.0))
     spread = spread or float(most.max(initial=0.0)) or 1.0
     use = np.where(options.usage > 0, options.usage, np.inf).min(axis=0, initial=np.inf)
-    return SEVERE * spread / np.where(np.isfinite(use), use, 1.0)
+    # Or than what widens it: with that alone a limit may cost something.
+    widened = np.maximum(-master.side.usage, 0.0)
+    price = np.where(widened > 0, master.side.cost[:, None] / np.where(widened > 0, widened, 1.0), 0.0)
+    dearest: FloatArray = np.maximum(spread / np.where(np.isfinite(use), use, 1.0), price.max(axis=0, initial=0.0))
+    return SEVERE * dearest
 
 
 def _sift(

@@ -19,7 +19,7 @@ from functools import partial
 import numpy as np
 
 from inferno_milp.highs_engine import Program, Result, relax, run
-from inferno_milp.horizon.program import Effort, Found, Setup, has_starts
+from inferno_milp.horizon.program import Effort, Found, Setup, has_starts, is_proven
 from inferno_milp.horizon.recourse import (
     Plane,
     Recourse,
@@ -50,8 +50,8 @@ PART_OF_GAP = 0.1
 """How close the planes must come, as a part of the gap that is asked for."""
 PART_OF_TIME = 0.6
 """Of the time that there is, the part for reservation and bound; the rest is for replicas."""
-LEAST_S = 0.05
-"""Seconds that the replicas of a moment get at the least."""
+CLOSE = 1e-6
+"""Relative error of bounds that is put down to rounding."""
 
 
 def comes_apart(ways: Ways, setup: Setup) -> bool:
@@ -72,11 +72,11 @@ def comes_apart(ways: Ways, setup: Setup) -> bool:
 def solve_apart(ways: Ways, setup: Setup, effort: Effort) -> Found:
     """Find replicas and reservations of least cost, moment by moment."""
     began, end, limit_s = time.perf_counter(), time.time() + effort.time_limit_s, effort.time_limit_s
-    search = _Search(ways, setup.weights, effort.gap)
-    if search.is_infeasible:
-        return _nothing(ways, setup, "infeasible")
+    search = _Search(ways, setup.weights, effort.gap, until(began + PART_OF_TIME * limit_s))
     search.descend(began + PART_OF_TIME * limit_s)
     search.make_whole(began + (PART_OF_TIME + 0.1) * limit_s)
+    if search.is_infeasible:
+        return _nothing(ways, setup, "infeasible")
     solve = partial(_solve_piece, reserved=search.best, ways=len(ways.rows), gap=effort.gap / 2, end=end)
     found = _spread(solve, search.recourses, effort)
     return _together(ways, setup, found, search.best, search.bound, effort.gap)
@@ -115,7 +115,7 @@ def _solve_piece(
     piece: _Piece, *, reserved: FloatArray, ways: int, gap: float, end: float, prices: FloatArray | None = None
 ) -> Recoursed:
     """Find the replicas of a moment; `end` is a time of `time.time`, which processes have in common."""
-    left_s = until(time.perf_counter() + max((end - time.time()) * piece.part, LEAST_S))
+    left_s = until(time.perf_counter() + max(end - time.time(), 0.0) * piece.part)
     return solve_recourse(piece.recourse, reserved, ways, gap=gap, left_s=left_s, prices=prices)
 
 
@@ -128,18 +128,21 @@ def _together(
     ways: Ways, setup: Setup, found: Sequence[Recoursed | Lost], reserved: FloatArray, bound: float, gap: float
 ) -> Found:
     """Put the moments together again, and reserve what is best for the replicas that were found."""
-    columns = []
-    for one in found:
-        if isinstance(one, Lost) or one.replicas is None:
-            infeasible = not isinstance(one, Lost) and one.is_infeasible
-            return _nothing(ways, setup, "infeasible" if infeasible else "no_solution")
-        columns.append(one.replicas)
+    known = [one for one in found if not isinstance(one, Lost)]
+    if any(one.is_infeasible for one in known):
+        return _nothing(ways, setup, "infeasible")
+    columns = [one.replicas for one in known if one.replicas is not None]
+    if len(columns) < len(found):
+        return _nothing(ways, setup, "no_solution")
     replicas = np.stack(columns, axis=1)
     better = best_reservation(ways, replicas, setup.weights)
     costs = {tuple(z.tolist()): cost_of(ways, setup, replicas, z) for z in (better, reserved.astype(np.int64))}
     chosen, objective = min(costs.items(), key=lambda item: item[1])
+    if bound > objective * (1 + CLOSE):
+        logger.warning("the bound %s is above the cost %s: it is left out", bound, objective)
+        bound = 0.0
     bound = min(bound, objective)
-    outcome: Result = "optimal" if objective - bound <= gap * abs(objective) + 1e-12 else "feasible"
+    outcome: Result = "optimal" if is_proven(objective, bound, gap) else "feasible"
     return Found(outcome, replicas, np.array(chosen, dtype=np.int64), objective, bound)
 
 
@@ -191,18 +194,21 @@ class _Master:
     slopes: list[FloatArray]
 
     def least(
-        self, lower: FloatArray, upper: FloatArray, *, whole: bool = False, time_limit_s: float = math.inf
+        self, lower: FloatArray, upper: FloatArray, time_limit_s: float, *, whole: bool = False
     ) -> tuple[float, FloatArray] | None:
         """Return the least cost of reservations within bounds, a lower bound of it if whole, and where it is."""
         count, groups = len(self.fixed), len(self.values[0])
-        value = np.concatenate(self.values)
-        slope = np.concatenate(self.slopes)
+        # Each group in units of its own cost: tolerances are absolute, and groups may be next to never.
+        unit = np.max(self.values, axis=0)
+        unit[unit <= 0] = 1.0
+        value = np.concatenate([values / unit for values in self.values])
+        slope = np.concatenate([slopes / unit[:, None] for slopes in self.slopes])
         # Columns: units reserved, then the cost of each group; rows: planes.
         rows = len(value)
         columns = np.hstack([np.tile(np.arange(count), (rows, 1)), count + np.arange(rows)[:, None] % groups])
         values = np.hstack([slope, np.ones((rows, 1))])
         program = Program(
-            costs=np.concatenate([self.fixed, np.ones(groups)]),
+            costs=np.concatenate([self.fixed, unit]),
             offset=0.0,
             lower=np.concatenate([lower, np.zeros(groups)]),
             upper=np.concatenate([upper, np.full(groups, np.inf)]),
@@ -232,7 +238,7 @@ class _Search:
     is_infeasible : whether the servers do not fit, whatever is reserved.
     """
 
-    def __init__(self, ways: Ways, weights: FloatArray, gap: float):
+    def __init__(self, ways: Ways, weights: FloatArray, gap: float, left_s: Callable[[], float]):
         self.tolerance = max(PART_OF_GAP * gap, LEAST_TOLERANCE)
         self.weights = weights
         self.recourses = [find_recourse(ways, t) for t in range(len(weights))]
@@ -243,24 +249,31 @@ class _Search:
         most = [one.master.side.upper[: len(fixed)] for one in self.recourses if one.master is not None]
         upper = np.where(can, np.max(most, axis=0, initial=0.0), 0.0)
         self.master = _Master(np.where(can, fixed, 0.0) * weights.sum(), upper, [], [])
-        self.best, self.cost, self.bound = np.zeros(len(fixed)), math.inf, 0.0
-        # As if one knew which moment comes, and reserved for it alone.
-        found = self._relax(self.best, ROUGHLY, np.minimum(fixed, price))
-        self.is_infeasible = any(math.isinf(one.value) for one in found)
+        self.best, self.cost, self.is_infeasible = np.zeros(len(fixed)), math.inf, False
+        # As if one knew which moment comes, and reserved for it alone: nobody pays less.
+        found = self._relax(self.best, ROUGHLY, left_s, np.minimum(fixed, price))
+        self.bound = float(weights @ [max(one.value, 0.0) for one in found])
         if not self.is_infeasible:
             units = np.stack([one.units for one in found], axis=1)
             self.best = np.minimum(_most_often(units, weights, fixed, price), upper)
 
-    def _relax(self, reserved: FloatArray, tolerance: float, prices: FloatArray | None = None) -> list[Plane]:
+    def _relax(
+        self, reserved: FloatArray, tolerance: float, left_s: Callable[[], float], prices: FloatArray | None = None
+    ) -> list[Plane]:
         planes = []
         for t, recourse in enumerate(self.recourses):
-            self.recourses[t], plane = relax_recourse(recourse, reserved, tolerance=tolerance, prices=prices)
+            self.recourses[t], plane = relax_recourse(
+                recourse, reserved, tolerance=tolerance, left_s=left_s, prices=prices
+            )
             planes.append(plane)
+        self.is_infeasible |= any(math.isinf(one.value) for one in planes)
         return planes
 
-    def attempt(self, reserved: FloatArray) -> float:
+    def attempt(self, reserved: FloatArray, end: float) -> float:
         """Relax every moment at a reservation, and keep the planes; return the cost."""
-        planes = self._relax(reserved, self.tolerance / 2)
+        planes = self._relax(reserved, self.tolerance / 2, until(end))
+        if self.is_infeasible:
+            return math.inf
         count = self.group[-1] + 1
         values, slopes = np.zeros(count), np.zeros((count, len(reserved)))
         np.add.at(values, self.group, self.weights * np.array([one.value for one in planes]))
@@ -274,21 +287,23 @@ class _Search:
 
     def descend(self, end: float) -> None:
         """Better the reservation, in fractions, until the planes prove that there is no better one."""
-        self.cost = self.attempt(self.best)
-        upper, width = self.master.most, FIRST_BOX
+        left_s, upper, width = until(end), self.master.most, FIRST_BOX
+        if self.is_infeasible or left_s() <= 0:
+            return
+        self.cost = self.attempt(self.best, end)
         for step in range(MOST_STEPS):
-            least = self.master.least(np.zeros(len(upper)), upper)
+            least = None if self.is_infeasible else self.master.least(np.zeros(len(upper)), upper, left_s())
             if least is None:
                 return
             self.bound = max(self.bound, least[0])
-            if self._is_close(self.cost) or time.perf_counter() >= end:
+            if self._is_close(self.cost) or left_s() <= 0:
                 return
             half = np.maximum(width * self.best, 1.0)
-            within = self.master.least(np.maximum(self.best - half, 0.0), np.minimum(self.best + half, upper))
+            within = self.master.least(np.maximum(self.best - half, 0.0), np.minimum(self.best + half, upper), left_s())
             # Where the box promises next to nothing, look everywhere.
             far = within is None or self.cost - within[0] <= 0.1 * (self.cost - self.bound)
             point = least[1] if far or within is None else within[1]
-            cost = self.attempt(point)
+            cost = self.attempt(point, end)
             logger.debug("step %d: cost %s, bound %s, box %s", step, cost, self.bound, width)
             if cost < self.cost:
                 self.best, self.cost = point, cost
@@ -298,17 +313,20 @@ class _Search:
 
     def make_whole(self, end: float) -> None:
         """Find the best whole reservation, over planes that are added as they are needed."""
-        self.best = np.round(self.best)
-        self.cost = self.attempt(self.best)
+        left_s, self.best = until(end), np.round(self.best)
+        if self.is_infeasible or left_s() <= 0:
+            return
+        self.cost = self.attempt(self.best, end)
         for _ in range(MOST_WHOLE):
-            left_s = max(end - time.perf_counter(), 0.0)
-            least = self.master.least(np.zeros(len(self.best)), self.master.most, whole=True, time_limit_s=left_s)
+            upper, least = self.master.most, None
+            if not self.is_infeasible:
+                least = self.master.least(np.zeros(len(upper)), upper, left_s(), whole=True)
             if least is None:
                 return
             self.bound = max(self.bound, least[0])
-            if self._is_close(self.cost) or time.perf_counter() >= end:
+            if self._is_close(self.cost) or left_s() <= 0:
                 return
-            cost = self.attempt(least[1])
+            cost = self.attempt(least[1], end)
             if cost < self.cost:
                 self.best, self.cost = least[1], cost
 

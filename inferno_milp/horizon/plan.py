@@ -130,7 +130,10 @@ def _kept_up(replicas: IntArray, hours: list[float], planning: Planning) -> IntA
 
 
 def _on_demand(ways: Ways) -> Ways:
-    accelerators = tuple(a.model_copy(update={"reserved_cost_per_hour": None}) for a in ways.problem.accelerators)
+    accelerators = tuple(
+        a.model_copy(update={"reserved_cost_per_hour": None, "reserved_discounts": ()})
+        for a in ways.problem.accelerators
+    )
     problem = ways.problem.model_copy(update={"accelerators": accelerators})
     return replace(ways, table=replace(ways.table, problem=problem))
 

@@ -22,6 +22,8 @@ from inferno_milp.sections import Planning
 
 ENOUGH = 1e4
 """A replica that carries so many times what is required counts no more than that: large numbers are of no use."""
+ROUNDING, TINY = 1e-9, 1e-12
+"""Differences between objective and bound that are none, relative and absolute."""
 MOST_LAPS = 100
 """Replicas that must run for so many times the whole are never started or ended."""
 Criterion = Literal["expected", "worst"]
@@ -101,6 +103,11 @@ def solve_horizon(ways: Ways, setup: Setup, effort: Effort) -> Found:
         for a in model.reserved:
             reserved[a] = round(model.reserved[a].value)
     return Found(solution.outcome, replicas, reserved, solution.objective, solution.bound)
+
+
+def is_proven(objective: float, bound: float, gap: float) -> bool:
+    """Whether a bound is within the gap of an objective, but for rounding."""
+    return objective - bound <= (gap + ROUNDING) * abs(objective) + TINY
 
 
 def build_horizon(ways: Ways, setup: Setup) -> pyo.ConcreteModel:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,12 +17,15 @@ import numpy as np
 from inferno_milp.core import Solved, solve_master
 from inferno_milp.covers import Covers
 from inferno_milp.highs_engine import run
+from inferno_milp.horizon.program import ENOUGH
 from inferno_milp.horizon.ways import FloatArray, IntArray, Ways
 from inferno_milp.master import Master, Options, Side, prune
 from inferno_milp.options import UNLIMITED_REPLICAS, first_options, pruned_covers
 from inferno_milp.relaxation import Relaxation, solve_relaxation
 
 SLIGHT = 1e-9
+LEAST_S = 0.05
+"""Seconds that a moment gets at the least, where rounding finds nothing."""
 MOST_MOVES = 200
 """By which a rounded relaxation is bettered."""
 
@@ -63,62 +66,79 @@ class Recoursed:
 
 def find_recourse(ways: Ways, moment: int) -> Recourse:
     """Lay out the program of a moment, mixed assignment."""
-    problem, rows, limits = ways.problem, ways.rows, ways.limits
-    required = ways.required_per_s[:, moment]
+    problem, required = ways.problem, ways.required_per_s[:, moment]
     needing = [s for s, server in enumerate(problem.servers) if required[s] > 0 or server.min_replicas]
     servers = [s for s in needing if ways.of(s)]
     if len(servers) < len(needing) or not servers:
         return Recourse(None, None, len(servers) == len(needing))
-    accelerators, shared = len(problem.accelerators), len(limits.of)
-    width = max(len(ways.of(s)) for s in servers)
-    shape = (len(servers), width)
+    everything = _covers(ways, servers, required)
+    covers = pruned_covers(everything)
+    options = first_options(covers)
+    if len(np.unique(options.server)) < len(servers):
+        return Recourse(None, None, is_servable=False)  # more replicas are needed than a server may have
+    names = [one.name for one in problem.accelerators]
+    side = _side(ways, _most_units(everything, len(names)))
+    limits = (*(f"reserved {name}" for name in names), *ways.limits.names)
+    room = np.concatenate([np.zeros(len(names)), ways.limits.most])
+    return Recourse(Master(prune(options), side, limits, room), covers, is_servable=True)
+
+
+def _covers(ways: Ways, servers: Sequence[int], required: FloatArray) -> Covers:
+    """Return a case for each server: its ways, what they carry of what is required, and what they use."""
+    problem, rows = ways.problem, ways.rows
+    accelerators, shared = len(problem.accelerators), len(ways.limits.of)
+    shape = (len(servers), max(len(ways.of(s)) for s in servers))
     entries, row, rate = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.int64), np.zeros(shape)
-    usage = np.zeros((*shape, accelerators + shared))
+    usage, nothing = np.zeros((*shape, accelerators + shared)), np.zeros(shape)
+    least = np.array([problem.servers[s].min_replicas for s in servers], dtype=np.int64)
+    most = [problem.servers[s].max_replicas or UNLIMITED_REPLICAS for s in servers]
     for i, s in enumerate(servers):
         own = np.array(ways.of(s))
         here = np.arange(len(own))
         entries[i, here], row[i, here] = True, own
-        # Of who has no rate only the replicas count.
-        rate[i, here] = rows.max_rate_per_s[own] if required[s] > 0 else 1.0
+        # Rates as parts of the required one, as tolerances are absolute; of who has none only the replicas count.
+        rate[i, here] = np.minimum(rows.max_rate_per_s[own] / required[s], ENOUGH) if required[s] > 0 else 1.0
         usage[i, here, rows.accelerator[own]] = ways.units[own]
         usage[i, here, accelerators:] = ways.usage[own]
-    nothing = np.zeros(shape)
-    bounds = [(problem.servers[s].min_replicas, problem.servers[s].max_replicas or UNLIMITED_REPLICAS) for s in servers]
-    # However little it is, somebody runs.
-    least = [max(low, 1) if required[s] > 0 else low for (low, _), s in zip(bounds, servers, strict=True)]
-    covers = pruned_covers(
-        Covers(
-            server=np.arange(len(servers)),
-            required=required[servers],
-            fixed_cost=np.zeros(len(servers)),
-            fixed_price=np.zeros(len(servers)),
-            fixed_usage=np.zeros((len(servers), accelerators + shared)),
-            least=np.array(least, dtype=np.int64),
-            most=np.array([most for _, most in bounds], dtype=np.int64),
-            entries=entries,
-            row=row,
-            rate=rate,
-            cost=nothing,
-            price=nothing,
-            usage=usage,
-            forced=nothing.astype(np.int64),
-        )
+    has_rate = required[servers] > 0
+    return Covers(
+        server=np.arange(len(servers)),
+        required=np.where(has_rate, 1.0, least),
+        fixed_cost=np.zeros(len(servers)),
+        fixed_price=np.zeros(len(servers)),
+        fixed_usage=np.zeros((len(servers), accelerators + shared)),
+        least=np.maximum(least, has_rate),  # however little the rate is, somebody runs
+        most=np.array(most, dtype=np.int64),
+        entries=entries,
+        row=row,
+        rate=rate,
+        cost=nothing,
+        price=nothing,
+        usage=usage,
+        forced=np.zeros(shape, dtype=np.int64),
     )
-    options = first_options(covers)
-    if len(np.unique(options.server)) < len(servers):
-        return Recourse(None, None, is_servable=False)  # more replicas are needed than a server may have
-    most = np.maximum.reduceat(options.usage, options.first, axis=0).sum(axis=0)[:accelerators]
-    side = Side(
-        names=(*(f"{one.name} on demand" for one in problem.accelerators), *limits.side.names),
-        cost=np.concatenate([[one.cost_per_hour for one in problem.accelerators], limits.side.cost]),
-        upper=np.concatenate([most, limits.side.upper]),
-        usage=-np.eye(accelerators + len(limits.side.names), accelerators + shared),
+
+
+def _most_units(covers: Covers, accelerators: int) -> FloatArray:
+    """Return the units of each accelerator of which more are never of use."""
+    alone = np.ceil(covers.required[:, None] / np.where(covers.entries, covers.rate, 1.0))
+    replicas = np.minimum(np.maximum(alone, covers.least[:, None]), covers.most[:, None]) * covers.entries
+    units: FloatArray = np.einsum("sw,swa->a", replicas, covers.usage[:, :, :accelerators])
+    return units
+
+
+def _side(ways: Ways, most_units: FloatArray) -> Side:
+    """Return the columns of units beyond the reserved ones, and of nodes that are cut up."""
+    accelerators, cuts = ways.problem.accelerators, ways.limits.side
+    usage = np.zeros((len(accelerators) + len(cuts.names), len(accelerators) + len(ways.limits.of)))
+    usage[: len(accelerators), : len(accelerators)] = -np.eye(len(accelerators))
+    usage[len(accelerators) :, len(accelerators) :] = cuts.usage
+    return Side(
+        names=(*(f"{one.name} on demand" for one in accelerators), *cuts.names),
+        cost=np.concatenate([[one.cost_per_hour for one in accelerators], cuts.cost]),
+        upper=np.concatenate([most_units, cuts.upper]),
+        usage=usage,
     )
-    side.usage[accelerators:] = 0.0
-    side.usage[accelerators:, accelerators:] = limits.side.usage
-    names = (*(f"reserved {one.name}" for one in problem.accelerators), *limits.names)
-    room = np.concatenate([np.zeros(accelerators), limits.most])
-    return Recourse(Master(prune(options), side, names, room), covers, is_servable=True)
 
 
 def with_reserved(master: Master, reserved: FloatArray, prices: FloatArray | None = None) -> Master:
@@ -148,7 +168,12 @@ class Plane:
 
 
 def relax_recourse(
-    recourse: Recourse, reserved: FloatArray, *, tolerance: float, prices: FloatArray | None = None
+    recourse: Recourse,
+    reserved: FloatArray,
+    *,
+    tolerance: float,
+    left_s: Callable[[], float],
+    prices: FloatArray | None = None,
 ) -> tuple[Recourse, Plane]:
     """Relax a moment's program; the one that is returned knows the patterns that were found.
 
@@ -161,7 +186,7 @@ def relax_recourse(
     if recourse.master is None:
         return recourse, Plane(0.0 if recourse.is_servable else np.inf, np.zeros(count), np.zeros(count))
     master = with_reserved(recourse.master, reserved, prices)
-    found = solve_relaxation(master, tolerance=tolerance, covers=recourse.covers)
+    found = solve_relaxation(master, tolerance=tolerance, covers=recourse.covers, left_s=left_s)
     slope = found.prices[:count]
     known = replace(recourse, master=replace(recourse.master, options=found.master.options))
     units = found.values @ found.master.options.usage[:, :count]
@@ -188,15 +213,22 @@ def solve_recourse(
             return Recoursed(np.zeros(ways, dtype=np.int64), 0.0, 0.0)
         return Recoursed(None, None, None, is_infeasible=True)
     master = with_reserved(recourse.master, reserved, prices)
-    first = solve_relaxation(master, tolerance=gap / 2, covers=recourse.covers)
+    first = solve_relaxation(master, tolerance=0.02 * gap, covers=recourse.covers, left_s=left_s)
     if math.isinf(first.bound):
         return Recoursed(None, None, None, is_infeasible=True)
     start = _rounded(first, len(reserved))
     units = None if start is None else _beyond(start, reserved)
     solved = Solved("no_solution", None, np.empty(0), None, first.bound)
-    if left_s() > 0:
+    if left_s() > 0 or start is None:
         solved = solve_master(
-            first.master, recourse.covers, gap=gap, left_s=left_s, run=run, start=start, start_units=units
+            first.master,
+            recourse.covers,
+            gap=gap,
+            left_s=lambda: max(left_s(), LEAST_S if start is None else 0.0),
+            run=run,
+            start=start,
+            start_units=units,
+            relaxation=first,
         )
     chosen = start if solved.chosen is None else solved.chosen
     if chosen is None:

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from inferno_milp.horizon.decomposition import alone_apart, comes_apart, solve_apart
-from inferno_milp.horizon.program import Effort, Found, Setup, solve_horizon
+from inferno_milp.horizon.program import Effort, Found, Setup, is_proven, solve_horizon
 from inferno_milp.horizon.ways import IntArray, Ways
 
 MANY = 12
 """Moments from which on they are taken apart, where nothing but what is reserved joins them."""
-TOO_MANY = 60
-"""Moments from which on one program for all is not tried after that."""
+LARGEST = 30_000
+"""Ways times moments up to which one program for all is tried after that, if the gap is not reached."""
 
 
 def solve_moments(ways: Ways, setup: Setup, effort: Effort) -> Found:
@@ -27,22 +27,21 @@ def solve_moments(ways: Ways, setup: Setup, effort: Effort) -> Found:
     end = time.perf_counter() + effort.time_limit_s
     apart = solve_apart(ways, setup, effort)
     left_s = end - time.perf_counter()
-    if apart.outcome in ("optimal", "infeasible") or count >= TOO_MANY or left_s <= 0:
+    if apart.outcome in ("optimal", "infeasible") or count * len(ways.rows) > LARGEST or left_s <= 0:
         return apart
     return _better(apart, solve_horizon(ways, setup, replace(effort, time_limit_s=left_s)), effort.gap)
 
 
 def _better(one: Found, other: Found, gap: float) -> Found:
     """Return the cheaper of two, with the higher of their bounds."""
-    if other.outcome == "infeasible":
+    if one.objective is None and other.outcome == "infeasible":
         return other
     best = min((one, other), key=lambda found: math.inf if found.objective is None else found.objective)
     bounds = [found.bound for found in (one, other) if found.bound is not None]
     if best.objective is None or not bounds:
         return best
     bound = min(max(bounds), best.objective)
-    is_proven = best.objective - bound <= gap * abs(best.objective)
-    return replace(best, bound=bound, outcome="optimal" if is_proven else "feasible")
+    return replace(best, bound=bound, outcome="optimal" if is_proven(best.objective, bound, gap) else "feasible")
 
 
 @dataclass(frozen=True, slots=True)
