@@ -14,8 +14,9 @@ from test_horizon import cost_of, data, fits
 
 import inferno_milp as im
 from inferno_milp.horizon import solve
-from inferno_milp.horizon.decomposition import best_reservation, comes_apart, solve_apart
+from inferno_milp.horizon.decomposition import comes_apart, solve_apart
 from inferno_milp.horizon.program import Effort, Setup, solve_horizon
+from inferno_milp.horizon.reservations import best_reservation
 from inferno_milp.horizon.ways import find_ways
 from inferno_milp.sections import Scenario
 
@@ -82,7 +83,8 @@ rates = st.lists(st.sampled_from([0.0, 1.0, 4.0, 7.0, 12.0]), min_size=3, max_si
     most=st.sampled_from([None, 2, 3]),
 )
 def test_brute_force(a, b, chances, least, most):
-    changes = {"a": {"min_replicas": least}, "b": {} if most is None else {"max_replicas": most}}
+    limit = {} if most is None else {"max_replicas": most}
+    changes = {"a": {"min_replicas": least, **limit}, "b": limit}
     problem = mixed(a, b, chances, changes)
     ways, setup = find_ways(problem, problem.scenarios), Setup(np.array(chances))
     expected = least_cost(problem, chances)
@@ -160,6 +162,43 @@ def test_when_time_is_short_there_is_a_plan():
     found = solve_apart(ways, setup, Effort(1e-6, 0.0))
     assert found.outcome == "feasible"
     assert found.bound < found.objective < 1.2 * found.bound
+
+
+def test_few_replicas_at_most_on_a_mix():
+    """Small alone would need more than there may be: the best is one of each."""
+    scenarios = [{"name": str(t), "probability": 1 / 12, "rates_per_s": {"a": 12.0}} for t in range(12)]
+    document = data(scenarios=scenarios, options={"assignment": "mixed"}, accelerators=ACCELERATORS)
+    document["servers"] = [{**document["servers"][0], "max_replicas": 3}]
+    found = im.plan_scenarios(im.read_problem_data({**document, "capacity": {"small": 4, "big": 1}}))
+    assert (found.plan.status, found.plan.cost_per_hour) == ("optimal", pytest.approx(1.8))
+    assert found.plan.reserved == {"small": 1, "big": 1}
+
+
+@pytest.mark.parametrize("limit_s", [None, 0.0])
+def test_who_has_no_load_keeps_his_minimum(limit_s):
+    """Where devices are tight, so that rounding finds nothing."""
+    scenarios = [{"name": str(t), "probability": 1 / 12, "rates_per_s": {"b": 1.0 + t % 5}} for t in range(12)]
+    document = data(scenarios=scenarios, options={"assignment": "mixed"}, capacity={"small": 3, "big": 1})
+    idle, busy = document["servers"]
+    document["servers"] = [{**{k: v for k, v in idle.items() if k != "load"}, "min_replicas": 2}, busy]
+    plan = im.plan_scenarios(im.read_problem_data(document), time_limit_s=limit_s, gap=0.0).plan
+    assert plan.status == "optimal" if limit_s is None else plan.status in ("optimal", "feasible")
+    for moment in plan.moments:
+        assert sum(one.replicas for one in plan.held if one.server == "a" and one.moment == moment.name) >= 2
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_whatever_the_currency(factor):
+    accelerators = [{k: v * factor if "cost" in k else v for k, v in a.items()} for a in ACCELERATORS]
+    scenarios = [{"name": str(t), "probability": 0.05, "factor": 0.5 + 0.1 * t} for t in range(20)]
+    document = data(scenarios=scenarios, options={"assignment": "mixed"}, capacity={"small": 99, "big": 99})
+    plain = im.read_problem_data({**document, "accelerators": ACCELERATORS})
+    dear = im.read_problem_data({**document, "accelerators": accelerators})
+    expected = im.plan_scenarios(plain, gap=1e-3).plan
+    found = im.plan_scenarios(dear, gap=1e-3).plan
+    assert found.status == expected.status == "optimal"
+    assert found.cost_per_hour / factor == pytest.approx(expected.cost_per_hour, rel=2e-3)
+    assert found.bound / factor == pytest.approx(expected.bound, rel=2e-3)
 
 
 def test_hours_are_weights_and_starts_join_periods():

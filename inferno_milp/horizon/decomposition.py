@@ -18,7 +18,8 @@ from functools import partial
 
 import numpy as np
 
-from inferno_milp.highs_engine import Program, Result, relax, run
+from inferno_milp.highs_engine import Result
+from inferno_milp.horizon.planes import Planes
 from inferno_milp.horizon.program import Effort, Found, Setup, has_starts, is_proven
 from inferno_milp.horizon.recourse import (
     Plane,
@@ -29,8 +30,8 @@ from inferno_milp.horizon.recourse import (
     solve_recourse,
     until,
 )
+from inferno_milp.horizon.reservations import best_reservation, cost_of, most_often, prices_of
 from inferno_milp.horizon.ways import FloatArray, IntArray, Ways
-from inferno_milp.supply import Accelerator
 from inferno_milp.workers import Lost, spread
 
 logger = logging.getLogger(__name__)
@@ -43,11 +44,10 @@ MOST_WHOLE = 8
 FIRST_BOX = 0.15
 """Half of the first box's width, as a part of the reservation that it is about."""
 NARROWEST = 0.01
-LEAST_TOLERANCE = 1e-7
+PART_OF_GAP, LEAST_TOLERANCE = 0.1, 1e-7
+"""How close the planes must come, as a part of the gap that is asked for, and at the most."""
 ROUGHLY = 1e-2
-"""The same where only the units are looked at that are used."""
-PART_OF_GAP = 0.1
-"""How close the planes must come, as a part of the gap that is asked for."""
+"""How close, where it is only to see which units are used."""
 PART_OF_TIME = 0.6
 """Of the time that there is, the part for reservation and bound; the rest is for replicas."""
 CLOSE = 1e-6
@@ -86,7 +86,7 @@ def alone_apart(ways: Ways, effort: Effort, reserved: IntArray | None) -> list[R
     """Plan every moment by itself, with what is reserved, or what is best for it (None), paid for in full."""
     end = time.time() + effort.time_limit_s
     recourses = [find_recourse(ways, t) for t in range(ways.required_per_s.shape[1])]
-    fixed, price = _prices(ways)
+    fixed, price = prices_of(ways)
     units = np.zeros(len(price)) if reserved is None else reserved.astype(float)
     prices = np.minimum(fixed, price) if reserved is None else price
     solve = partial(_solve_piece, reserved=units, ways=len(ways.rows), gap=effort.gap, end=end, prices=prices)
@@ -146,88 +146,6 @@ def _together(
     return Found(outcome, replicas, np.array(chosen, dtype=np.int64), objective, bound)
 
 
-def cost_of(ways: Ways, setup: Setup, replicas: IntArray, reserved: IntArray) -> float:
-    """Return what replicas (ways × moments) and a reservation cost, weighted: without starts and ends."""
-    accelerators, used = ways.problem.accelerators, ways.units_used(replicas)
-    counts = zip(accelerators, used, reserved.tolist(), strict=True)
-    return math.fsum(_cost_of_one(one, units, count, setup.weights) for one, units, count in counts)
-
-
-def _cost_of_one(accelerator: Accelerator, used: IntArray, reserved: int, weights: FloatArray) -> float:
-    """Return what an accelerator costs over all moments, given the units of it that are used in each."""
-    always = accelerator.cost_of_reserved(reserved) if reserved else 0.0
-    return always * float(weights.sum()) + accelerator.cost_per_hour * float(np.maximum(used - reserved, 0) @ weights)
-
-
-def best_reservation(ways: Ways, replicas: IntArray, weights: FloatArray) -> IntArray:
-    """Return the units of each accelerator that pay to be reserved: as many as are used in one of the moments."""
-    used = ways.units_used(replicas)
-    reserved = np.zeros(len(used), dtype=np.int64)
-    for a, one in enumerate(ways.problem.accelerators):
-        if one.reserved_cost_per_hour is not None:
-            counts = np.unique([0, *used[a]]).tolist()
-            reserved[a] = counts[int(np.argmin([_cost_of_one(one, used[a], count, weights) for count in counts]))]
-    return reserved
-
-
-def _prices(ways: Ways) -> tuple[FloatArray, FloatArray]:
-    """Return the prices of reserved units, infinite where there are none, and of those on demand."""
-    accelerators = ways.problem.accelerators
-    reserved = [math.inf if a.reserved_cost_per_hour is None else a.reserved_cost_per_hour for a in accelerators]
-    return np.array(reserved), np.array([a.cost_per_hour for a in accelerators])
-
-
-@dataclass(frozen=True, slots=True)
-class _Master:
-    """Planes, and the reservation of least cost over them.
-
-    Attributes
-    ----------
-    fixed : what a reserved unit costs over all moments.
-    most : units of each accelerator of which more are never of use.
-    values, slopes : planes: the cost of a group is at least value − slope · reserved; planes × groups (× accelerators).
-    """
-
-    fixed: FloatArray
-    most: FloatArray
-    values: list[FloatArray]
-    slopes: list[FloatArray]
-
-    def least(
-        self, lower: FloatArray, upper: FloatArray, time_limit_s: float, *, whole: bool = False
-    ) -> tuple[float, FloatArray] | None:
-        """Return the least cost of reservations within bounds, a lower bound of it if whole, and where it is."""
-        count, groups = len(self.fixed), len(self.values[0])
-        # Each group in units of its own cost: tolerances are absolute, and groups may be next to never.
-        unit = np.max(self.values, axis=0)
-        unit[unit <= 0] = 1.0
-        value = np.concatenate([values / unit for values in self.values])
-        slope = np.concatenate([slopes / unit[:, None] for slopes in self.slopes])
-        # Columns: units reserved, then the cost of each group; rows: planes.
-        rows = len(value)
-        columns = np.hstack([np.tile(np.arange(count), (rows, 1)), count + np.arange(rows)[:, None] % groups])
-        values = np.hstack([slope, np.ones((rows, 1))])
-        program = Program(
-            costs=np.concatenate([self.fixed, unit]),
-            offset=0.0,
-            lower=np.concatenate([lower, np.zeros(groups)]),
-            upper=np.concatenate([upper, np.full(groups, np.inf)]),
-            whole=np.concatenate([np.full(count, whole), np.zeros(groups, dtype=bool)]),
-            starts=(np.arange(rows + 1) * (count + 1)).astype(np.int32),
-            columns=columns.ravel().astype(np.int32),
-            values=values.ravel(),
-            row_lower=value,
-            row_upper=np.full(rows, np.inf),
-        )
-        if not whole:
-            relaxed = relax(program, time_limit_s=time_limit_s)
-            return None if relaxed is None else (relaxed.objective, relaxed.values[:count])
-        found = run(program, gap=1e-6, time_limit_s=time_limit_s)
-        if found.values is None or found.bound is None:
-            return None
-        return found.bound, np.round(found.values[:count])
-
-
 class _Search:
     """Reservations that were tried, and what they cost in the relaxation.
 
@@ -244,18 +162,18 @@ class _Search:
         self.recourses = [find_recourse(ways, t) for t in range(len(weights))]
         count = min(MOST_GROUPS, len(weights))
         self.group = np.arange(len(weights)) * count // len(weights)
-        fixed, price = _prices(ways)
+        fixed, price = prices_of(ways)
         can = np.isfinite(fixed)
         most = [one.master.side.upper[: len(fixed)] for one in self.recourses if one.master is not None]
         upper = np.where(can, np.max(most, axis=0, initial=0.0), 0.0)
-        self.master = _Master(np.where(can, fixed, 0.0) * weights.sum(), upper, [], [])
+        self.planes = Planes(np.where(can, fixed, 0.0) * weights.sum(), upper)
         self.best, self.cost, self.is_infeasible = np.zeros(len(fixed)), math.inf, False
         # As if one knew which moment comes, and reserved for it alone: nobody pays less.
         found = self._relax(self.best, ROUGHLY, left_s, np.minimum(fixed, price))
         self.bound = float(weights @ [max(one.value, 0.0) for one in found])
         if not self.is_infeasible:
             units = np.stack([one.units for one in found], axis=1)
-            self.best = np.minimum(_most_often(units, weights, fixed, price), upper)
+            self.best = np.minimum(most_often(units, weights, fixed, price), upper)
 
     def _relax(
         self, reserved: FloatArray, tolerance: float, left_s: Callable[[], float], prices: FloatArray | None = None
@@ -278,28 +196,28 @@ class _Search:
         values, slopes = np.zeros(count), np.zeros((count, len(reserved)))
         np.add.at(values, self.group, self.weights * np.array([one.value for one in planes]))
         np.add.at(slopes, self.group, self.weights[:, None] * np.stack([one.prices for one in planes]))
-        self.master.values.append(values)
-        self.master.slopes.append(slopes)
-        return float(self.master.fixed @ reserved + values.sum() - slopes.sum(axis=0) @ reserved)
+        self.planes.add(values, slopes)
+        return float(self.planes.fixed @ reserved + values.sum() - slopes.sum(axis=0) @ reserved)
 
     def _is_close(self, cost: float) -> bool:
         return cost - self.bound <= self.tolerance * abs(cost)
 
     def descend(self, end: float) -> None:
         """Better the reservation, in fractions, until the planes prove that there is no better one."""
-        left_s, upper, width = until(end), self.master.most, FIRST_BOX
+        left_s, upper, width = until(end), self.planes.most, FIRST_BOX
         if self.is_infeasible or left_s() <= 0:
             return
         self.cost = self.attempt(self.best, end)
         for step in range(MOST_STEPS):
-            least = None if self.is_infeasible else self.master.least(np.zeros(len(upper)), upper, left_s())
+            least = None if self.is_infeasible else self.planes.least(left_s())
             if least is None:
                 return
             self.bound = max(self.bound, least[0])
             if self._is_close(self.cost) or left_s() <= 0:
                 return
             half = np.maximum(width * self.best, 1.0)
-            within = self.master.least(np.maximum(self.best - half, 0.0), np.minimum(self.best + half, upper), left_s())
+            low, high = np.maximum(self.best - half, 0.0), np.minimum(self.best + half, upper)
+            within = self.planes.least(left_s(), lower=low, upper=high)
             # Where the box promises next to nothing, look everywhere.
             far = within is None or self.cost - within[0] <= 0.1 * (self.cost - self.bound)
             point = least[1] if far or within is None else within[1]
@@ -318,9 +236,7 @@ class _Search:
             return
         self.cost = self.attempt(self.best, end)
         for _ in range(MOST_WHOLE):
-            upper, least = self.master.most, None
-            if not self.is_infeasible:
-                least = self.master.least(np.zeros(len(upper)), upper, left_s(), whole=True)
+            least = None if self.is_infeasible else self.planes.least(left_s(), whole=True)
             if least is None:
                 return
             self.bound = max(self.bound, least[0])
@@ -329,12 +245,3 @@ class _Search:
             cost = self.attempt(least[1], end)
             if cost < self.cost:
                 self.best, self.cost = least[1], cost
-
-
-def _most_often(units: FloatArray, weights: FloatArray, fixed: FloatArray, price: FloatArray) -> FloatArray:
-    """Return the units of each accelerator that are used for enough of the time, accelerators × moments given."""
-    order = np.argsort(-units, axis=1, kind="stable")
-    part = np.cumsum(weights[order], axis=1) / weights.sum()
-    enough = price[:, None] * part >= fixed[:, None]
-    at = np.take_along_axis(units, np.take_along_axis(order, enough.argmax(axis=1)[:, None], axis=1), axis=1)[:, 0]
-    return np.where(enough.any(axis=1), at, 0.0)

@@ -12,9 +12,9 @@ import numpy as np
 from inferno_milp.errors import OptionError, PlanCheckError
 from inferno_milp.horizon.assemble import assemble, is_served, previous, starts_cost
 from inferno_milp.horizon.check import check_horizon
-from inferno_milp.horizon.decomposition import best_reservation
 from inferno_milp.horizon.plans import HorizonPlan, PeriodsPlan, ScenariosPlan, mean
 from inferno_milp.horizon.program import Criterion, Effort, Found, Setup, recent_of, solve_horizon
+from inferno_milp.horizon.reservations import best_reservation
 from inferno_milp.horizon.solve import Alone, each_alone, solve_moments
 from inferno_milp.horizon.ways import IntArray, Ways, find_ways, required_per_s
 from inferno_milp.plan import DEFAULT_GAP
