@@ -18,6 +18,7 @@ import pytest
 import inferno_milp as im
 from inferno_milp.cli import main
 from inferno_milp.errors import OptionError
+from inferno_milp.sections import Scenario
 from inferno_milp.sweeps import sweep
 from inferno_milp.workers import Lost, spread
 
@@ -195,3 +196,11 @@ def test_from_the_command_line(instances: Path, cluster: Cluster, capsys: pytest
     alone = capsys.readouterr().out
     assert main([*argv, "--scheduler", cluster.address]) == 0
     assert capsys.readouterr().out == alone
+
+
+def test_scenarios_that_come_apart(cluster: Cluster) -> None:
+    scenarios = tuple(Scenario(name=f"s{k}", probability=0.05, factor=0.5 + 0.05 * k) for k in range(20))
+    base = im.read_problem("instances/day.yaml").with_options(assignment="mixed")
+    problem = base.model_copy(update={"scenarios": scenarios})
+    alone = im.plan_scenarios(problem, gap=1e-3)
+    assert im.plan_scenarios(problem, gap=1e-3, scheduler=cluster.address).to_dict() == alone.to_dict()
