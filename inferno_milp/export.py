@@ -109,6 +109,9 @@ def _deployment(
     labels = {label: value for label, value in told.items() if re.fullmatch(LABEL_VALUE, value)}
     annotations = {label: value for label, value in told.items() if label not in labels}
     arguments = ["--model", server.model, "--max-num-seqs", str(allocation.batch_size)]
+    adapters = {name for one in problem.servers if one.name == server.name for name in one.adapters}
+    if adapters:
+        arguments += ["--enable-lora", "--max-loras", str(len(adapters))]
     if devices > 1:
         arguments += ["--tensor-parallel-size", str(devices)]
     container = {

@@ -13,6 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from inferno_milp.errors import OptionError
 from inferno_milp.highs_engine import Program, run
 from inferno_milp.supply import NodeGroup
 
@@ -20,7 +21,7 @@ MOST_CUTTINGS = 20_000
 """Ways to cut one node; nodes and sizes that have more are refused."""
 
 
-class TooManyCuttingsError(ValueError):
+class TooManyCuttingsError(OptionError):
     """A node may be cut in more ways than can be listed."""
 
 
@@ -55,7 +56,8 @@ def cuttings(groups: Sequence[NodeGroup], sizes: Sequence[int]) -> list[Cutting]
         for counts in _ways(group.devices, sorted(sizes, reverse=True)):
             found.append(Cutting(number, tuple(reversed(counts))))
             if len(found) > MOST_CUTTINGS:
-                raise TooManyCuttingsError(f"a node of {group.devices} {group.type} can be cut in too many ways")
+                words = f"a node of {group.devices} {group.type} can be cut up in more than {MOST_CUTTINGS} ways"
+                raise TooManyCuttingsError(f"{words}: give smaller nodes, or fewer sizes of replicas")
     return found
 
 

@@ -56,7 +56,7 @@ def find_rejections(
                 reason = _misses(candidates, failed[s, a])
             elif not profiled[server.model, a].holds(server.adapters):
                 held = profiled[server.model, a].max_adapters
-                reason = f"an engine there holds {held} adapters, and the server has {len(set(server.adapters))}"
+                reason = f"an engine there holds {held} of the server's {len(set(server.adapters))} adapters"
             elif server.pools is not None and accelerator.pool not in server.pools:
                 reason = (
                     f"the server may use pools {', '.join(server.pools)} alone"

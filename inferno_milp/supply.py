@@ -96,6 +96,8 @@ class Accelerator(Model):
     def cost_of_reserved(self, units: int) -> float:
         """Return what reserved units cost per hour, discounts included."""
         tiers = self.reserved_tiers
+        if not tiers and not units:
+            return 0.0
         ends = [start for start, _ in tiers[1:]] + [units]
         return sum(price * max(min(end, units) - start, 0) for (start, price), end in zip(tiers, ends, strict=True))
 

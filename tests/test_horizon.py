@@ -457,6 +457,10 @@ def test_what_cannot_be_planned_is_refused():
     problem = im.read_problem_data(data(periods=DAY, accelerators=accelerators, options={"max_power_w": 300}))
     with pytest.raises(im.OptionError, match="power is limited"):
         im.plan_periods(problem)
+    today = [{**data()["servers"][0], "current": {"accelerator": "small", "replicas": 1}}]
+    held = im.read_problem_data(data(periods=DAY, servers=today, options={"max_changes": 0}))
+    with pytest.raises(im.OptionError, match="changes from today are limited"):
+        im.plan_periods(held)
     scenarios = [{"name": "a", "probability": 1.0}]
     with pytest.raises(im.OptionError, match="at most 1"):
         im.plan_scenarios(im.read_problem_data(data(scenarios=scenarios)), served=1.5)

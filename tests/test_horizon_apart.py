@@ -308,3 +308,40 @@ def test_a_budget_holds_in_every_scenario(assignment):
     assert plan.cost_per_hour <= held.cost_per_hour + 1e-9
     assert worst < dearest or plan.cost_per_hour == pytest.approx(held.cost_per_hour)
     assert im.plan_scenarios(free.with_options(max_cost_per_hour=0.99 * worst), gap=0.0).plan.status == "infeasible"
+
+
+def test_nodes_that_can_be_cut_in_too_many_ways_are_refused():
+    problem = in_nodes([3.0], (1.0,), (2, 3, 5, 7, 11), (144,))
+    for plan in (im.plan_scenarios, im.optimize):
+        with pytest.raises(im.OptionError, match="a node of 144 G can be cut up in more than 20000 ways"):
+            plan(problem)
+
+
+def test_hour_by_hour_keeps_the_budget_with_what_is_reserved():
+    """A reserved unit is cheaper than one on demand: that is what the budget has to pay."""
+    periods = [{"name": "x"}, {"name": "y"}]
+    document = data(periods=periods, servers=data()["servers"][:1])
+    free = im.plan_periods(im.read_problem_data(document), gap=0.0)
+    assert free.plan.reserved
+    tight = im.read_problem_data({**document, "options": {"max_cost_per_hour": free.plan.cost_per_hour}})
+    found = im.plan_periods(tight, gap=0.0)
+    assert found.replanned_cost_per_hour == pytest.approx(found.plan.cost_per_hour)
+    assert found.plan.cost_per_hour == pytest.approx(free.plan.cost_per_hour)
+
+
+def test_knowing_is_never_dearer_than_the_plan():
+    """Even where there is no time to plan each scenario."""
+    found = im.plan_scenarios(many(14, capacity=None), time_limit_s=0.0)
+    assert found.value_of_knowing_per_hour >= -1e-9 * found.plan.cost_per_hour
+
+
+@pytest.mark.parametrize("assignment", ["single", "mixed"])
+def test_the_worst_at_tiny_prices(assignment):
+    accelerators = [{k: v * 1e-6 if "cost" in k else v for k, v in a.items()} for a in ACCELERATORS]
+    scenarios = [{"name": str(t), "probability": 0.25, "factor": 1.0 + t} for t in range(4)]
+    document = data(scenarios=scenarios, options={"assignment": assignment}, capacity={"small": 9, "big": 9})
+    costs = []
+    for some, factor in ((ACCELERATORS, 1.0), (accelerators, 1e6)):
+        problem = im.read_problem_data({**document, "accelerators": some})
+        costs.append(im.plan_scenarios(problem, criterion="worst", gap=0.0).plan.cost_per_hour * factor)
+    assert costs[0] == pytest.approx(costs[1], rel=1e-6)

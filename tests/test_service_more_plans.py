@@ -80,6 +80,15 @@ def test_as_a_job(service: RunningService) -> None:
     assert service.client.get(f"/v1/jobs/{job}/result").json()["plan"]["reserved"]
 
 
+def test_the_plan_of_a_job_as_a_table(service: RunningService) -> None:
+    body = {"kind": "share", "problem": (ROOT / "instances" / "fleet.yaml").read_text()}
+    job = service.client.post("/v1/jobs", json=body).json()["id"]
+    service.wait_for(job, "done")
+    table = service.client.get(f"/v1/jobs/{job}/plan.csv").text
+    assert table.startswith("server,service_class,model")
+    assert "interactive-code-30b+relaxed-code-30b" in table
+
+
 def test_what_cannot_be_is_said(service: RunningService) -> None:
     small = (ROOT / "instances" / "small.yaml").read_text()
     for kind, words in (

@@ -283,7 +283,10 @@ def test_a_server_with_more_adapters_than_an_engine_holds_runs_elsewhere():
     problem = im.read_problem_data(document)
     plan = im.optimize(problem)
     assert [a.accelerator for a in plan.servers[0].allocations] == ["big"]
+    (deployment,) = yaml.safe_load_all(im.export_manifests(problem, plan))
+    arguments = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert arguments[-3:] == ["--enable-lora", "--max-loras", "3"]
     (told,) = [a for a in im.explain(problem).servers[0].alternatives if a.accelerator == "small"]
-    assert "holds 2 adapters, and the server has 3" in told.reason
+    assert "holds 2 of the server's 3 adapters" in told.reason
     none = of_adapters(1, small=0, big=0)
     assert not im.optimize(im.read_problem_data(none)).serves_all

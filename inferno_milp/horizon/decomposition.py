@@ -20,7 +20,7 @@ import numpy as np
 
 from inferno_milp.highs_engine import Result
 from inferno_milp.horizon.planes import Planes
-from inferno_milp.horizon.program import Effort, Found, Setup, has_starts, is_proven
+from inferno_milp.horizon.program import Effort, Found, Setup, has_starts, is_proven, nothing
 from inferno_milp.horizon.recourse import (
     Plane,
     Recourse,
@@ -76,7 +76,7 @@ def solve_apart(ways: Ways, setup: Setup, effort: Effort) -> Found:
     search.descend(began + PART_OF_TIME * limit_s)
     search.make_whole(began + (PART_OF_TIME + 0.1) * limit_s)
     if search.is_infeasible:
-        return _nothing(ways, setup, "infeasible")
+        return nothing(ways, len(setup.weights), "infeasible")
     solve = partial(_solve_piece, reserved=search.best, ways=len(ways.rows), gap=effort.gap / 2, end=end)
     found = _spread(solve, search.recourses, effort)
     return _together(ways, setup, found, search.best, search.bound, effort.gap)
@@ -119,21 +119,16 @@ def _solve_piece(
     return solve_recourse(piece.recourse, reserved, ways, gap=gap, left_s=left_s, prices=prices)
 
 
-def _nothing(ways: Ways, setup: Setup, outcome: Result) -> Found:
-    replicas = np.zeros((len(ways.rows), len(setup.weights)), dtype=np.int64)
-    return Found(outcome, replicas, np.zeros(len(ways.problem.accelerators), dtype=np.int64), None, None)
-
-
 def _together(
     ways: Ways, setup: Setup, found: Sequence[Recoursed | Lost], reserved: FloatArray, bound: float, gap: float
 ) -> Found:
     """Put the moments together again, and reserve what is best for the replicas that were found."""
     known = [one for one in found if not isinstance(one, Lost)]
     if any(one.is_infeasible for one in known):
-        return _nothing(ways, setup, "infeasible")
+        return nothing(ways, len(setup.weights), "infeasible")
     columns = [one.replicas for one in known if one.replicas is not None]
     if len(columns) < len(found):
-        return _nothing(ways, setup, "no_solution")
+        return nothing(ways, len(setup.weights), "no_solution")
     replicas = np.stack(columns, axis=1)
     better = best_reservation(ways, replicas, setup.weights)
     costs = {tuple(z.tolist()): cost_of(ways, setup, replicas, z) for z in (better, reserved.astype(np.int64))}

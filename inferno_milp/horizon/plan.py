@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -14,12 +14,15 @@ from inferno_milp.horizon.assemble import assemble, is_served, previous, starts_
 from inferno_milp.horizon.check import check_horizon
 from inferno_milp.horizon.plans import HorizonPlan, PeriodsPlan, ScenariosPlan, mean
 from inferno_milp.horizon.program import Criterion, Effort, Found, Setup, recent_of, solve_horizon
-from inferno_milp.horizon.reservations import best_reservation
+from inferno_milp.horizon.reservations import best_reservation, costs_of_moments
 from inferno_milp.horizon.solve import Alone, each_alone, solve_moments
 from inferno_milp.horizon.ways import IntArray, Ways, find_ways, required_per_s
 from inferno_milp.plan import DEFAULT_GAP
 from inferno_milp.problem import Problem
 from inferno_milp.sections import Moment, Planning
+
+CLOSE = 1e-9
+"""Relative excess over a budget that is rounding."""
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +116,9 @@ def _replanned(ways: Ways, hours: np.ndarray, planning: Planning, effort: Effort
         return None
     # `assemble` counts what it costs, starts and ends included.
     reserved = best_reservation(ways, replicas, hours)
+    budget = ways.problem.options.max_cost_per_hour
+    if budget is not None and max(costs_of_moments(ways, replicas, reserved)) > budget * (1 + CLOSE):
+        return None
     return Found("feasible", replicas, reserved, math.inf, None)
 
 
@@ -134,7 +140,7 @@ def _on_demand(ways: Ways) -> Ways:
         a.model_copy(update={"reserved_cost_per_hour": None, "reserved_discounts": ()})
         for a in ways.problem.accelerators
     )
-    problem = ways.problem.model_copy(update={"accelerators": accelerators})
+    problem = ways.problem.model_copy(update={"accelerators": accelerators}).with_options(max_cost_per_hour=None)
     return replace(ways, table=replace(ways.table, problem=problem))
 
 
@@ -183,8 +189,17 @@ def plan_scenarios(
     check_horizon(problem, plan, scenarios, planning=None, served=served, worst=criterion == "worst")
     if criterion == "worst" or served < 1 or not plan.has_plan:
         return ScenariosPlan(plan, None, None)
-    known = _expected(each_alone(ways, effort), chances)
+    known = _expected(_at_most(ways, found, each_alone(ways, effort)), chances)
     return ScenariosPlan(plan, known, _cost_of_the_mean(problem, ways, chances, effort))
+
+
+def _at_most(ways: Ways, found: Found, alone: Iterable[Alone]) -> Iterator[Alone]:
+    """Go through what each scenario costs if it is known: at most the plan's replicas in it, reserved as is best."""
+    for t, one in enumerate(alone):
+        replicas = found.replicas[:, t : t + 1]
+        reserved = best_reservation(ways, replicas, np.ones(1))
+        cost = costs_of_moments(ways, replicas, reserved)[0]
+        yield one if one.cost is not None and one.cost <= cost else Alone(replicas[:, 0], cost)
 
 
 def _with_what_is_paid(ways: Ways, found: Found) -> IntArray:

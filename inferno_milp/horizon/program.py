@@ -7,9 +7,10 @@ these names.
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -92,17 +93,24 @@ class Effort:
 
 def solve_horizon(ways: Ways, setup: Setup, effort: Effort) -> Found:
     """Find replicas and reservations of least cost."""
+    end = time.perf_counter() + effort.time_limit_s
     model = build_horizon(ways, setup)
-    solution = solve_with_highs(model, gap=effort.gap, time_limit_s=effort.time_limit_s)
-    count, moments = len(ways.rows), len(setup.weights)
-    replicas = np.zeros((count, moments), dtype=np.int64)
-    reserved = np.zeros(len(ways.problem.accelerators), dtype=np.int64)
-    if solution.objective is not None:
-        for w, t in model.PAIRS:
-            replicas[w, t] = round(model.replicas[w, t].value)
-        for a in model.reserved:
-            reserved[a] = round(model.reserved[a].value)
-    return Found(solution.outcome, replicas, reserved, solution.objective, solution.bound)
+    left_s = max(end - time.perf_counter(), 0.0)
+    solution = solve_with_highs(model, gap=effort.gap, time_limit_s=left_s)
+    found = nothing(ways, len(setup.weights), solution.outcome)
+    if solution.objective is None:
+        return replace(found, bound=solution.bound)
+    for w, t in model.PAIRS:
+        found.replicas[w, t] = round(model.replicas[w, t].value)
+    for a in model.reserved:
+        found.reserved[a] = round(model.reserved[a].value)
+    return replace(found, objective=solution.objective, bound=solution.bound)
+
+
+def nothing(ways: Ways, moments: int, outcome: Result) -> Found:
+    """Return what came of a program that has no replicas."""
+    replicas = np.zeros((len(ways.rows), moments), dtype=np.int64)
+    return Found(outcome, replicas, np.zeros(len(ways.problem.accelerators), dtype=np.int64), None, None)
 
 
 def is_proven(objective: float, bound: float, gap: float) -> bool:
@@ -127,19 +135,22 @@ def build_horizon(ways: Ways, setup: Setup) -> pyo.ConcreteModel:
     _add_devices(model, ways, moments)
     if setup.planning is not None and has_starts(setup.planning):
         _add_starts(model, ways, setup)
+    # Rows of costs are in units of the dearest accelerator: tolerances are absolute.
+    unit = max((one.cost_per_hour for one in ways.problem.accelerators), default=0.0) or 1.0
     budget = ways.problem.options.max_cost_per_hour
     if budget is not None:
         model.budget = pyo.ConstraintList(doc="Σ_a reserved_a(z_a) + Σ_a price_a o_at ≤ budget")
         for t in moments:
-            if held := list(_held_costs(model, ways, t)):
-                model.budget.add(sum_of_terms(held) <= budget)
+            if held := [(price / unit, variable) for price, variable in _held_costs(model, ways, t)]:
+                model.budget.add(sum_of_terms(held) <= budget / unit)
     costs = [sum_of_terms([*_held_costs(model, ways, t), *_changing_costs(model, ways, setup, t)]) for t in moments]
     if setup.criterion == "worst":
-        model.worst = pyo.Var(bounds=(0, None), doc="C: cost of the dearest moment, per hour")
+        model.worst = pyo.Var(bounds=(0, None), doc="C: cost of the dearest moment per hour, in units")
         model.no_dearer = pyo.ConstraintList(doc="C ≥ cost_t")
         for cost in costs:
-            model.no_dearer.add(model.worst - cost >= 0.0)
-        model.objective = pyo.Objective(expr=1.0 * model.worst, sense=pyo.minimize)
+            terms = [(-price / unit, variable) for price, variable in _terms(cost)]
+            model.no_dearer.add(sum_of_terms([(1.0, model.worst), *terms]) >= 0.0)
+        model.objective = pyo.Objective(expr=unit * model.worst, sense=pyo.minimize)
     else:
         weighted = zip(setup.weights.tolist(), costs, strict=True)
         model.objective = pyo.Objective(

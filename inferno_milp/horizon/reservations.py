@@ -18,6 +18,12 @@ def cost_of(ways: Ways, setup: Setup, replicas: IntArray, reserved: IntArray) ->
     return math.fsum(_cost_of_one(one, units, count, setup.weights) for one, units, count in counts)
 
 
+def costs_of_moments(ways: Ways, replicas: IntArray, reserved: IntArray) -> list[float]:
+    """Return what replicas and a reservation cost per hour in each moment."""
+    moments = range(replicas.shape[1])
+    return [cost_of(ways, Setup(np.ones(1)), replicas[:, t : t + 1], reserved) for t in moments]
+
+
 def _cost_of_one(accelerator: Accelerator, used: IntArray, reserved: int, weights: FloatArray) -> float:
     """Return what an accelerator costs over all moments, given the units of it that are used in each."""
     always = accelerator.cost_of_reserved(reserved) if reserved else 0.0

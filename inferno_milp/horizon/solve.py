@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from inferno_milp.horizon.decomposition import alone_apart, comes_apart, solve_apart
-from inferno_milp.horizon.program import Effort, Found, Setup, is_proven, solve_horizon
+from inferno_milp.horizon.program import Effort, Found, Setup, is_proven, nothing, solve_horizon
 from inferno_milp.horizon.ways import IntArray, Ways
 
 MANY = 12
@@ -76,4 +76,7 @@ def _one_by_one(ways: Ways, effort: Effort, reserved: IntArray | None) -> Iterat
     for t in range(count):
         one = replace(ways, required_per_s=ways.required_per_s[:, t : t + 1])
         left_s = max(end - time.perf_counter(), 0.0) / (count - t)
-        yield solve_horizon(one, Setup(np.ones(1), reserved=reserved), replace(effort, time_limit_s=left_s))
+        if left_s > 0:
+            yield solve_horizon(one, Setup(np.ones(1), reserved=reserved), replace(effort, time_limit_s=left_s))
+        else:
+            yield nothing(one, 1, "no_solution")

@@ -141,6 +141,8 @@ def _refuse(problem: Problem, moments: Sequence[Moment]) -> None:
     loadless = {server.name for server in problem.servers if server.load is None}
     given = {name for moment in moments for name in moment.rates_per_s}
     wrong = [f"rates of {name}, which has no load" for name in sorted(loadless & given)]
+    if problem.options.max_changes is not None and any(server.current for server in problem.servers):
+        wrong.append("changes from today are limited")
     if problem.options.uses_power:
         wrong.append("power is limited or priced")
     if problem.options.assignment == "single" and any(server.survive_pools for server in problem.servers):

@@ -32,7 +32,8 @@ def _horizon_summary(plan: HorizonPlan) -> dict[str, Any]:
         "status": plan.status,
         "total_cost_per_hour": plan.cost_per_hour,
         "currency": plan.currency,
-        "unserved": sum(not moment.is_served for moment in plan.moments),
+        "moments": len(plan.moments),
+        "moments_unserved": sum(not moment.is_served for moment in plan.moments),
     }
 
 

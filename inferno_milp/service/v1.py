@@ -223,6 +223,8 @@ async def disaggregate(request: Request, body: DisaggregateBody) -> Response:
     return await answered(request, "disaggregate", body)
 
 
+PLAN_OF = {"optimize": None, "whatif": "after", "route": "plan", "share": "plan", "disaggregate": "plan"}
+"""Kinds of jobs whose answer is a plan of one load, or has one, and under which key."""
 JobId = Annotated[str, Path(max_length=64, pattern=r"^[\w-]+$")]
 
 
@@ -373,9 +375,10 @@ async def get_plan_table(request: Request, rooms: RoomsHere, record: FoundJob) -
     """Return the plan of a job as CSV, a row for each allocation."""
     status, text = await result_of(rooms, record)
     document = json.loads(text)
-    plan = document.get("after") if record.kind == "whatif" else document
-    if status != 200 or record.kind not in ("optimize", "whatif"):
-        raise HTTPException(409, "this job has no plan")
+    if status != 200 or record.kind not in PLAN_OF:
+        raise HTTPException(409, "this job has no plan of one load")
+    key = PLAN_OF[record.kind]
+    plan = document if key is None else document[key]
     return _download(await answered(request, "plan_csv", pool="quick", extra=plan), "plan.csv")
 
 
