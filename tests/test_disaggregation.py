@@ -212,7 +212,7 @@ def test_reserves_losses_and_most_replicas():
         ({"servers": {"max_batch_size": 4}}, "batch size is fixed"),
         ({"accelerators": {"network_gb_per_s": None}}, "network_gb_per_s"),
         ({"profiles": {"kv_bytes_per_token": None}}, "kv_bytes_per_token"),
-        ({"profiles": {"kv_tokens": 500}}, "none of its accelerators"),
+        ({"profiles": {"kv_tokens": 500}}, "no engine has room"),
         ({"servers": {"load": {"rate_per_s": 0.0, "input_tokens": 5.0, "output_tokens": 9.0}}}, "no load"),
         ({"servers": {"load": {"rate_per_s": 1.0, "input_tokens": 5.0, "output_tokens": 1.0}}}, "outputs of one token"),
         ({"service_classes": {"targets": {"m": {"ttft_ms": {"p50": 900}}}}}, "below p80"),
@@ -394,3 +394,15 @@ def test_command(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "phases apart save" in text
     assert "+ transfer" in text
+
+
+def test_phases_run_where_their_adapters_are_held():
+    document = data(**SPLIT)
+    free = im.disaggregate(im.read_problem_data(document))
+    assert free.splits
+    held = {**document, "servers": [{**server, "adapters": ["a", "b"]} for server in document["servers"]]}
+    held["profiles"] = [{**profile, "max_adapters": 1} for profile in document["profiles"]]
+    found = im.disaggregate(im.read_problem_data(held))
+    assert not found.splits
+    assert set(found.not_split) == {server["name"] for server in document["servers"]}
+    assert all("holds its adapters" in reason for reason in found.not_split.values())

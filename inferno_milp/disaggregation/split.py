@@ -22,7 +22,7 @@ from inferno_milp.planner import optimize, plan_candidates
 from inferno_milp.problem import Problem
 from inferno_milp.sections import Server
 
-NOWHERE = "its requests fit into the KV cache of none of its accelerators"
+NOWHERE = "no engine has room for its requests in its KV cache, and holds its adapters"
 LATE = "the time ran out before phases apart were tried"
 
 

@@ -41,12 +41,13 @@ class Way:
 
 
 def usable_profiles(table: Candidates, server: int) -> list[Profile]:
-    """Return the profiles of a server, by its position, whose KV caches hold its requests."""
+    """Return the profiles of a server, by its position, whose engines hold its requests and its adapters."""
     problem, rejected = table.problem, table.rejected
     mine = rejected.server == server
     too_small = set(rejected.profile[mine & ~rejected.fits].tolist())
-    model = problem.servers[server].model
-    return [p for i, p in enumerate(problem.profiles) if p.model == model and i not in too_small]
+    one = problem.servers[server]
+    of_model = [(i, p) for i, p in enumerate(problem.profiles) if p.model == one.model]
+    return [p for i, p in of_model if i not in too_small and p.holds(one.adapters)]
 
 
 def find_ways(

@@ -179,7 +179,7 @@ class _Search:
                 recourse, reserved, tolerance=tolerance, left_s=left_s, prices=prices
             )
             planes.append(plane)
-        self.is_infeasible |= any(math.isinf(one.value) for one in planes)
+        self.is_infeasible |= any(one.value == math.inf for one in planes)
         return planes
 
     def attempt(self, reserved: FloatArray, end: float) -> float:

@@ -214,7 +214,7 @@ def solve_recourse(
         return Recoursed(None, None, None, is_infeasible=True)
     master = with_reserved(recourse.master, reserved, prices)
     first = solve_relaxation(master, tolerance=0.02 * gap, covers=recourse.covers, left_s=left_s)
-    if math.isinf(first.bound):
+    if first.bound == math.inf:
         return Recoursed(None, None, None, is_infeasible=True)
     start = _rounded(first, len(reserved))
     units = None if start is None else _beyond(start, reserved)
