@@ -120,6 +120,24 @@ def test_the_example_of_the_prices():
     assert sliced_cost(table(), 1) == pytest.approx(6.70)
 
 
+def test_the_example_that_melange_publishes():
+    """6.70 with one slice, 5.69 with two, less with shares of buckets.
+
+    Figures: github.com/tyler-griggs/melange-release, melange/config/example.json.
+    """
+    gpus = {
+        "A10G": {"cost": 1.01, "tputs": [[2, 1], [5, 2]]},
+        "A100-80GB": {"cost": 3.67, "tputs": [[20, 20], [40, 20]]},
+    }
+    published = table(30.0, shares=((0.2, 0.1), (0.5, 0.2)), **gpus)
+    assert sliced_cost(published, 1) == pytest.approx(6.70)
+    assert sliced_cost(published, 2) == pytest.approx(5.69)
+    found = im.route_table(published, gap=0.0)
+    assert (found.gpus, found.cost_per_hour) == ({"A10G": 1, "A100-80GB": 1}, pytest.approx(4.68))
+    # An A100 alone would be 12.5 % overfull; one A10G takes what it is least bad at.
+    assert found.weights["A10G"] == pytest.approx(np.array([[0, 0], [1 / 3, 0]]), abs=1e-6)
+
+
 def test_a_gpu_that_cannot_serve_a_bucket_gets_none_of_it():
     small, big = {"cost": 1.0, "tputs": [[5, 1], [0, 5]]}, {"cost": 9.0, "tputs": [[9, 9], [9, 9]]}
     found = im.route_table(table(small=small, big=big))
