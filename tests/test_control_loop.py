@@ -4,11 +4,12 @@ import itertools
 import json
 
 import pytest
-from control_parts import FakeClock, FakeCluster, FakeSource, config, problem
+from control_parts import PROBLEM, FakeClock, FakeCluster, FakeSource, config, problem
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from inferno_milp.control.controller import Controller
+from inferno_milp.control.decide import Decider
 from inferno_milp.control.fleet import ClusterError
 from inferno_milp.control.lease import Lease
 from inferno_milp.control.problems import FixedProblem
@@ -381,3 +382,18 @@ def test_a_slow_plan_renews_the_lease_before_it_acts():
     report = slow.run_round()
     assert report.role == "leader"
     assert {step.outcome for step in report.steps} == {"done"}
+
+
+@pytest.mark.parametrize("held", [0, 1])
+def test_an_engine_that_lacks_the_adapters_is_left_at_once(held):
+    """What runs is kept for a while where it may be right again; where it cannot be, there is nothing to wait for."""
+    a100, h100 = PROBLEM["profiles"]
+    load = {"rate_per_s": 1.0, "input_tokens": 200, "output_tokens": 100}
+    gold, tin = ({**server, "load": load} for server in PROBLEM["servers"])
+    wanted = problem(profiles=[{**a100, "max_adapters": held}, h100], servers=[{**gold, "adapters": ["x"]}, tin])
+    clock = FakeClock()
+    runs = {("gold", "A100"): (1, None), ("gold", "H100"): (0, None), ("tin", "A100"): (1, None)}
+    fleet = FakeCluster(wanted, runs, clock).read(wanted)
+    decision = Decider(config()).decide(wanted, fleet, clock.now_s())
+    assert decision.targets["gold"] == ({"A100": 1} if held else {"H100": 1})
+    assert decision.targets["tin"] == {"A100": 1}

@@ -82,6 +82,7 @@ class Decider:
         holds: dict[str, Wanted] = {}
         staying = _replicas_alone(table)
         most = {s.name: math.inf if s.max_replicas is None else s.max_replicas for s in problem.servers}
+        useless = _without_adapters(problem)
         unserved = {s.name for s in right_now.servers if not s.meets_targets}
         for name, wanted in _wanted_of(right_now).items():
             history = self._wanted.setdefault(name, deque())
@@ -92,6 +93,7 @@ class Decider:
             hold = self._hold(history, current[name], now_s)
             if name in unserved:
                 hold = _at_most(current[name], stays)  # who is short keeps what is of use to it
+            hold = {on: count for on, count in (hold or {}).items() if (name, on) not in useless}
             if hold and sum(hold.values()) <= most[name]:
                 holds[name] = hold
         plan, aside = self._with_holds(problem, fleet, right_now, dict(holds), current)
@@ -207,6 +209,17 @@ def _replicas_alone(table: Candidates) -> dict[tuple[str, str], int]:
     problem, rows = table.problem, table.one_per_accelerator().rows
     names = zip(rows.server.tolist(), rows.accelerator.tolist(), rows.replicas.tolist(), strict=True)
     return {(problem.servers[s].name, problem.accelerators[a].name): int(n) for s, a, n in names}
+
+
+def _without_adapters(problem: Problem) -> set[tuple[str, str]]:
+    """Return the servers and accelerators whose engines do not hold the server's adapters: nothing is worth holding."""
+    with_adapters = [server for server in problem.servers if server.adapters]
+    return {
+        (server.name, profile.accelerator)
+        for server in with_adapters
+        for profile in problem.profiles
+        if profile.model == server.model and not profile.holds(server.adapters)
+    }
 
 
 def _first_of(running: Wanted, count: int) -> dict[str, int]:

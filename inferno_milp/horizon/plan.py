@@ -112,7 +112,7 @@ def _replanned(ways: Ways, hours: np.ndarray, planning: Planning, effort: Effort
             return None
         columns.append(found.replicas)
     replicas = _kept_up(np.stack(columns, axis=1), hours.tolist(), planning)
-    if not all(map(ways.fits, replicas.T)):
+    if not all(map(ways.fits, replicas.T)) or not _within_limits(ways, replicas):
         return None
     # `assemble` counts what it costs, starts and ends included.
     reserved = best_reservation(ways, replicas, hours)
@@ -133,6 +133,14 @@ def _kept_up(replicas: IntArray, hours: list[float], planning: Planning) -> IntA
             return kept
         kept = np.maximum(kept, least)
     return np.repeat(kept.max(axis=1, keepdims=True), len(hours), axis=1)
+
+
+def _within_limits(ways: Ways, replicas: IntArray) -> bool:
+    """Whether no server has more replicas in a period than it may."""
+    counts = np.zeros((len(ways.problem.servers), replicas.shape[1]), dtype=np.int64)
+    np.add.at(counts, ways.rows.server, replicas)
+    most = [math.inf if server.max_replicas is None else server.max_replicas for server in ways.problem.servers]
+    return bool((counts.max(axis=1) <= np.array(most)).all())
 
 
 def _on_demand(ways: Ways) -> Ways:
