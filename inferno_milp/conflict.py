@@ -13,6 +13,7 @@ import numpy as np
 from inferno_milp.candidates import Candidates
 from inferno_milp.core import Solved, solve_master
 from inferno_milp.covers import Covers
+from inferno_milp.deadline import until
 from inferno_milp.highs_engine import run
 from inferno_milp.limits import BUDGET, CHANGES, POWER, Limits, nodes_of
 from inferno_milp.master import Master, of_servers
@@ -66,7 +67,7 @@ def find_conflict(table: Candidates, *, time_limit_s: float) -> Conflict | None:
     end = time.perf_counter() + time_limit_s
     program = make_program(table, pruned=False)
     groups = _groups(program.limits)
-    search = _Search(program.master, program.covers, lambda: max(end - time.perf_counter(), 0.0))
+    search = _Search(program.master, program.covers, until(end))
     if not len(program.servers) or not search.fails(list(range(len(groups))), groups, None):
         return None
     # Few servers make it easier to see, so the limits go first; they are few.

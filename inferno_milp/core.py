@@ -92,7 +92,7 @@ def solve_master(
     whole : whether every choice costs a whole number, so that bounds may be rounded up.
     """
     if relaxation is None:
-        relaxation = solve_relaxation(master, tolerance=max(0.02 * gap, EQUAL), covers=covers, left_s=left_s)
+        relaxation = solve_relaxation(master, tolerance=tolerance_of(gap), covers=covers, left_s=left_s)
     if math.isinf(relaxation.bound) and relaxation.bound > 0:
         return Solved("infeasible", None, np.empty(0), None, None)
     search = _Search(relaxation, covers, gap, left_s, run, whole=whole)
@@ -101,6 +101,11 @@ def solve_master(
     search.round()
     search.search_cores()
     return search.result()
+
+
+def tolerance_of(gap: float) -> float:
+    """Return how close the relaxation must be to its optimum, where a gap is to be reached."""
+    return max(0.02 * gap, EQUAL)
 
 
 class _Search:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from inferno_milp.candidates import Candidates, FloatArray, Rows
 from inferno_milp.master import Side, no_side
-from inferno_milp.packing import cuttings, is_chain, slots
+from inferno_milp.packing import cuttings, is_chain, pack, slots
 from inferno_milp.supply import NodeGroup
 
 BUDGET, POWER, CHANGES = "budget", "power", "changes"
@@ -105,6 +105,12 @@ def sizes_of(table: Candidates, type_: int) -> list[int]:
     largest = max((group.devices for group in nodes_of(table, type_)), default=0)
     sizes = np.unique(rows.devices_per_replica[rows.type == type_])
     return [int(size) for size in sizes if size <= largest]
+
+
+def packs(table: Candidates, type_: int, counts: Mapping[int, int]) -> bool:
+    """Whether the nodes of a type hold so many replicas of each number of devices."""
+    sizes = sorted(size for size, count in counts.items() if count)
+    return pack(nodes_of(table, type_), sizes, [counts[size] for size in sizes]) is not None
 
 
 def _device_limits(table: Candidates) -> Iterator[_Limit]:

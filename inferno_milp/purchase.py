@@ -12,6 +12,7 @@ import numpy as np
 
 from inferno_milp.candidates import Candidates, FloatArray
 from inferno_milp.core import solve_master
+from inferno_milp.deadline import until
 from inferno_milp.highs_engine import run
 from inferno_milp.limits import Limits, nodes_of
 from inferno_milp.master import Side, prune
@@ -56,12 +57,11 @@ def find_purchase(table: Candidates, *, time_limit_s: float) -> tuple[Purchase, 
     side = _columns(table, program.limits, items)
     master = replace(program.master.without_cost(), side=side)
     master = replace(master, options=prune(master.options))
-    end = time.perf_counter() + time_limit_s
     solved = solve_master(
         master,
         None if program.covers is None else program.covers.without_cost(),
         gap=0.0,
-        left_s=lambda: max(end - time.perf_counter(), 0.0),
+        left_s=until(time.perf_counter() + time_limit_s),
         run=run,
     )
     if solved.outcome != "optimal":

@@ -9,8 +9,8 @@ import numpy as np
 
 from inferno_milp.candidates import Candidates, FloatArray, IntArray, Rows
 from inferno_milp.energy import replica_power_w
-from inferno_milp.limits import CHANGES, POWER, Limits, nodes_of, sizes_of
-from inferno_milp.packing import is_chain, pack
+from inferno_milp.limits import CHANGES, POWER, Limits, nodes_of, packs, sizes_of
+from inferno_milp.packing import is_chain
 from inferno_milp.transition import price_today
 
 FITS = 1e-9
@@ -79,9 +79,7 @@ class Room:
         return lacks
 
     def _packs(self, type_: int, size: int, replicas: int) -> bool:
-        counts = self._cut[type_] + Counter({size: replicas})
-        sizes = sizes_of(self.table, type_)
-        return pack(nodes_of(self.table, type_), sizes, [counts[s] for s in sizes]) is not None
+        return packs(self.table, type_, self._cut[type_] + Counter({size: replicas}))
 
     def _most(self, type_: int, size: int, below: int) -> int:
         fits, fails = 0, below

@@ -312,3 +312,13 @@ def run_validate(arguments: Namespace) -> int:
     if faults:
         raise InputError(faults)
     return 0
+
+
+def running(arguments: Namespace) -> dict[str, Any]:
+    """Return how hard to try, and where, as functions take it that spread their work."""
+    return {
+        "gap": arguments.gap,
+        "time_limit_s": arguments.time_limit,
+        "jobs": arguments.jobs,
+        "scheduler": arguments.scheduler,
+    }

@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from inferno_milp.cli.commands import read, show
+from inferno_milp.cli.commands import read, running, show
 from inferno_milp.cli.shared_arguments import Subparsers, add_output, add_problem, add_solving, add_spreading
 from inferno_milp.cli.values import share
 
@@ -47,13 +47,7 @@ def run_periods(arguments: Namespace) -> int:
     """Plan periods, beside the peak all the time and each period by itself."""
     from inferno_milp.horizon.plan import plan_periods
 
-    found = plan_periods(
-        read(arguments),
-        time_limit_s=arguments.time_limit,
-        gap=arguments.gap,
-        jobs=arguments.jobs,
-        scheduler=arguments.scheduler,
-    )
+    found = plan_periods(read(arguments), **running(arguments))
 
     def lines() -> Iterator[str]:
         yield from _beside(found.plan, "all the time for the peak", found.peak_cost_per_hour)
@@ -70,10 +64,7 @@ def run_scenarios(arguments: Namespace) -> int:
         read(arguments),
         criterion=arguments.criterion,
         served=arguments.served,
-        time_limit_s=arguments.time_limit,
-        gap=arguments.gap,
-        jobs=arguments.jobs,
-        scheduler=arguments.scheduler,
+        **running(arguments),
     )
 
     def lines() -> Iterator[str]:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inferno_milp.cli.commands import plan_of, plan_with, read, show
+from inferno_milp.cli.commands import plan_of, plan_with, read, running, show
 from inferno_milp.cli.output import (
     counted_progress,
     progress,
@@ -142,7 +142,7 @@ def run_sweep(arguments: Namespace) -> int:
         raise OptionError(f"--plot-y draws {', '.join(NUMBERS)}, or devices_TYPE, not {y}")
     problem = with_settings(problem, arguments.settings)
     with counted_progress("planning", quiet=arguments.quiet) as on_done:
-        frame = sweep(problem, axes, on_done=on_done, into=arguments.into, **_running(arguments))
+        frame = sweep(problem, axes, on_done=on_done, into=arguments.into, **running(arguments))
 
     def draw(found: Sequence[Axes]) -> None:
         from inferno_milp.plots import plot_sweep
@@ -172,7 +172,7 @@ def run_clusters(arguments: Namespace) -> int:
     if faults:
         raise InputError(faults)
     with counted_progress("planning", quiet=arguments.quiet) as on_done:
-        outcomes = plan_clusters(problems, on_done=on_done, into=arguments.into, **_running(arguments))
+        outcomes = plan_clusters(problems, on_done=on_done, into=arguments.into, **running(arguments))
     frame = frame_of([{"cluster": name} for name in outcomes], [*outcomes.values()])
 
     def parts(console: Console) -> list[Any]:
@@ -187,15 +187,6 @@ def run_clusters(arguments: Namespace) -> int:
 
     show(arguments, parts, document, lambda: frame)
     return 0 if all(outcome.serves_all for outcome in outcomes.values()) else 1
-
-
-def _running(arguments: Namespace) -> dict[str, Any]:
-    return {
-        "gap": arguments.gap,
-        "time_limit_s": arguments.time_limit,
-        "jobs": arguments.jobs,
-        "scheduler": arguments.scheduler,
-    }
 
 
 def _show_frame(arguments: Namespace, frame: pd.DataFrame, draw: Callable[[Sequence[Axes]], None]) -> int:
@@ -282,7 +273,7 @@ def run_frontier(arguments: Namespace) -> int:
     with counted_progress("planning", quiet=arguments.quiet) as on_done:
         frame = find_frontier(
             problem, arguments.against, points=arguments.points, values=arguments.values, on_done=on_done,
-            **_running(arguments),
+            **running(arguments),
         )  # fmt: skip
 
     def draw(axes: Sequence[Axes]) -> None:

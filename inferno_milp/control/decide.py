@@ -213,10 +213,10 @@ def _replicas_alone(table: Candidates) -> dict[tuple[str, str], int]:
 
 def _without_adapters(problem: Problem) -> set[tuple[str, str]]:
     """Return the servers and accelerators whose engines do not hold the server's adapters: nothing is worth holding."""
-    with_adapters = [server for server in problem.servers if server.adapters]
     return {
         (server.name, profile.accelerator)
-        for server in with_adapters
+        for server in problem.servers
+        if server.adapters
         for profile in problem.profiles
         if profile.model == server.model and not profile.holds(server.adapters)
     }

@@ -9,6 +9,7 @@ import numpy as np
 
 from inferno_milp.horizon.plans import Held, HorizonPlan, MomentPlan, mean
 from inferno_milp.horizon.program import Found, Setup
+from inferno_milp.horizon.reservations import extra_per_hour, fixed_per_hour
 from inferno_milp.horizon.ways import IntArray, Ways
 from inferno_milp.sections import Moment, Planning
 
@@ -21,9 +22,7 @@ def assemble(ways: Ways, setup: Setup, moments: Sequence[Moment], found: Found) 
     has_plan = found.objective is not None
     accelerators = problem.accelerators
     reserved = {one.name: int(found.reserved[a]) for a, one in enumerate(accelerators) if found.reserved[a]}
-    fixed = math.fsum(
-        one.cost_of_reserved(count) for count, one in zip(found.reserved.tolist(), accelerators, strict=True) if count
-    )
+    fixed = fixed_per_hour(ways, found.reserved)
     extra = extra_per_hour(ways, found.replicas, found.reserved)
     devices = ways.devices_used(found.replicas).T.tolist()
     starts = starts_cost(ways, found.replicas, setup.planning) / total
@@ -67,13 +66,6 @@ def is_served(ways: Ways, replicas: IntArray, moment: int) -> bool:
         elif float(ways.rows.max_rate_per_s[own] @ replicas[own, moment]) < required * (1 - CLOSE):
             return False
     return True
-
-
-def extra_per_hour(ways: Ways, replicas: IntArray, reserved: IntArray) -> list[float]:
-    """Return what units beyond those that are reserved cost in each moment."""
-    prices = np.array([one.cost_per_hour for one in ways.problem.accelerators])
-    beyond: list[float] = (prices @ np.maximum(ways.units_used(replicas) - reserved[:, None], 0)).tolist()
-    return beyond
 
 
 def starts_cost(ways: Ways, replicas: IntArray, planning: Planning | None) -> float:

@@ -18,6 +18,7 @@ from functools import partial
 
 import numpy as np
 
+from inferno_milp.deadline import until
 from inferno_milp.highs_engine import Result
 from inferno_milp.horizon.planes import Planes
 from inferno_milp.horizon.program import Effort, Found, Setup, has_starts, is_proven, nothing
@@ -28,7 +29,6 @@ from inferno_milp.horizon.recourse import (
     find_recourse,
     relax_recourse,
     solve_recourse,
-    until,
 )
 from inferno_milp.horizon.reservations import best_reservation, cost_of, most_often, prices_of
 from inferno_milp.horizon.ways import FloatArray, IntArray, Ways
@@ -48,8 +48,8 @@ PART_OF_GAP, LEAST_TOLERANCE = 0.1, 1e-7
 """How close the planes must come, as a part of the gap that is asked for, and at the most."""
 ROUGHLY = 1e-2
 """How close, where it is only to see which units are used."""
-PART_OF_TIME = 0.6
-"""Of the time that there is, the part for reservation and bound; the rest is for replicas."""
+DESCENT, WHOLE = 0.6, 0.7
+"""Parts of the time by which reservation and bound are found, in fractions and whole; the rest is for replicas."""
 CLOSE = 1e-6
 """Relative error of bounds that is put down to rounding."""
 
@@ -71,10 +71,11 @@ def comes_apart(ways: Ways, setup: Setup) -> bool:
 
 def solve_apart(ways: Ways, setup: Setup, effort: Effort) -> Found:
     """Find replicas and reservations of least cost, moment by moment."""
-    began, end, limit_s = time.perf_counter(), time.time() + effort.time_limit_s, effort.time_limit_s
-    search = _Search(ways, setup.weights, effort.gap, until(began + PART_OF_TIME * limit_s))
-    search.descend(began + PART_OF_TIME * limit_s)
-    search.make_whole(began + (PART_OF_TIME + 0.1) * limit_s)
+    began, end = time.perf_counter(), time.time() + effort.time_limit_s
+    descent_s = until(began + DESCENT * effort.time_limit_s)
+    search = _Search(ways, setup.weights, effort.gap, descent_s)
+    search.descend(descent_s)
+    search.make_whole(until(began + WHOLE * effort.time_limit_s))
     if search.is_infeasible:
         return nothing(ways, len(setup.weights), "infeasible")
     solve = partial(_solve_piece, reserved=search.best, ways=len(ways.rows), gap=effort.gap / 2, end=end)
@@ -91,7 +92,7 @@ def alone_apart(ways: Ways, effort: Effort, reserved: IntArray | None) -> list[R
     prices = np.minimum(fixed, price) if reserved is None else price
     solve = partial(_solve_piece, reserved=units, ways=len(ways.rows), gap=effort.gap, end=end, prices=prices)
     always = float(np.where(units > 0, fixed, 0.0) @ units)
-    found = [Recoursed(None, None, None) if isinstance(one, Lost) else one for one in _spread(solve, recourses, effort)]
+    found = [Recoursed(None, None) if isinstance(one, Lost) else one for one in _spread(solve, recourses, effort)]
     return [one if one.cost is None else replace(one, cost=one.cost + always) for one in found]
 
 
@@ -131,7 +132,7 @@ def _together(
         return nothing(ways, len(setup.weights), "no_solution")
     replicas = np.stack(columns, axis=1)
     better = best_reservation(ways, replicas, setup.weights)
-    costs = {tuple(z.tolist()): cost_of(ways, setup, replicas, z) for z in (better, reserved.astype(np.int64))}
+    costs = {tuple(z.tolist()): cost_of(ways, setup.weights, replicas, z) for z in (better, reserved.astype(np.int64))}
     chosen, objective = min(costs.items(), key=lambda item: item[1])
     if bound > objective * (1 + CLOSE):
         logger.warning("the bound %s is above the cost %s: it is left out", bound, objective)
@@ -182,9 +183,9 @@ class _Search:
         self.is_infeasible |= any(one.value == math.inf for one in planes)
         return planes
 
-    def attempt(self, reserved: FloatArray, end: float) -> float:
+    def attempt(self, reserved: FloatArray, left_s: Callable[[], float]) -> float:
         """Relax every moment at a reservation, and keep the planes; return the cost."""
-        planes = self._relax(reserved, self.tolerance / 2, until(end))
+        planes = self._relax(reserved, self.tolerance / 2, left_s)
         if self.is_infeasible:
             return math.inf
         count = self.group[-1] + 1
@@ -197,12 +198,12 @@ class _Search:
     def _is_close(self, cost: float) -> bool:
         return cost - self.bound <= self.tolerance * abs(cost)
 
-    def descend(self, end: float) -> None:
+    def descend(self, left_s: Callable[[], float]) -> None:
         """Better the reservation, in fractions, until the planes prove that there is no better one."""
-        left_s, upper, width = until(end), self.planes.most, FIRST_BOX
+        upper, width = self.planes.most, FIRST_BOX
         if self.is_infeasible or left_s() <= 0:
             return
-        self.cost = self.attempt(self.best, end)
+        self.cost = self.attempt(self.best, left_s)
         for step in range(MOST_STEPS):
             least = None if self.is_infeasible else self.planes.least(left_s())
             if least is None:
@@ -216,7 +217,7 @@ class _Search:
             # Where the box promises next to nothing, look everywhere.
             far = within is None or self.cost - within[0] <= 0.1 * (self.cost - self.bound)
             point = least[1] if far or within is None else within[1]
-            cost = self.attempt(point, end)
+            cost = self.attempt(point, left_s)
             logger.debug("step %d: cost %s, bound %s, box %s", step, cost, self.bound, width)
             if cost < self.cost:
                 self.best, self.cost = point, cost
@@ -224,12 +225,12 @@ class _Search:
             elif not far:
                 width = max(width / 2, NARROWEST)
 
-    def make_whole(self, end: float) -> None:
+    def make_whole(self, left_s: Callable[[], float]) -> None:
         """Find the best whole reservation, over planes that are added as they are needed."""
-        left_s, self.best = until(end), np.round(self.best)
+        self.best = np.round(self.best)
         if self.is_infeasible or left_s() <= 0:
             return
-        self.cost = self.attempt(self.best, end)
+        self.cost = self.attempt(self.best, left_s)
         for _ in range(MOST_WHOLE):
             least = None if self.is_infeasible else self.planes.least(left_s(), whole=True)
             if least is None:
@@ -237,6 +238,6 @@ class _Search:
             self.bound = max(self.bound, least[0])
             if self._is_close(self.cost) or left_s() <= 0:
                 return
-            cost = self.attempt(least[1], end)
+            cost = self.attempt(least[1], left_s)
             if cost < self.cost:
                 self.best, self.cost = least[1], cost

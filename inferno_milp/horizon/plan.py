@@ -14,8 +14,9 @@ from inferno_milp.horizon.assemble import assemble, is_served, previous, starts_
 from inferno_milp.horizon.check import check_horizon
 from inferno_milp.horizon.plans import HorizonPlan, PeriodsPlan, ScenariosPlan, mean
 from inferno_milp.horizon.program import Criterion, Effort, Found, Setup, recent_of, solve_horizon
+from inferno_milp.horizon.recourse import Recoursed
 from inferno_milp.horizon.reservations import best_reservation, costs_of_moments
-from inferno_milp.horizon.solve import Alone, each_alone, solve_moments
+from inferno_milp.horizon.solve import each_alone, solve_moments
 from inferno_milp.horizon.ways import IntArray, Ways, find_ways, required_per_s
 from inferno_milp.plan import DEFAULT_GAP
 from inferno_milp.problem import Problem
@@ -94,7 +95,7 @@ def _cheaper(problem: Problem, plan: HorizonPlan, other: HorizonPlan, bound: flo
     return other
 
 
-def _expected(found: Iterable[Alone], chances: np.ndarray) -> float | None:
+def _expected(found: Iterable[Recoursed], chances: np.ndarray) -> float | None:
     """Return the expected cost of plans, one for each scenario; None if one of them cannot be."""
     costs = [one.cost for one in found]
     known = [cost for cost in costs if cost is not None]
@@ -137,10 +138,8 @@ def _kept_up(replicas: IntArray, hours: list[float], planning: Planning) -> IntA
 
 def _within_limits(ways: Ways, replicas: IntArray) -> bool:
     """Whether no server has more replicas in a period than it may."""
-    counts = np.zeros((len(ways.problem.servers), replicas.shape[1]), dtype=np.int64)
-    np.add.at(counts, ways.rows.server, replicas)
     most = [math.inf if server.max_replicas is None else server.max_replicas for server in ways.problem.servers]
-    return bool((counts.max(axis=1) <= np.array(most)).all())
+    return bool((ways.replicas_of_servers(replicas).max(axis=1) <= np.array(most)).all())
 
 
 def _on_demand(ways: Ways) -> Ways:
@@ -201,13 +200,13 @@ def plan_scenarios(
     return ScenariosPlan(plan, known, _cost_of_the_mean(problem, ways, chances, effort))
 
 
-def _at_most(ways: Ways, found: Found, alone: Iterable[Alone]) -> Iterator[Alone]:
+def _at_most(ways: Ways, found: Found, alone: Iterable[Recoursed]) -> Iterator[Recoursed]:
     """Go through what each scenario costs if it is known: at most the plan's replicas in it, reserved as is best."""
     for t, one in enumerate(alone):
         replicas = found.replicas[:, t : t + 1]
         reserved = best_reservation(ways, replicas, np.ones(1))
         cost = costs_of_moments(ways, replicas, reserved)[0]
-        yield one if one.cost is not None and one.cost <= cost else Alone(replicas[:, 0], cost)
+        yield one if one.cost is not None and one.cost <= cost else Recoursed(replicas[:, 0], cost)
 
 
 def _with_what_is_paid(ways: Ways, found: Found) -> IntArray:

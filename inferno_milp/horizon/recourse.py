@@ -8,13 +8,12 @@ save: for any reservation, not only the one that they were found at, they give a
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from inferno_milp.core import Solved, solve_master
+from inferno_milp.core import solve_master, tolerance_of
 from inferno_milp.covers import Covers
 from inferno_milp.highs_engine import run
 from inferno_milp.horizon.program import ENOUGH
@@ -54,13 +53,12 @@ class Recoursed:
     Attributes
     ----------
     replicas : of each way; None if nothing was found.
-    cost, bound : per hour, on demand alone; None where there is none.
+    cost : per hour, of what is beyond the reservation; None where there is none.
     is_infeasible : whether it is proven that the servers do not fit.
     """
 
     replicas: IntArray | None
     cost: float | None
-    bound: float | None
     is_infeasible: bool = False
 
 
@@ -141,7 +139,7 @@ def _side(ways: Ways, most_units: FloatArray) -> Side:
     )
 
 
-def with_reserved(master: Master, reserved: FloatArray, prices: FloatArray | None = None) -> Master:
+def _with_reserved(master: Master, reserved: FloatArray, prices: FloatArray | None = None) -> Master:
     """Return the program with reserved units of each accelerator, and perhaps other prices of those beyond."""
     most = master.most.copy()
     most[: len(reserved)] = reserved
@@ -185,7 +183,7 @@ def relax_recourse(
     count = len(reserved)
     if recourse.master is None:
         return recourse, Plane(0.0 if recourse.is_servable else np.inf, np.zeros(count), np.zeros(count))
-    master = with_reserved(recourse.master, reserved, prices)
+    master = _with_reserved(recourse.master, reserved, prices)
     found = solve_relaxation(master, tolerance=tolerance, covers=recourse.covers, left_s=left_s)
     slope = found.prices[:count]
     known = replace(recourse, master=replace(recourse.master, options=found.master.options))
@@ -210,15 +208,13 @@ def solve_recourse(
     """
     if recourse.master is None:
         if recourse.is_servable:
-            return Recoursed(np.zeros(ways, dtype=np.int64), 0.0, 0.0)
-        return Recoursed(None, None, None, is_infeasible=True)
-    master = with_reserved(recourse.master, reserved, prices)
-    first = solve_relaxation(master, tolerance=0.02 * gap, covers=recourse.covers, left_s=left_s)
+            return Recoursed(np.zeros(ways, dtype=np.int64), 0.0)
+        return Recoursed(None, None, is_infeasible=True)
+    master = _with_reserved(recourse.master, reserved, prices)
+    first = solve_relaxation(master, tolerance=tolerance_of(gap), covers=recourse.covers, left_s=left_s)
     if first.bound == math.inf:
-        return Recoursed(None, None, None, is_infeasible=True)
-    start = _rounded(first, len(reserved))
-    units = None if start is None else _beyond(start, reserved)
-    solved = Solved("no_solution", None, np.empty(0), None, first.bound)
+        return Recoursed(None, None, is_infeasible=True)
+    chosen = start = _rounded(first, len(reserved))
     if left_s() > 0 or start is None:
         solved = solve_master(
             first.master,
@@ -227,16 +223,17 @@ def solve_recourse(
             left_s=lambda: max(left_s(), LEAST_S if start is None else 0.0),
             run=run,
             start=start,
-            start_units=units,
+            start_units=None if start is None else _beyond(start, reserved),
             relaxation=first,
         )
-    chosen = start if solved.chosen is None else solved.chosen
-    if chosen is None:
-        return Recoursed(None, None, None, is_infeasible=solved.outcome == "infeasible")
+        if solved.chosen is None:
+            return Recoursed(None, None, is_infeasible=solved.outcome == "infeasible")
+        chosen = solved.chosen
+    assert chosen is not None
     replicas = np.zeros(ways, dtype=np.int64)
     np.add.at(replicas, chosen.row, chosen.replicas)
     cost = float(master.side.cost[: len(reserved)] @ _beyond(chosen, reserved))
-    return Recoursed(replicas, cost, solved.bound)
+    return Recoursed(replicas, cost)
 
 
 def _beyond(chosen: Options, reserved: FloatArray) -> FloatArray:
@@ -270,8 +267,3 @@ def _rounded(found: Relaxation, accelerators: int) -> Options | None:
         used = moved[best]
         chosen[options.server[best]] = best
     return options.take(chosen) if (used <= master.most + 1e-9)[accelerators:].all() else None
-
-
-def until(end: float) -> Callable[[], float]:
-    """Return what tells the seconds that are left until a time of `time.perf_counter`."""
-    return lambda: max(end - time.perf_counter(), 0.0)

@@ -6,28 +6,38 @@ import math
 
 import numpy as np
 
-from inferno_milp.horizon.program import Setup
 from inferno_milp.horizon.ways import FloatArray, IntArray, Ways
 from inferno_milp.supply import Accelerator
 
 
-def cost_of(ways: Ways, setup: Setup, replicas: IntArray, reserved: IntArray) -> float:
-    """Return what replicas (ways × moments) and a reservation cost, weighted: without starts and ends."""
-    accelerators, used = ways.problem.accelerators, ways.units_used(replicas)
-    counts = zip(accelerators, used, reserved.tolist(), strict=True)
-    return math.fsum(_cost_of_one(one, units, count, setup.weights) for one, units, count in counts)
+def fixed_per_hour(ways: Ways, reserved: IntArray) -> float:
+    """Return what reserved units of each accelerator cost, used or not."""
+    counts = zip(ways.problem.accelerators, reserved.tolist(), strict=True)
+    return math.fsum(one.cost_of_reserved(count) for one, count in counts)
+
+
+def extra_per_hour(ways: Ways, replicas: IntArray, reserved: IntArray) -> list[float]:
+    """Return what units beyond those that are reserved cost in each moment."""
+    prices = np.array([one.cost_per_hour for one in ways.problem.accelerators])
+    beyond: list[float] = (prices @ np.maximum(ways.units_used(replicas) - reserved[:, None], 0)).tolist()
+    return beyond
 
 
 def costs_of_moments(ways: Ways, replicas: IntArray, reserved: IntArray) -> list[float]:
-    """Return what replicas and a reservation cost per hour in each moment."""
-    moments = range(replicas.shape[1])
-    return [cost_of(ways, Setup(np.ones(1)), replicas[:, t : t + 1], reserved) for t in moments]
+    """Return what replicas (ways × moments) and a reservation cost per hour in each moment: without starts and ends."""
+    fixed = fixed_per_hour(ways, reserved)
+    return [fixed + extra for extra in extra_per_hour(ways, replicas, reserved)]
+
+
+def cost_of(ways: Ways, weights: FloatArray, replicas: IntArray, reserved: IntArray) -> float:
+    """Return what `costs_of_moments` come to, weighted."""
+    return math.fsum((weights * costs_of_moments(ways, replicas, reserved)).tolist())
 
 
 def _cost_of_one(accelerator: Accelerator, used: IntArray, reserved: int, weights: FloatArray) -> float:
     """Return what an accelerator costs over all moments, given the units of it that are used in each."""
-    always = accelerator.cost_of_reserved(reserved) if reserved else 0.0
-    return always * float(weights.sum()) + accelerator.cost_per_hour * float(np.maximum(used - reserved, 0) @ weights)
+    always = accelerator.cost_of_reserved(reserved) * float(weights.sum())
+    return always + accelerator.cost_per_hour * float(np.maximum(used - reserved, 0) @ weights)
 
 
 def best_reservation(ways: Ways, replicas: IntArray, weights: FloatArray) -> IntArray:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from inferno_milp.deadline import until
 from inferno_milp.horizon.decomposition import alone_apart, comes_apart, solve_apart
 from inferno_milp.horizon.program import Effort, Found, Setup, is_proven, nothing, solve_horizon
+from inferno_milp.horizon.recourse import Recoursed
 from inferno_milp.horizon.ways import IntArray, Ways
 
 MANY = 12
@@ -24,12 +26,11 @@ def solve_moments(ways: Ways, setup: Setup, effort: Effort) -> Found:
     count = len(setup.weights)
     if count < MANY or not comes_apart(ways, setup):
         return solve_horizon(ways, setup, effort)
-    end = time.perf_counter() + effort.time_limit_s
+    left_s = until(time.perf_counter() + effort.time_limit_s)
     apart = solve_apart(ways, setup, effort)
-    left_s = end - time.perf_counter()
-    if apart.outcome in ("optimal", "infeasible") or count * len(ways.rows) > LARGEST or left_s <= 0:
+    if apart.outcome in ("optimal", "infeasible") or count * len(ways.rows) > LARGEST or left_s() <= 0:
         return apart
-    return _better(apart, solve_horizon(ways, setup, replace(effort, time_limit_s=left_s)), effort.gap)
+    return _better(apart, solve_horizon(ways, setup, replace(effort, time_limit_s=left_s())), effort.gap)
 
 
 def _better(one: Found, other: Found, gap: float) -> Found:
@@ -44,22 +45,8 @@ def _better(one: Found, other: Found, gap: float) -> Found:
     return replace(best, bound=bound, outcome="optimal" if is_proven(best.objective, bound, gap) else "feasible")
 
 
-@dataclass(frozen=True, slots=True)
-class Alone:
-    """What a moment comes to by itself.
-
-    Attributes
-    ----------
-    replicas : of each way.
-    cost : per hour, reserved units included; None, like the replicas, if nothing was found.
-    """
-
-    replicas: IntArray | None
-    cost: float | None
-
-
-def each_alone(ways: Ways, effort: Effort, reserved: IntArray | None = None) -> list[Alone]:
-    """Plan every moment by itself, all of them within the time limit.
+def each_alone(ways: Ways, effort: Effort, reserved: IntArray | None = None) -> list[Recoursed]:
+    """Plan every moment by itself, all of them within the time limit; costs are with what is reserved.
 
     Parameters
     ----------
@@ -67,16 +54,16 @@ def each_alone(ways: Ways, effort: Effort, reserved: IntArray | None = None) -> 
     """
     setup = Setup(np.ones(ways.required_per_s.shape[1]))
     if len(setup.weights) >= MANY and comes_apart(ways, setup):
-        return [Alone(one.replicas, one.cost) for one in alone_apart(ways, effort, reserved)]
-    return [Alone(one.replicas[:, 0], one.objective) for one in _one_by_one(ways, effort, reserved)]
+        return alone_apart(ways, effort, reserved)
+    return [Recoursed(one.replicas[:, 0], one.objective) for one in _one_by_one(ways, effort, reserved)]
 
 
 def _one_by_one(ways: Ways, effort: Effort, reserved: IntArray | None) -> Iterator[Found]:
-    end, count = time.perf_counter() + effort.time_limit_s, ways.required_per_s.shape[1]
+    left_s, count = until(time.perf_counter() + effort.time_limit_s), ways.required_per_s.shape[1]
     for t in range(count):
         one = replace(ways, required_per_s=ways.required_per_s[:, t : t + 1])
-        left_s = max(end - time.perf_counter(), 0.0) / (count - t)
-        if left_s > 0:
-            yield solve_horizon(one, Setup(np.ones(1), reserved=reserved), replace(effort, time_limit_s=left_s))
+        part_s = left_s() / (count - t)
+        if part_s > 0:
+            yield solve_horizon(one, Setup(np.ones(1), reserved=reserved), replace(effort, time_limit_s=part_s))
         else:
             yield nothing(one, 1, "no_solution")

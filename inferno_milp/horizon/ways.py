@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from inferno_milp.candidates import Candidates, Rows, find_candidates
 from inferno_milp.errors import OptionError
-from inferno_milp.limits import Limits, find_limits, nodes_of
-from inferno_milp.packing import pack
+from inferno_milp.limits import Limits, find_limits, nodes_of, packs
 from inferno_milp.problem import Problem
 from inferno_milp.sections import Moment, Server
 
@@ -59,6 +58,10 @@ class Ways:
         """Return the devices of each type that replicas take, types × moments, given ways × moments."""
         return _summed(self.rows.type, replicas * self.rows.devices_per_replica[:, None], len(self.table.types))
 
+    def replicas_of_servers(self, replicas: IntArray) -> IntArray:
+        """Return the replicas of each server, servers × moments, given ways × moments."""
+        return _summed(self.rows.server, replicas, len(self.problem.servers))
+
     def fits(self, replicas: IntArray) -> bool:
         """Whether there are devices, and room in nodes, for the replicas of each way in one moment."""
         available = self.table.available
@@ -68,15 +71,10 @@ class Ways:
         return bool((used <= available).all()) and all(self._packs(replicas, t) for t in range(len(available)))
 
     def _packs(self, replicas: IntArray, type_: int) -> bool:
-        here = self.rows.type == type_
-        groups = nodes_of(self.table, type_)
-        if not groups:
-            return True
-        counts = Counter[int]()
+        here, counts = self.rows.type == type_, Counter[int]()
         for size, count in zip(self.rows.devices_per_replica[here].tolist(), replicas[here].tolist(), strict=True):
             counts[size] += count
-        held = sorted(size for size, count in counts.items() if count)
-        return pack(groups, held, [counts[size] for size in held]) is not None
+        return not nodes_of(self.table, type_) or packs(self.table, type_, counts)
 
     def replicas(self, way: int, moment: int) -> int:
         """Return the replicas that carry all of a server's rate in one way."""

@@ -68,7 +68,8 @@ def _changed(problem: Problem, settings: Settings) -> Problem:
     return with_settings(problem, settings) if settings else problem
 
 
-def _at_most(asked_s: float | None, most_s: float) -> float:
+def at_most(asked_s: float | None, most_s: float) -> float:
+    """Return the time that is asked for, or the most that there may be."""
     return most_s if asked_s is None else min(asked_s, most_s)
 
 
@@ -214,7 +215,7 @@ def do_explain(task: Task, sender: ProgressSender) -> Answer:
         servers=body.servers,
         compared=body.compared,
         gap=body.gap,
-        time_limit_s=_at_most(body.time_limit_s, 0.25 * task.time_limit_s),
+        time_limit_s=at_most(body.time_limit_s, 0.25 * task.time_limit_s),
         compare_time_s=COMPARE_SHARE * task.time_limit_s,
         on_done=sender.counted("explain"),
     )
@@ -230,7 +231,7 @@ def do_whatif(task: Task, sender: ProgressSender) -> Answer:
         _changed(problem, body.changes),
         from_before=body.transition,
         gap=body.gap,
-        time_limit_s=_at_most(body.time_limit_s, SHARE * task.time_limit_s),
+        time_limit_s=at_most(body.time_limit_s, SHARE * task.time_limit_s),
         on_stage=sender.stage,
     )
     document = {
@@ -248,7 +249,7 @@ def do_simulate(task: Task, sender: ProgressSender) -> Answer:
     if body.plan is not None:
         plan = Plan.from_dict(body.plan)
     else:
-        limit_s = _at_most(body.time_limit_s, SHARE * task.time_limit_s)
+        limit_s = at_most(body.time_limit_s, SHARE * task.time_limit_s)
         plan = optimize(problem, gap=body.gap, time_limit_s=limit_s, on_stage=sender.stage)
     found = simulate_plan(
         problem,
@@ -264,7 +265,7 @@ def do_simulate(task: Task, sender: ProgressSender) -> Answer:
 def do_prices(task: Task, sender: ProgressSender) -> Answer:
     """Price."""
     body: PricesBody = task.body
-    limit_s = _at_most(body.time_limit_s or EACH_S, 0.25 * task.time_limit_s)
+    limit_s = at_most(body.time_limit_s or EACH_S, 0.25 * task.time_limit_s)
     prices = find_prices(
         problem_of(body),
         gap=body.gap,
