@@ -6,7 +6,7 @@ Run `python -m benchmarks.queueing_accuracy --help`. The simulator shares no cod
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from rich.progress import track
 from rich.table import Table
 
 from inferno_milp import queueing, simulate
+from inferno_milp.simulate.engine import TOKEN_BUDGET
 from inferno_milp.simulate.workload import LengthLaw
 
 LAWS: tuple[LengthLaw, ...] = ("fixed", "geometric", "lognormal")
@@ -47,6 +48,21 @@ def random_engines(count: int, seed: int) -> tuple[dict[str, Any], list[tuple[Le
     return engines, laws
 
 
+def chunked_engines(count: int, seed: int) -> tuple[dict[str, Any], list[tuple[LengthLaw, LengthLaw]]]:
+    """Draw engines whose prompts come in up to ten chunks: token budgets of 256 to 2048, and γ from α to 3α."""
+    engines, laws = random_engines(count, seed)
+    rng = np.random.default_rng([seed, 2])
+    budget = rng.choice([256.0, 512.0, 1024.0, 2048.0], count)
+    engines |= {
+        "token_budget": budget,
+        "gamma_ms": engines["alpha_ms"] * rng.uniform(1, 3, count),
+        "delta_ms": np.exp(rng.uniform(np.log(0.005), np.log(0.05), count)),
+        "input_tokens": np.round(budget * rng.uniform(0.3, 10, count)),
+        "max_batch": np.minimum(engines["max_batch"], budget / 2),
+    }
+    return engines, laws
+
+
 def simulated(
     engines: dict[str, Any],
     laws: list[tuple[LengthLaw, LengthLaw]],
@@ -65,6 +81,7 @@ def simulated(
             gamma_ms=one["gamma_ms"],
             delta_ms=one["delta_ms"],
             max_batch=int(one["max_batch"]),
+            token_budget=int(one.get("token_budget", TOKEN_BUDGET)),
         )
         of = {"inputs": (one["input_tokens"], one["cv2_input"]), "outputs": (one["output_tokens"], one["cv2_output"])}
         inputs, outputs = (
@@ -91,7 +108,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--burstiness", type=float, default=1.0, help="c² of the times between arrivals (default: 1)")
     arguments = parser.parse_args()
-    engines, laws = random_engines(arguments.count, arguments.seed)
+    for title, draw in (("any engines", random_engines), ("prompts in chunks, γ up to 3α", chunked_engines)):
+        measure(f"{title}: {arguments.count}, {arguments.requests:,} requests each", draw, arguments)
+
+
+def measure(title: str, draw: Callable[..., Any], arguments: argparse.Namespace) -> None:
+    """Draw engines, simulate them, and print how far the laws are off."""
+    engines, laws = draw(arguments.count, arguments.seed)
     loads = np.random.default_rng([arguments.seed, 1]).uniform(0.2, 0.95, arguments.count)
     full = queueing.size(**engines, max_blocking=0.5).analysis
     rate_per_s = loads * np.minimum(full.throughput_per_s, 1e9)
@@ -107,12 +130,12 @@ def main() -> None:
         off = {name: np.abs(values / truth[name] - 1) for name, values in figures.items()}
         errors.add_row(law, *(f"{np.median(values):.1%}, {np.percentile(values, 90):.1%}" for values in off.values()))
         sizes.add_row(law, *_sized(law, extra, truth, rate_per_s))
-    Console().print(f"{arguments.count} engines, {arguments.requests:,} requests each", errors, sizes)
+    Console().print(title, errors, sizes)
 
 
 def _laws(engines: dict[str, Any], burstiness: float) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "continuous-batching", {**engines, "cv2_arrival": burstiness, "max_blocking": 0.5}
-    yield "inferno", {name: values for name, values in engines.items() if not name.startswith("cv2")}
+    yield "inferno", {name: values for name, values in engines.items() if not name.startswith(("cv2", "token"))}
 
 
 def _sized(law: str, engines: dict[str, Any], truth: dict[str, np.ndarray], rate_per_s: np.ndarray) -> Iterator[str]:

@@ -105,6 +105,60 @@ class TestAgainstSimulation:
         assert plain.ttft_ms < 0.7 * found.ttft_ms
 
 
+class TestPromptsInChunks:
+    """A prompt in c chunks puts prompt work, and its longer base, into c iterations."""
+
+    def test_the_highest_throughput(self) -> None:
+        """Against engines that always have requests waiting: budgets of 256 to 2048, γ up to 3α, up to ten chunks."""
+        rng, count, requests = np.random.default_rng(17), 60, 12_000
+        budget = rng.choice([256.0, 512.0, 1024.0, 2048.0], count)
+        alpha_ms = rng.uniform(4, 30, count)
+        engine = {
+            "alpha_ms": alpha_ms,
+            "beta_ms": alpha_ms * rng.uniform(0.001, 0.02, count),
+            "gamma_ms": alpha_ms * rng.uniform(1.05, 3, count),
+            "delta_ms": rng.uniform(0.005, 0.05, count),
+            "token_budget": budget,
+            "input_tokens": np.round(budget * rng.uniform(0.3, 10, count)),
+            "output_tokens": np.round(rng.uniform(20, 600, count)),
+            "max_batch": np.minimum(np.round(np.exp(rng.uniform(np.log(4), np.log(128), count))), budget / 2),
+            "cv2_input": np.where(rng.random(count) < 0.5, 0.0, 1.0),
+            "cv2_output": np.ones(count),
+        }
+        per_s = []
+        for i in range(count):
+            one = {name: float(values[i]) for name, values in engine.items()}
+            inputs, outputs = (
+                simulate.draw_lengths(rng, one[f"{name}_tokens"], requests, cv2=one[f"cv2_{name}"], least=1)
+                for name in ("input", "output")
+            )
+            terms = {name: one[name] for name in ("alpha_ms", "beta_ms", "gamma_ms", "delta_ms")}
+            sizes = {name: int(one[name]) for name in ("token_budget", "max_batch")}
+            arrivals = np.arange(requests) * 1e-3
+            trace = simulate.run(simulate.Engine(**terms, **sizes, max_queue=requests), arrivals, inputs, outputs)
+            done_ms = np.sort(arrivals + trace.end_to_end_ms)[requests // 10 : -requests // 10]
+            per_s.append(1000 * (done_ms.size - 1) / (done_ms[-1] - done_ms[0]))
+        found = queueing.size(**engine, max_queue=10_000, max_blocking=0.9).analysis.throughput_per_s
+        off = found / np.array(per_s) - 1
+        median, p90 = np.percentile(np.abs(off), (50, 90))
+        assert median < 0.01
+        assert p90 < 0.04
+        assert np.abs(off).max() < 0.2
+
+    def test_itl(self) -> None:
+        """At 60 and 90 % of what the engine serves; without the chunks it would be 20 % too short."""
+        terms = {"alpha_ms": 6.8, "beta_ms": 0.024, "gamma_ms": 12.0, "delta_ms": 0.018}
+        engine = {**terms, "token_budget": 512, "max_batch": 32, "input_tokens": 4000.0, "output_tokens": 100.0}
+        rng, count = np.random.default_rng(3), 40_000
+        outputs = simulate.draw_lengths(rng, 100, count, cv2=1, least=1)
+        for rate in (2.8, 4.1):
+            arrivals = simulate.draw_arrivals(rng, rate, count)
+            sizes = {"token_budget": 512, "max_batch": 32}
+            trace = simulate.run(simulate.Engine(**terms, **sizes), arrivals, np.full(count, 4000), outputs)
+            itl_ms = np.nansum(trace.end_to_end_ms - trace.ttft_ms) / (trace.output_tokens - 1).sum()
+            assert queueing.analyze(**engine, rate_per_s=rate).itl_ms == pytest.approx(itl_ms, rel=0.03)
+
+
 @st.composite
 def engines(draw: st.DrawFn) -> dict[str, Any]:
     """Any engine: edge cases and all."""
@@ -125,9 +179,12 @@ def engines(draw: st.DrawFn) -> dict[str, Any]:
         "cv2_arrival": draw(st.one_of(st.just(1.0), st.just(0.0), st.floats(0.1, 10))),
         "max_batch": draw(st.sampled_from([1, 2, 3, 8, 17, 40, 300, 4096])),
         "max_queue": draw(st.sampled_from([0, 1, 2, 10, 60, 1000, None])),
-        "token_budget": draw(st.sampled_from([8192, 2048, 512, 64])),
+        "token_budget": draw(st.sampled_from([8192, 2048, 1024, 512, 256, 64])),
         "kv_tokens": draw(st.one_of(st.none(), st.floats(30_000, 1e6))),
     }
+    if draw(st.booleans()):  # prompts in several chunks, whose iterations are longer
+        engine["gamma_ms"] = engine["alpha_ms"] * draw(st.floats(1, 3))
+        engine["input_tokens"] = engine["token_budget"] * draw(st.floats(0.3, 10))
     if engine["input_tokens"] == 0 or engine["alpha_ms"] == engine["gamma_ms"] == 0:  # every request takes some time
         engine |= {"alpha_ms": 7.0, "output_tokens": max(engine["output_tokens"], 32.0)}
     return engine

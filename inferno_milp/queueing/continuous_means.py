@@ -204,10 +204,10 @@ def itl_beside(engines: ContinuousParameters, others: FloatArray) -> FloatArray:
 
 
 def _beside(engines: ContinuousParameters, others: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Of `others` in the batch: how many decode, prompts per iteration, the probability that one holds some."""
+    """Of `others` in the batch: how many decode, prompts that begin per iteration, whether one holds prompt work."""
     turns = others / engines.stay
     prompts = np.minimum(turns, engines.most_prompts)
-    return np.minimum(turns * engines.decodes, engines.most_decoding), prompts, -np.expm1(-prompts)
+    return np.minimum(turns * engines.decodes, engines.most_decoding), prompts, engines.prompt_work(prompts)
 
 
 def find_wait(engines: ContinuousParameters, chain: Chain) -> Wait:

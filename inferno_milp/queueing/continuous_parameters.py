@@ -18,6 +18,8 @@ KV_HEADROOM = 0.9
 """Share of the KV cache that mean requests may fill: beyond it sequences are preempted, and computed again."""
 MANY_CHUNKS, TOLD_APART = 16, 200
 """With more chunks on average than the first, their last is half full; with fewer, so many are told apart."""
+FULL_CHUNK = 1 - 1e-9
+"""A chunk that fills its iteration counts as taking this share of it, so that nothing is divided by 0."""
 LEAST_PEAKEDNESS = 0.05
 """Even equal requests at a constant pace vary in number by a fraction of one."""
 
@@ -37,6 +39,7 @@ class ContinuousParameters(Takes):
     uniform_ms : of engines that only compute prompts, `uniform_part_ms`; 0 of others.
     decodes : K − 1, decode iterations of a request.
     chunks : c, mean number of iterations that a prompt is cut into.
+    chunk_fill : f, share of an iteration's room for prompts that a chunk takes up.
     spill : how many more the first prompt ahead of it costs.
     input_tokens, token_budget : I and M.
     most_decoding, most_prompts : decoding sequences, and prompts per iteration, once the token budget is used up.
@@ -57,6 +60,7 @@ class ContinuousParameters(Takes):
     uniform_ms: FloatArray
     decodes: FloatArray
     chunks: FloatArray
+    chunk_fill: FloatArray
     spill: FloatArray
     input_tokens: FloatArray
     token_budget: FloatArray
@@ -86,6 +90,7 @@ class ContinuousParameters(Takes):
         most_decoding = np.where(prompts, decodes * budget / np.maximum(inputs + decodes, TINY), np.inf)
         left = np.maximum(budget - np.minimum(max_batch, most_decoding), 1.0)
         chunks = np.where(prompts, _mean_chunks(inputs, cv2_input, left), 0.0)
+        chunk_fill = np.minimum(inputs / left / np.maximum(chunks, 1.0), FULL_CHUNK)
         second = np.where(prompts, _mean_chunks(2 * inputs, cv2_input / 2, left), 0.0)
         alpha_ms = parameters["alpha_ms"]
         beta_ms = parameters["beta_ms"] + kappa_ms * context
@@ -114,6 +119,7 @@ class ContinuousParameters(Takes):
             uniform_ms=uniform_ms,
             decodes=decodes,
             chunks=chunks,
+            chunk_fill=chunk_fill,
             spill=second - chunks,
             input_tokens=inputs,
             token_budget=budget,
@@ -169,11 +175,21 @@ class ContinuousParameters(Takes):
         """Exponent of the chain's ratios for arrivals that are not Poisson."""
         return None if (self.cv2_arrival == 1).all() else 1 / self.peakedness
 
+    def prompt_work(self, prompts: FloatArray) -> FloatArray:
+        """Return the probability that an iteration holds prompt work, where `prompts` begin in each on average.
+
+        Each prompt works in c iterations. Chunks that leave most of the room free come together by chance, as in
+        1 − e^(−c·prompts); chunks that fill an iteration keep others out of it, as in c·prompts. A chunk that fills a
+        share f of the room lies between: (1 − e^(−(1 − f)·c·prompts))/(1 − f), at most 1.
+        """
+        free = 1 - self.chunk_fill
+        return np.minimum(-np.expm1(-free * self.chunks * prompts) / free, 1.0)
+
     @property
     def full_service_ms(self) -> FloatArray:
         """S(N), mean time of a request in a full batch."""
         batch = self.max_batch
-        stalls = self.stall_ms * self.decodes * -np.expm1(-(batch - 1) / self.stay)
+        stalls = self.stall_ms * self.decodes * self.prompt_work((batch - 1) / self.stay)
         service = self.base_ms + self.slope_ms * batch + stalls
         return np.asarray(np.maximum(service, batch * self.budget_interval_ms))
 
@@ -186,9 +202,9 @@ class ContinuousParameters(Takes):
         """Solve the chain of the batch at the given arrival rates (requests/ms)."""
         slope, budget = rate * self.slope_ms, rate * self.budget_interval_ms
         stalls = rate * self.stall_ms * self.decodes
-        most = rate * self.base_ms + stalls
-        # Times e^{−(n−1)/(K−1+c)}, the probability that an iteration holds no prompt of the other n − 1.
-        spared, kept = stalls, np.exp(-1 / self.stay)
+        base, free = rate * self.base_ms, 1 - self.chunk_fill
+        # Stalls beside n − 1 others, `prompt_work` of (n − 1)/(K−1+c): base + min(most − spared·kept^(n−1), stalls).
+        most, spared, kept = stalls / free, stalls / free, np.exp(-free * self.chunks / self.stay)
         has_stalls, has_budget = bool(stalls.any()), bool(budget.any())
 
         def fill_load(n: int, out: FloatArray) -> None:
@@ -196,10 +212,12 @@ class ContinuousParameters(Takes):
             active = out.size
             if has_stalls:
                 np.subtract(most[:active], spared[:active], out=out)
+                np.minimum(out, stalls[:active], out=out)
+                out += base[:active]
                 out *= 1 / n
                 spared[:active] *= kept[:active]
             else:
-                np.multiply(most[:active], 1 / n, out=out)
+                np.multiply(base[:active], 1 / n, out=out)
             out += slope[:active]
             if has_budget:
                 np.maximum(out, budget[:active], out=out)

@@ -125,8 +125,8 @@ class ContinuousSolution(Takes):
         spread_ms = engines.beta_ms * np.sqrt(iteration.decoding)
         without = ndtr((decode_ms - time_ms) / np.maximum(spread_ms, TINY))
         chunks = np.maximum(engines.chunks, 1.0)
-        holds = np.maximum(-np.expm1(-iteration.prompts * chunks), TINY)
-        most = np.maximum(-np.expm1(-(engines.max_batch - 1) / engines.stay * chunks), holds)
+        holds = np.maximum(iteration.stalled, TINY)
+        most = np.maximum(engines.prompt_work((engines.max_batch - 1) / engines.stay), holds)
         chunk_ms = engines.prompt_ms / chunks
         varied_ms = chunk_ms * np.sqrt(np.minimum(engines.cv2_input, 1.0))
         prompts_ms = iteration.prompts * engines.prompt_ms
