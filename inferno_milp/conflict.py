@@ -165,7 +165,7 @@ def _within(
 def _words(table: Candidates, limits: Limits, group: list[int]) -> str:
     limit = limits.of[group[0]]
     if limit.type is None:
-        most = f"{limit.most:.10g}"
+        most = f"{limit.most * limit.unit:.10g}"
         return {
             BUDGET: f"a budget of {most} {table.problem.currency}/h",
             POWER: f"{most} W of power (or the carbon that goes with it)"
@@ -191,7 +191,7 @@ def _remedies(table: Candidates, limits: Limits, search: _Search, groups: list[l
             continue
         unit = {BUDGET: f"{table.problem.currency}/h", POWER: "W", CHANGES: "changes"}[limit.name]
         word = "takes" if solved.outcome == "optimal" else "takes at most"
-        yield f"to serve all within the other limits {word} {_up(solved.objective)} {unit}"
+        yield f"to serve all within the other limits {word} {_up(solved.objective * limit.unit)} {unit}"
 
 
 def _up(value: float) -> str:

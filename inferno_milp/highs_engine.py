@@ -16,6 +16,14 @@ from inferno_milp.errors import InfernoError
 FloatArray = npt.NDArray[np.float64]
 Result = Literal["optimal", "feasible", "infeasible", "no_solution"]
 
+ATTEMPTS: tuple[dict[str, Any], ...] = (
+    {},
+    {"presolve": "off"},
+    {"simplex_strategy": 4, "presolve": "off"},
+    {"solver": "ipm"},
+    {"simplex_scale_strategy": 0, "presolve": "off"},
+)
+"""Options that are tried one after the other where HiGHS fails: primal simplex, interior points, no scaling."""
 TYPICAL_COST = 1000.0
 """What the median of the costs is scaled to: HiGHS prunes and compares with absolute tolerances of about 1e-6, which
 would call a dear plan optimal where all prices are small."""
@@ -122,15 +130,16 @@ def run(
         options["objective_target"] = good_enough * scale
     if start is not None:
         options["presolve"] = "off"
-    solver = _loaded(program, scale, options)
-    if start is not None:
-        solution = highspy.HighsSolution()
-        solution.col_value = start
-        solver.setSolution(solution)
-    if on_better is not None:
-        _tell_better(solver, scale, on_better)
-    if solver.run() == highspy.HighsStatus.kError:
-        raise SolverError("HiGHS failed while solving")
+
+    def prepare(solver: Any) -> None:
+        if start is not None:
+            solution = highspy.HighsSolution()
+            solution.col_value = start
+            solver.setSolution(solution)
+        if on_better is not None:
+            _tell_better(solver, scale, on_better)
+
+    solver = _solved(program, scale, options, prepare=prepare)
     return _unscaled(_outcome(solver, bool(program.whole.any())), scale, gap)
 
 
@@ -143,9 +152,7 @@ def relax(program: Program, *, time_limit_s: float = math.inf) -> Relaxed | None
         If HiGHS fails.
     """
     scale = _scale(program.costs)
-    solver = _loaded(program, scale, {"time_limit": time_limit_s}, relaxed=True)
-    if solver.run() == highspy.HighsStatus.kError:
-        raise SolverError("HiGHS failed while solving")
+    solver = _solved(program, scale, {"time_limit": time_limit_s}, relaxed=True)
     if solver.getModelStatus() not in (highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kModelEmpty):
         return None
     solution = solver.getSolution()
@@ -154,6 +161,29 @@ def relax(program: Program, *, time_limit_s: float = math.inf) -> Relaxed | None
         np.array(solution.col_value, dtype=float),
         np.array(solution.row_dual, dtype=float) / scale,
     )
+
+
+def _solved(
+    program: Program,
+    scale: float,
+    options: dict[str, Any],
+    *,
+    relaxed: bool = False,
+    prepare: Callable[[Any], None] = lambda _: None,
+) -> Any:
+    """Return HiGHS after it has solved a program: where it fails, as on costs far apart, in other ways one by one."""
+    states = highspy.HighsModelStatus
+    failed = (states.kSolveError, states.kPresolveError, states.kPostsolveError, states.kUnknown, states.kNotset)
+    for more in ATTEMPTS:
+        solver = _loaded(program, scale, {**options, **more}, relaxed=relaxed)
+        prepare(solver)
+        if solver.run() != highspy.HighsStatus.kError and solver.getModelStatus() not in failed:
+            return solver
+    raise SolverError(f"HiGHS failed while solving, in {len(ATTEMPTS)} ways; its last status is {_status(solver)!r}")
+
+
+def _status(solver: Any) -> str:
+    return str(solver.modelStatusToString(solver.getModelStatus()))
 
 
 def _loaded(program: Program, scale: float, options: dict[str, Any], *, relaxed: bool = False) -> Any:
@@ -210,7 +240,7 @@ def _outcome(solver: Any, has_whole: bool) -> Found:
     done = status in (statuses.kOptimal, statuses.kModelEmpty)
     stopped = (statuses.kTimeLimit, statuses.kInterrupt, statuses.kSolutionLimit, statuses.kObjectiveTarget)
     if not done and status not in stopped:
-        raise SolverError(f"HiGHS stopped with status {solver.modelStatusToString(status)!r}")
+        raise SolverError(f"HiGHS stopped with status {_status(solver)!r}")
     objective = float(info.objective_function_value)
     bound = float(info.mip_dual_bound) if has_whole else objective if done else -math.inf
     known = bound if math.isfinite(bound) else None

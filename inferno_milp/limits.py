@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from inferno_milp.candidates import Candidates, FloatArray, Rows
 from inferno_milp.master import Side, no_side
@@ -14,6 +16,10 @@ from inferno_milp.packing import cuttings, is_chain, pack, slots
 from inferno_milp.supply import NodeGroup
 
 BUDGET, POWER, CHANGES = "budget", "power", "changes"
+FITS = 1e-9
+"""Relative tolerance on limits."""
+USUAL_PRICES = (1e-2, 1e6)
+"""Prices of a replica that a budget is counted in as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +31,8 @@ class _Limit:
     type : position of the accelerator type; None where it is about no type.
     size : devices of a replica: smaller ones do not count; each counts for as many as it is multiples of that.
     exactly : whether larger ones do not count either.
+    unit : what usage and `most` are counted in, a power of two; 1 but for budgets of tiny or huge prices.
+    widest : what may be used once side columns have widened the limit as far as they can; None: they widen nothing.
     """
 
     name: str
@@ -32,6 +40,8 @@ class _Limit:
     type: int | None = None
     size: int = 1
     exactly: bool = False
+    widest: float | None = None
+    unit: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,16 @@ class Limits:
         """What of each may be used."""
         return np.array([limit.most for limit in self.of], dtype=float)
 
+    @property
+    def widest(self) -> FloatArray:
+        """What of each one server could use at most, side columns counted."""
+        return np.array([limit.most if limit.widest is None else limit.widest for limit in self.of], dtype=float)
+
+    def admits(self, usage: FloatArray) -> npt.NDArray[np.bool_]:
+        """Return whether each option (rows of `usage`, options × limits) keeps every limit if it is the only one."""
+        widest = self.widest
+        return np.asarray((usage <= widest + FITS * np.abs(widest)).all(axis=1))
+
     def index(self, name: str) -> int | None:
         """Position of a limit by its name."""
         return next((i for i, limit in enumerate(self.of) if limit.name == name), None)
@@ -70,7 +90,7 @@ class Limits:
                 only = counts & (devices == limit.size) if limit.exactly else counts
                 usage[:, j] = np.where(only, devices // limit.size, 0)
             elif limit.name == BUDGET:
-                usage[:, j] = rows.price_per_replica
+                usage[:, j] = rows.price_per_replica / limit.unit
         return usage
 
 
@@ -79,7 +99,8 @@ def find_limits(table: Candidates) -> Limits:
     listed = list(_device_limits(table))
     options = table.problem.options
     if options.max_cost_per_hour is not None:
-        listed.append(_Limit(BUDGET, options.max_cost_per_hour))
+        unit = _unit_of(table.rows.price_per_replica)
+        listed.append(_Limit(BUDGET, options.max_cost_per_hour / unit, unit=unit))
     power = [options.max_power_w] if options.max_power_w is not None else []
     if options.max_carbon_kg_per_hour is not None and options.carbon_kg_per_kwh:
         power.append(1000 * options.max_carbon_kg_per_hour / options.carbon_kg_per_kwh)
@@ -88,6 +109,14 @@ def find_limits(table: Candidates) -> Limits:
     if options.max_changes is not None:
         listed.append(_Limit(CHANGES, float(options.max_changes)))
     return Limits(tuple(listed), _cutting_columns(table, tuple(listed)))
+
+
+def _unit_of(prices: FloatArray) -> float:
+    """Return 1, or a power of two near the median price where tolerances of a solver would swallow such prices."""
+    positive = prices[prices > 0]
+    typical = float(np.median(positive)) if positive.size else 1.0
+    low, high = USUAL_PRICES
+    return 1.0 if low <= typical <= high else 2.0 ** round(math.log2(typical))
 
 
 def nodes_of(table: Candidates, type_: int) -> tuple[NodeGroup, ...]:
@@ -125,7 +154,9 @@ def _device_limits(table: Candidates) -> Iterator[_Limit]:
         if is_chain(sizes):
             yield from (_Limit(f"room[{name},{size}]", float(slots(groups, size)), t, size) for size in sizes)
         else:
-            yield from (_Limit(f"room[{name},{size}]", 0.0, t, size, exactly=True) for size in sizes)
+            for size in sizes:
+                widest = float(slots(groups, size))
+                yield _Limit(f"room[{name},{size}]", 0.0, t, size, exactly=True, widest=widest)
             yield from (_Limit(f"nodes[{name},{group.devices}]", float(group.count)) for group in groups)
         # Replicas that no node holds, which there must be none of.
         yield _Limit(f"room[{name},>{largest}]", 0.0, t, largest + 1)

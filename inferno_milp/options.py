@@ -29,8 +29,6 @@ from inferno_milp.transition import Today, price_today
 MOST_KEPT = 6
 """Accelerators of today of which every choice of those kept is a case; of more, all or none."""
 UNLIMITED_REPLICAS = 10**9
-FITS = 1e-9
-"""Relative tolerance on limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +91,10 @@ def make_program(table: Candidates, *, pruned: bool = True) -> Program:
     listed = np.flatnonzero(~loaded if mixed else np.ones(len(loaded), dtype=bool))
     options = _single_options(best, rows, listed, limits)
     if pruned:
-        options = options.take(np.flatnonzero((options.usage <= limits.most + FITS * np.abs(limits.most)).all(axis=1)))
+        options = options.take(np.flatnonzero(limits.admits(options.usage)))
     covers = None
     if mixed:
-        fits = (rows.usage <= limits.most + FITS * np.abs(limits.most)).all(axis=1) if pruned else True
+        fits = limits.admits(rows.usage) if pruned else True
         which = np.flatnonzero(loaded & fits)
         covers = _covers(best, rows, which, limits) if which.size else None
     if covers is not None:
@@ -284,15 +282,17 @@ def _kept(before: Today, names: Sequence[str], *, matters: bool) -> Iterator[tup
 def _surviving(case: _Case, server: Server) -> Iterator[_Case]:
     """Say in linear terms that the loss of the strongest replicas is survived.
 
-    The k strongest of a pattern carry the least over θ of kθ + Σ n·max(r − θ, 0), which is at the rate of the k-th. So
-    it is survived if, for the rate θ of some candidate, Σ n·min(r, θ) ≥ required + kθ.
+    The k strongest of a pattern carry at most kθ + Σ n·max(r − θ, 0), whatever θ is. So their loss is survived if, for
+    the rate θ of some candidate, Σ n·min(r, θ) ≥ kθ + required. With θ the rate of the strongest of those that stay,
+    the left side is kθ + what these carry, which is at least θ: so max(required, θ) loses no pattern, and a rate
+    however small is not lost in rounding.
     """
     if not server.survive:
         yield case
         return
     for threshold in np.unique(case.rate).tolist():
         capped = np.minimum(case.rate, threshold)
-        yield replace(case, rate=capped, required=case.required + server.survive * threshold)
+        yield replace(case, rate=capped, required=max(case.required, threshold) + server.survive * threshold)
 
 
 def first_options(covers: Covers) -> Options:

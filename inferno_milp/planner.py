@@ -14,8 +14,9 @@ from inferno_milp.assemble import Assigned, assemble, assign
 from inferno_milp.batches import slow_batches
 from inferno_milp.candidates import Candidates, find_candidates
 from inferno_milp.check import check_plan
+from inferno_milp.choice import Choice
 from inferno_milp.differences import changes_from_today
-from inferno_milp.errors import OptionError
+from inferno_milp.errors import OptionError, PlanCheckError
 from inferno_milp.greedy import solve_greedy
 from inferno_milp.milp import solve_milp
 from inferno_milp.model import build_model as make_model
@@ -25,6 +26,7 @@ from inferno_milp.problem import Problem
 from inferno_milp.purchase import find_purchase, words_of
 from inferno_milp.reasons import why_left_out
 from inferno_milp.saturation import share_what_is_left
+from inferno_milp.second_opinion import better_of, disputes, find_second_opinion
 from inferno_milp.trust import profile_warnings
 
 logger = logging.getLogger(__name__)
@@ -108,7 +110,10 @@ def _plan(table: Candidates, solver: str, gap: float, clock: _Clock, *, advised:
     with clock.stage("build"):
         program = make_program(table, pruned=solver == "milp")
     with clock.stage("solve"):
-        choice = solve_greedy(program) if solver == "greedy" else solve_milp(program, gap=gap, left_s=clock.left_s)
+        if solver == "greedy":
+            choice = solve_greedy(program)
+        else:
+            choice = _confirmed(table, solve_milp(program, gap=gap, left_s=clock.left_s))
     clock.announce("check")
     assigned = assign(table, choice)
     room = assigned.room_left(program)
@@ -121,6 +126,17 @@ def _plan(table: Candidates, solver: str, gap: float, clock: _Clock, *, advised:
     plan = replace(plan, changes=changes_from_today(problem, plan), messages=messages)
     check_plan(problem, plan, gap=gap)
     return plan
+
+
+def _confirmed(table: Candidates, choice: Choice) -> Choice:
+    """Hold a solved choice against a second opinion; return the better of the two."""
+    second = find_second_opinion(table)
+    if second is None:
+        return choice
+    wrong = list(disputes(table, choice, second))
+    if wrong:
+        raise PlanCheckError(wrong)
+    return better_of(choice, second)
 
 
 def _check_options(problem: Problem, solver: str, time_limit_s: float | None, gap: float) -> None:

@@ -75,7 +75,8 @@ def ways_of(problem: Problem, table: Candidates, s: int) -> Iterator[Way]:
         rate = float(rows.max_rate_per_s[i])
         if name not in rates or better(rate, rates[name][0], problem, server, wanted):
             rates[name] = (rate, i)
-    names = sorted(rates)
+    names = sorted(name for name in rates if may_use(problem, server, name))
+    assert names == sorted(rates)  # the table holds no others
     if required == 0:
         counts = [Counter({name: server.min_replicas}) for name in names]
     elif problem.options.assignment == "single":
@@ -97,6 +98,15 @@ def ways_of(problem: Problem, table: Candidates, s: int) -> Iterator[Way]:
         if required > 0 and remaining(replicas, rates, server.survive) < wanted * (1 - EPSILON):
             continue
         yield priced(problem, table, server, replicas, rates, required)
+
+
+def may_use(problem: Problem, server: Server, name: str) -> bool:
+    """Whether the server's pools, adapters and accelerators of today leave it an accelerator."""
+    accelerator = next(a for a in problem.accelerators if a.name == name)
+    profile = next(p for p in problem.profiles if (p.model, p.accelerator) == (server.model, name))
+    in_pool = server.pools is None or accelerator.pool in server.pools
+    holds = profile.max_adapters is None or len(set(server.adapters)) <= profile.max_adapters
+    return in_pool and holds and (not server.keep_accelerator or name in {c.accelerator for c in server.current})
 
 
 def better(rate: float, known: float, problem: Problem, server: Server, wanted: float) -> bool:
@@ -143,6 +153,7 @@ def priced(
     if options.uses_power:
         for name, number in replicas:
             rate = rates[name][0] if options.assignment == "mixed" else required / number
+            rate /= accelerators[name].availability
             use = utilization(problem, table, rates[name][1], rate) if server.load else 0.0
             curve = accelerators[name].power
             assert curve is not None
