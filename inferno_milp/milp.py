@@ -6,23 +6,19 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from inferno_milp.choice import Choice, Outcome
 from inferno_milp.core import Solved, solve_master
 from inferno_milp.highs import Runner
-from inferno_milp.highs_child import HighsProcess
-from inferno_milp.highs_engine import Found, run, version
-from inferno_milp.highs_engine import Program as Core
+from inferno_milp.highs_engine import version
+from inferno_milp.in_time import runner_for
 from inferno_milp.options import Program
 from inferno_milp.plan import PriorityUse
 from inferno_milp.priorities import Level, priorities_of, solve_by_priority, weights_of
 
 NAME = "milp (HiGHS)"
-SMALL = 20_000
-"""Numbers in a program up to which HiGHS is quick between its looks at the clock, and needs no process of its own."""
 
 
 def solve_milp(program: Program, *, gap: float, left_s: Callable[[], float] = lambda: math.inf) -> Choice:
@@ -37,27 +33,10 @@ def solve_milp(program: Program, *, gap: float, left_s: Callable[[], float] = la
     began = time.perf_counter()
     if left_s() <= 0:
         found = _choice(program, Solved("no_solution", None, np.empty(0), None, None), {})
-    elif math.isinf(left_s()):
-        found = _solve(program, gap, left_s, run)
     else:
-        with HighsProcess() as process:
-            if program.master.options.usage.size > SMALL:
-                process.start()
-
-            found = _solve(program, gap, left_s, _in_time(process))
+        with runner_for(left_s, size=program.master.options.usage.size) as runner:
+            found = _solve(program, gap, left_s, runner)
     return replace(found, wall_s=time.perf_counter() - began)
-
-
-def _in_time(process: HighsProcess) -> Runner:
-    """Return a way to run HiGHS within a time limit: here if the program is small, else in a process."""
-
-    def run_in_time(
-        program: Core, *, gap: float, time_limit_s: float, start: Any = None, good_enough: float | None = None
-    ) -> Found:
-        runner = run if program.values.size <= SMALL else process.run
-        return runner(program, gap=gap, time_limit_s=time_limit_s, start=start, good_enough=good_enough)
-
-    return run_in_time
 
 
 def _solve(program: Program, gap: float, left_s: Callable[[], float], runner: Runner) -> Choice:

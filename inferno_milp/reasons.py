@@ -187,15 +187,24 @@ def why_left_out(candidates: Candidates, program: Program, server: int) -> str:
     candidates : the whole table, nothing dropped.
     program : made of it.
     """
-    nearest = _nearest_miss(candidates, server)
-    if nearest is not None:
-        accelerator = candidates.problem.accelerators[candidates.rejected.accelerator[nearest]].name
-        return f"no accelerator can serve it; nearest is {accelerator}: {_misses(candidates, nearest)}"
+    if _nearest_miss(candidates, server) is not None and (why := why_no_candidate(candidates, server)):
+        return why
     too_large = _needs(program, server, Room(program.table, program.limits), "available")
     if too_large:
         return f"it does not fit even alone: {too_large}"
     reasons = [f"{r.accelerator}: {r.reason}" for r in find_rejections(candidates, program, [server])]
     return f"no accelerator can serve it; {'; '.join(reasons)}"
+
+
+def why_no_candidate(candidates: Candidates, server: int) -> str | None:
+    """Say why a server has no candidate at all: the nearest miss; None if it has one."""
+    if rows_of(candidates.rows.server, server).size:
+        return None
+    nearest = _nearest_miss(candidates, server)
+    if nearest is None:
+        return "no accelerator that it may use has a profile of its model"
+    accelerator = candidates.problem.accelerators[candidates.rejected.accelerator[nearest]].name
+    return f"no accelerator can serve it; nearest is {accelerator}: {_misses(candidates, nearest)}"
 
 
 def _nearest_miss(candidates: Candidates, server: int) -> int | None:

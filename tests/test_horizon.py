@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import inferno_milp as im
 from inferno_milp.cli import main
 from inferno_milp.horizon.check import check_horizon
+from inferno_milp.horizon.program import nothing, solve_horizon
 from inferno_milp.horizon.ways import find_ways
 
 PROFILE = {"model": "m", "gamma_ms": 10.0, "max_batch_size": 16}
@@ -321,7 +322,10 @@ def test_a_server_that_nothing_can_serve_in_a_scenario_that_need_not_be():
     never = {**ONE[0], "name": "z", "service_class": "d", "load": {**ONE[0]["load"], "rate_per_s": 0.0}}
     scenarios = [{"name": "q", "probability": 0.9}, {"name": "l", "probability": 0.1, "rates_per_s": {"z": 1.0}}]
     problem = im.read_problem_data(data(servers=[*ONE, never], service_classes=classes, scenarios=scenarios))
-    assert im.plan_scenarios(problem).plan.status == "infeasible"
+    certain = im.plan_scenarios(problem).plan
+    assert certain.status == "partial"
+    assert [one.server for one in certain.unserved] == ["z"]
+    assert "ITL at least" in certain.unserved[0].reason
     found = im.plan_scenarios(problem, served=0.9)
     assert found.plan.status == "optimal"
     assert [moment.is_served for moment in found.plan.moments] == [True, False]
@@ -495,3 +499,68 @@ def test_on_the_command_line(tmp_path, capsys):
     assert main(["periods", str(path)]) == 1
     assert "infeasible" in capsys.readouterr().out
     assert main(["periods", "instances/limited.yaml"]) == 2
+
+
+class TestServersThatCannotAllBeServed:
+    """`infeasible` means that not a single server can be served; otherwise a plan is partial, by priority."""
+
+    def some(self, **changes):
+        """Three servers, of which the first has a target that nothing meets."""
+        classes = [
+            {"name": "never", "priority": 1, "targets": {"m": {"ttft_ms": 1.0}}},
+            {"name": "high", "priority": 1, "targets": {"m": {}}},
+            {"name": "low", "priority": 2, "targets": {"m": {}}},
+        ]
+        servers = [{**ONE[0], "name": name, "service_class": name} for name in ("never", "high", "low")]
+        return data(servers=servers, service_classes=classes, **changes)
+
+    @pytest.mark.parametrize("assignment", ["single", "mixed"])
+    @pytest.mark.parametrize("section", ["periods", "scenarios"])
+    def test_a_target_that_nothing_meets(self, section, assignment):
+        moments = [{"name": "x"}, {"name": "y", "factor": 2.0}]
+        if section == "scenarios":
+            moments = [{**moment, "probability": 0.5} for moment in moments]
+        problem = im.read_problem_data(self.some(**{section: moments}, options={"assignment": assignment}))
+        plan = (im.plan_periods if section == "periods" else im.plan_scenarios)(problem).plan
+        assert plan.status == "partial"
+        assert [one.server for one in plan.unserved] == ["never"]
+        assert {one.server for one in plan.held} == {"high", "low"}
+        rest = im.optimize(problem)
+        assert (rest.status, rest.unserved) == ("partial", ("never",))
+
+    @pytest.mark.parametrize("assignment", ["single", "mixed"])
+    def test_devices_for_some(self, assignment):
+        """Of two priorities the higher one is served, in every period; with devices for nobody it is infeasible."""
+        periods = [{"name": "x"}, {"name": "y", "factor": 2.0}]
+        roomy = im.read_problem_data(self.some(periods=periods, options={"assignment": assignment}))
+        high = roomy.model_copy(update={"servers": roomy.servers[1:2]})
+        needed = im.plan_periods(high).plan
+        most = {name: max(m.devices[name] for m in needed.moments) for name in needed.moments[0].devices}
+        plan = im.plan_periods(roomy.model_copy(update={"capacity": most})).plan
+        assert plan.status == "partial"
+        assert [one.server for one in plan.unserved] == ["never", "low"]
+        none = im.plan_periods(roomy.model_copy(update={"capacity": dict.fromkeys(most, 0)})).plan
+        assert (none.status, none.cost_per_hour, len(none.unserved)) == ("infeasible", None, 3)
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_no_plan_is_dearer_than_a_baseline_in_however_little_time(monkeypatch, moves):
+    """Whatever the program finds, or if it finds nothing, the baselines of the same call are no cheaper."""
+    periods = [{"name": f"h{i}", "factor": factor} for i, factor in enumerate((0.2, 1.0, 3.0, 0.5))]
+    problem = im.read_problem_data(
+        data(servers=ONE, periods=periods, planning={"start_cost_hours": 0.1, "moves": moves})
+    )
+    best = im.plan_periods(problem)
+
+    def finds_nothing(ways, setup, effort, start=None):
+        return (
+            nothing(ways, len(setup.weights), "no_solution") if len(setup.weights) > 1 else solve(ways, setup, effort)
+        )
+
+    solve = solve_horizon
+    monkeypatch.setattr("inferno_milp.horizon.solve.solve_horizon", finds_nothing)
+    found = im.plan_periods(problem)
+    assert found.plan.status == "feasible"
+    least = min(best.peak_cost_per_hour, best.peak_cost_per_hour if best.replanned_moves and not moves
+                else best.replanned_cost_per_hour)  # fmt: skip
+    assert found.plan.cost_per_hour == pytest.approx(least)

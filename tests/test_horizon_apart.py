@@ -141,7 +141,9 @@ def test_as_one_program_for_all():
 
 def test_within_the_devices():
     devices = im.read_problem("instances/limited.yaml").devices_available
-    assert im.plan_scenarios(many(12), time_limit_s=30.0).plan.status == "infeasible"
+    short = im.plan_scenarios(many(12), time_limit_s=30.0).plan
+    assert short.status in ("partial", "no_solution"), "how far it comes depends on the machine"
+    assert short.status == "no_solution" or short.unserved
     problem = many(12, capacity={name: 2 * count for name, count in devices.items()})
     found = im.plan_scenarios(problem, time_limit_s=90.0, gap=1e-2)
     assert found.plan.status in ("optimal", "feasible"), "its check has counted the devices"
@@ -307,7 +309,9 @@ def test_a_budget_holds_in_every_scenario(assignment):
     assert max(moment.cost_per_hour for moment in held.moments) <= worst + 1e-5
     assert plan.cost_per_hour <= held.cost_per_hour + 1e-9
     assert worst < dearest or plan.cost_per_hour == pytest.approx(held.cost_per_hour)
-    assert im.plan_scenarios(free.with_options(max_cost_per_hour=0.99 * worst), gap=0.0).plan.status == "infeasible"
+    short = im.plan_scenarios(free.with_options(max_cost_per_hour=0.99 * worst), gap=0.0).plan
+    assert short.status == "partial"
+    assert 1 <= len(short.unserved) < len(free.servers)
 
 
 def test_nodes_that_can_be_cut_in_too_many_ways_are_refused():

@@ -24,7 +24,7 @@ def add_horizon(subparsers: Subparsers) -> None:
     words = "the replicas of every period of a day, and what to reserve, in one program"
     parser = subparsers.add_parser("periods", help=words, description=f"{words[:1].upper()}{words[1:]}.")
     add_problem(parser)
-    add_solving(parser, "none for each program")
+    add_solving(parser, "none")
     add_spreading(parser)
     add_output(parser)
     parser.set_defaults(run=run_periods)
@@ -37,7 +37,7 @@ def add_horizon(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--served", type=share, default=1.0, metavar="P", help="least probability that all are served (default: 1)"
     )
-    add_solving(parser, "none for each program")
+    add_solving(parser, "none")
     add_spreading(parser)
     add_output(parser)
     parser.set_defaults(run=run_scenarios)
@@ -51,7 +51,8 @@ def run_periods(arguments: Namespace) -> int:
 
     def lines() -> Iterator[str]:
         yield from _beside(found.plan, "all the time for the peak", found.peak_cost_per_hour)
-        yield from _beside(found.plan, "each period planned by itself", found.replanned_cost_per_hour)
+        moving = ", moving servers" if found.replanned_moves else ""
+        yield from _beside(found.plan, f"each period planned by itself{moving}", found.replanned_cost_per_hour)
 
     return _show(arguments, found.plan, found.to_dict, lines)
 
@@ -93,4 +94,4 @@ def _show(
         return [*tables, *horizon_lines(plan), *(lines() if plan.has_plan else ())]
 
     show(arguments, parts, document, plan.to_frame)
-    return 0 if plan.has_plan else 1
+    return 0 if plan.has_plan and not plan.unserved else 1

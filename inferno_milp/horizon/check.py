@@ -63,15 +63,22 @@ def check_horizon(
         wrong.append("not everybody is served in every period")
     if planning is not None:
         wrong += _least_times(plan, moments, planning)
+    if (plan.status == "partial") != bool(plan.unserved):
+        wrong.append(f"status {plan.status}, with {len(plan.unserved)} servers left out")
     if wrong:
         raise PlanCheckError(wrong)
 
 
 def _rates(problem: Problem, plan: HorizonPlan, moments: Sequence[Moment]) -> Iterator[str]:
     served = {one.name: one.is_served for one in plan.moments}
+    left_out = {one.server for one in plan.unserved}
     for moment in moments:
         for server in problem.servers:
             own = [one for one in plan.held if one.moment == moment.name and one.server == server.name]
+            if server.name in left_out:
+                if own:
+                    yield f"{server.name}: left out, but with replicas in {moment.name}"
+                continue
             count = sum(one.replicas for one in own)
             where = f"{server.name} in {moment.name}"
             if count < server.min_replicas or (server.max_replicas is not None and count > server.max_replicas):

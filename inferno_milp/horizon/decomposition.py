@@ -21,7 +21,7 @@ import numpy as np
 from inferno_milp.deadline import until
 from inferno_milp.highs_engine import Result
 from inferno_milp.horizon.planes import Planes
-from inferno_milp.horizon.program import Effort, Found, Setup, has_starts, is_proven, nothing
+from inferno_milp.horizon.program import Effort, Found, Setup, is_proven, nothing
 from inferno_milp.horizon.recourse import (
     Plane,
     Recourse,
@@ -31,6 +31,7 @@ from inferno_milp.horizon.recourse import (
     solve_recourse,
 )
 from inferno_milp.horizon.reservations import best_reservation, cost_of, most_often, prices_of
+from inferno_milp.horizon.starts import has_starts
 from inferno_milp.horizon.ways import FloatArray, IntArray, Ways
 from inferno_milp.workers import Lost, spread
 

@@ -1,31 +1,106 @@
-"""Planning for periods and for scenarios, with what one would do otherwise beside it."""
+"""Planning for periods and for scenarios, next to what one would do otherwise."""
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from inferno_milp.errors import OptionError, PlanCheckError
-from inferno_milp.horizon.assemble import assemble, is_served, previous, starts_cost
+from inferno_milp.deadline import until
+from inferno_milp.errors import OptionError
+from inferno_milp.horizon.assemble import assemble, is_served
+from inferno_milp.horizon.baselines import cheapest, expected_cost, mean_value, myopic, of_replicas, static_peak
 from inferno_milp.horizon.check import check_horizon
-from inferno_milp.horizon.plans import HorizonPlan, PeriodsPlan, ScenariosPlan, mean
-from inferno_milp.horizon.program import Criterion, Effort, Found, Setup, recent_of, solve_horizon
+from inferno_milp.horizon.left_out import LeftOut, serve_by_priority, without_ways
+from inferno_milp.horizon.plans import HorizonPlan, PeriodsPlan, ScenariosPlan, Unserved
+from inferno_milp.horizon.program import Criterion, Effort, Found, Setup, nothing
 from inferno_milp.horizon.recourse import Recoursed
 from inferno_milp.horizon.reservations import best_reservation, costs_of_moments
 from inferno_milp.horizon.solve import each_alone, solve_moments
-from inferno_milp.horizon.ways import IntArray, Ways, find_ways, required_per_s
+from inferno_milp.horizon.ways import IntArray, Ways, find_ways
 from inferno_milp.plan import DEFAULT_GAP
 from inferno_milp.problem import Problem
-from inferno_milp.sections import Moment, Planning
+from inferno_milp.reasons import why_no_candidate
+from inferno_milp.sections import Moment
 
-CLOSE = 1e-9
-"""Relative excess over a budget that is rounding."""
+CHECK_PART = 0.03
+"""Part of a time limit that is kept for the check."""
+PEAK_PART, BASELINE_PART = 0.1, 0.25
+"""Parts of what is left for the static peak, and for each of the other baselines."""
 
-logger = logging.getLogger(__name__)
+
+class _Time:
+    """Shares of a time limit that holds for the whole: analysis, baselines, program and check."""
+
+    def __init__(self, time_limit_s: float | None, effort: Effort):
+        self.effort = effort
+        limit = math.inf if time_limit_s is None else time_limit_s * (1 - CHECK_PART)
+        self.left_s: Callable[[], float] = until(time.perf_counter() + limit)
+
+    def part(self, share: float = 1.0) -> Effort:
+        """Return an effort with a share of the time left."""
+        return replace(self.effort, time_limit_s=self.left_s() * share)
+
+
+@dataclass(frozen=True, slots=True)
+class _Solved:
+    """What all kinds of plans of several moments are made of: plan, what was found, of which servers."""
+
+    found: Found
+    left_out: LeftOut
+
+
+def _solve(
+    ways: Ways, setup: Setup, clock: _Time, start: Callable[[Ways], Found | None], share: float = 1.0
+) -> _Solved:
+    """Solve for all servers that have ways; where these cannot all be served, for as many as can be, by priority."""
+    ways = without_ways(ways, in_all=setup.served >= 1)
+    best = start(ways)
+    found = solve_moments(ways, setup, clock.part(share if best is not None else share / 2), best)
+    if found.outcome != "infeasible":
+        return _Solved(found, LeftOut(ways, is_proven=True, is_known=True))
+    left_out = serve_by_priority(without_ways(ways, in_all=True), setup, clock.part(share / 2))
+    if not left_out.is_known:
+        return _Solved(replace(found, outcome="no_solution"), left_out)
+    if not len(left_out.ways.rows):
+        return _Solved(nothing(left_out.ways, len(setup.weights), "infeasible"), left_out)
+    best = start(left_out.ways)
+    return _Solved(solve_moments(left_out.ways, setup, clock.part(share), best), left_out)
+
+
+def _assembled(setup: Setup, moments: Sequence[Moment], solved: _Solved) -> HorizonPlan:
+    """Make a plan: `partial` where it leaves servers out, `infeasible` where these are all that need replicas."""
+    ways = solved.left_out.ways
+    plan = assemble(ways, setup, moments, solved.found)
+    if not ways.left_out:
+        return plan
+    unserved = tuple(_unserved(ways, s, is_proven=solved.left_out.is_proven) for s in sorted(ways.left_out))
+    serves = any(ways.needs(s, t) for s in range(len(ways.problem.servers)) for t in range(len(moments)))
+    if not serves:
+        return replace(assemble(ways, setup, moments, replace(solved.found, outcome="infeasible", objective=None)),
+                       unserved=unserved)  # fmt: skip
+    status = "partial" if plan.has_plan else plan.status
+    return replace(plan, unserved=unserved, status=status)
+
+
+def _unserved(ways: Ways, s: int, *, is_proven: bool) -> Unserved:
+    why = why_no_candidate(ways.table, s)
+    if why is None:
+        why = "it does not fit next to the others in every moment"
+        if not is_proven:
+            why += ", as far as was found in the time given"
+    return Unserved(ways.problem.servers[s].name, why)
+
+
+def _is_settled(ways: Ways, setup: Setup, replicas: IntArray) -> bool:
+    """Whether no server moves that may not."""
+    if setup.moves or ways.problem.options.assignment == "mixed":
+        return True
+    homes = np.bincount(ways.rows.server[replicas.any(axis=1)], minlength=1)
+    return bool((homes <= 1).all())
 
 
 def plan_periods(
@@ -41,7 +116,7 @@ def plan_periods(
     Parameters
     ----------
     problem : with `periods`. With single assignment a server stays on one accelerator over all of them.
-    time_limit_s : seconds for the program, and for each of those that it is compared with; None: no limit.
+    time_limit_s : seconds for all of it: analysis, baselines, program and check; None: no limit.
     gap : relative gap between cost and bound at which a plan counts as optimal.
     jobs, scheduler : processes on this machine, or address of a Dask scheduler, for periods that come apart: many, with
         mixed assignment and no starts to pay for.
@@ -49,7 +124,8 @@ def plan_periods(
     Returns
     -------
     PeriodsPlan
-        Checked: rates, latencies by the law, devices, least times, costs, bound ≤ cost.
+        Checked: rates, latencies by the law, devices, least times, costs, bound ≤ cost. It never costs more than a
+        baseline that could be run instead of it.
 
     Raises
     ------
@@ -61,94 +137,26 @@ def plan_periods(
     periods = problem.periods
     if not periods:
         raise OptionError("the problem has no `periods`")
-    ways = find_ways(problem, periods)
-    hours = np.array([period.hours for period in periods])
-    setup = Setup(hours, problem.planning)
-    effort = Effort(gap, math.inf if time_limit_s is None else time_limit_s, jobs, scheduler)
-    found = solve_moments(ways, setup, effort)
-    replanned = _replanned(ways, hours, problem.planning, effort)
-    other = None if replanned is None else assemble(ways, setup, periods, replanned)
-    plan = assemble(ways, setup, periods, found)
-    if found.outcome in ("feasible", "no_solution") and other is not None:
-        plan = _cheaper(problem, plan, other, None if found.bound is None else found.bound / float(hours.sum()))
+    clock = _Time(time_limit_s, Effort(gap, math.inf, jobs, scheduler))
+    setup = Setup(np.array([period.hours for period in periods]), problem.planning)
+    baselines: dict[str, Found | None] = {}
+
+    def start(ways: Ways) -> Found | None:
+        baselines["peak"] = static_peak(ways, setup, clock.part(PEAK_PART))
+        baselines["myopic"] = alone = myopic(ways, setup, clock.part(BASELINE_PART))
+        settled = alone if alone is None or _is_settled(ways, setup, alone.replicas) else None
+        baselines["settled"] = settled
+        return cheapest([baselines["peak"], settled])
+
+    solved = _solve(find_ways(problem, periods), setup, clock, start)
+    plan = _assembled(setup, periods, solved)
     check_horizon(problem, plan, periods, planning=problem.planning)
-    # Whoever runs for the peak all the time starts nothing after the first period, and reserves what is cheaper so.
-    peak = replace(ways, required_per_s=ways.required_per_s.max(axis=1, keepdims=True))
-    constant = solve_horizon(peak, Setup(np.ones(1)), effort)
-    peak_cost = constant.objective
-    if peak_cost is not None:
-        peak_cost += starts_cost(ways, constant.replicas, problem.planning) / float(hours.sum())
-    return PeriodsPlan(plan, peak_cost, None if other is None else other.cost_per_hour)
-
-
-def _cheaper(problem: Problem, plan: HorizonPlan, other: HorizonPlan, bound: float | None) -> HorizonPlan:
-    """Return what planning every period by itself came to, where that is cheaper than what time was enough for."""
-    assert other.cost_per_hour is not None
-    if plan.cost_per_hour is not None and plan.cost_per_hour <= other.cost_per_hour:
-        return plan
-    other = replace(other, status="feasible", bound=bound)
-    try:
-        check_horizon(problem, other, problem.periods, planning=problem.planning)
-    except PlanCheckError as error:
-        logger.info("what was planned period by period does not hold: %s", error)  # it moves, or ends too early
-        return plan
-    return other
-
-
-def _expected(found: Iterable[Recoursed], chances: np.ndarray) -> float | None:
-    """Return the expected cost of plans, one for each scenario; None if one of them cannot be."""
-    costs = [one.cost for one in found]
-    known = [cost for cost in costs if cost is not None]
-    return mean(known, chances.tolist()) if len(known) == len(costs) else None
-
-
-def _replanned(ways: Ways, hours: np.ndarray, planning: Planning, effort: Effort) -> Found | None:
-    """Plan each period by itself, on demand, and reserve afterwards what pays; None if that cannot be.
-
-    What was started runs until its least time is over, as far as there are devices.
-    """
-    columns = []
-    for found in each_alone(_on_demand(ways), effort):
-        if found.replicas is None or found.cost is None:
-            return None
-        columns.append(found.replicas)
-    replicas = _kept_up(np.stack(columns, axis=1), hours.tolist(), planning)
-    if not all(map(ways.fits, replicas.T)) or not _within_limits(ways, replicas):
-        return None
-    # `assemble` counts what it costs, starts and ends included.
-    reserved = best_reservation(ways, replicas, hours)
-    budget = ways.problem.options.max_cost_per_hour
-    if budget is not None and max(costs_of_moments(ways, replicas, reserved)) > budget * (1 + CLOSE):
-        return None
-    return Found("feasible", replicas, reserved, math.inf, None)
-
-
-def _kept_up(replicas: IntArray, hours: list[float], planning: Planning) -> IntArray:
-    """Return replicas that run on until their least time is over."""
-    kept = replicas.copy()
-    lately = [list(recent_of(t, hours, planning)) for t in range(len(hours))]
-    for _ in range(2 * len(hours)):
-        started = np.maximum(kept - previous(kept, planning), 0)
-        least = np.stack([started[:, periods].sum(axis=1) for periods in lately], axis=1)
-        if (least <= kept).all():
-            return kept
-        kept = np.maximum(kept, least)
-    return np.repeat(kept.max(axis=1, keepdims=True), len(hours), axis=1)
-
-
-def _within_limits(ways: Ways, replicas: IntArray) -> bool:
-    """Whether no server has more replicas in a period than it may."""
-    most = [math.inf if server.max_replicas is None else server.max_replicas for server in ways.problem.servers]
-    return bool((ways.replicas_of_servers(replicas).max(axis=1) <= np.array(most)).all())
-
-
-def _on_demand(ways: Ways) -> Ways:
-    accelerators = tuple(
-        a.model_copy(update={"reserved_cost_per_hour": None, "reserved_discounts": ()})
-        for a in ways.problem.accelerators
+    hours = float(setup.weights.sum())
+    peak, alone = (
+        None if found is None or found.objective is None or not plan.has_plan else found.objective / hours
+        for found in (baselines["peak"], baselines["myopic"])
     )
-    problem = ways.problem.model_copy(update={"accelerators": accelerators}).with_options(max_cost_per_hour=None)
-    return replace(ways, table=replace(ways.table, problem=problem))
+    return PeriodsPlan(plan, peak, alone, replanned_moves=alone is not None and baselines["settled"] is None)
 
 
 def plan_scenarios(
@@ -185,19 +193,31 @@ def plan_scenarios(
         raise OptionError(f"served must be above 0 and at most 1, not {served}")
     if criterion not in ("expected", "worst"):
         raise OptionError(f"unknown criterion {criterion!r}; known: expected, worst")
-    ways = find_ways(problem, scenarios)
+    clock = _Time(time_limit_s, Effort(gap, math.inf, jobs, scheduler))
     chances = np.array([scenario.probability for scenario in scenarios])
     setup = Setup(chances, None, served, criterion)
-    effort = Effort(gap, math.inf if time_limit_s is None else time_limit_s, jobs, scheduler)
-    found = solve_moments(ways, setup, effort)
+    compared = criterion == "expected" and served >= 1
+    baselines: dict[str, Found | None] = {"mean": None}
+
+    def start(ways: Ways) -> Found | None:
+        peak = static_peak(ways, setup, clock.part(PEAK_PART))
+        if not compared:
+            return peak
+        baselines["mean"] = mean = mean_value(problem, ways, setup, clock.part(BASELINE_PART))
+        better = None if mean is None else of_replicas(ways, setup, mean.replicas)
+        return cheapest([peak, mean, better])
+
+    solved = _solve(find_ways(problem, scenarios), setup, clock, start, 1 - BASELINE_PART if compared else 1.0)
+    found, ways = solved.found, solved.left_out.ways
     if found.objective is not None and served < 1:
-        found = replace(found, replicas=_with_what_is_paid(ways, found))
-    plan = assemble(ways, setup, scenarios, found)
+        solved = replace(solved, found=replace(found, replicas=_with_what_is_paid(ways, found)))
+    plan = _assembled(setup, scenarios, solved)
     check_horizon(problem, plan, scenarios, planning=None, served=served, worst=criterion == "worst")
-    if criterion == "worst" or served < 1 or not plan.has_plan:
+    if not compared or not plan.has_plan:
         return ScenariosPlan(plan, None, None)
-    known = _expected(_at_most(ways, found, each_alone(ways, effort)), chances)
-    return ScenariosPlan(plan, known, _cost_of_the_mean(problem, ways, chances, effort))
+    known = expected_cost(_at_most(ways, found, each_alone(ways, clock.part())), chances)
+    mean = baselines["mean"]
+    return ScenariosPlan(plan, known, None if mean is None else mean.objective)
 
 
 def _at_most(ways: Ways, found: Found, alone: Iterable[Recoursed]) -> Iterator[Recoursed]:
@@ -241,24 +261,3 @@ def _fill(ways: Ways, replicas: IntArray, reserved: IntArray, w: int, t: int) ->
         if ways.fits(filled):
             replicas[:, t] = filled
             return
-
-
-def _cost_of_the_mean(problem: Problem, ways: Ways, chances: np.ndarray, effort: Effort) -> float | None:
-    """Return the expected cost of reserving, and choosing accelerators, for the mean rates."""
-    rates = {
-        s.name: mean([scenario.rate_per_s(s) for scenario in problem.scenarios], chances.tolist())
-        for s in problem.servers
-        if s.load is not None
-    }
-    expected = replace(ways, required_per_s=required_per_s(problem, [Moment(name="mean", rates_per_s=rates)]))
-    first = solve_horizon(expected, Setup(np.ones(1)), effort)
-    if first.objective is None:
-        return None
-    kept = ways
-    if ways.problem.options.assignment == "single":
-        runs = first.replicas[:, 0] > 0
-        settled = np.zeros(len(problem.servers), dtype=bool)
-        settled[ways.rows.server[runs]] = True
-        which = runs | ~settled[ways.rows.server]
-        kept = replace(ways, rows=ways.rows.take(which), units=ways.units[which], usage=ways.usage[which])
-    return _expected(each_alone(kept, effort, first.reserved), chances)

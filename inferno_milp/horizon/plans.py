@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from inferno_milp.highs_engine import Result
 
@@ -51,27 +51,38 @@ class MomentPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Unserved:
+    """A server that gets nothing in any moment, and why."""
+
+    server: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class HorizonPlan:
     """Replicas in every moment, and what is reserved for all of them.
 
     Attributes
     ----------
-    status : optimal (proven within the gap), feasible (not proven), infeasible (proven), no_solution.
+    status : optimal (proven within the gap), feasible (not proven), partial (some servers are left out of all
+        moments), infeasible (proven: not a single server can be served), no_solution (the time ran out).
     cost_per_hour : mean over the hours, or expected; of the criterion `worst` the dearest scenario's. None without a
         plan, as `bound` and `gap`.
     parts : of the cost: `reserved`, `extra` (devices beyond), `starts` (starts and ends of replicas).
     reserved : units of each accelerator that are reserved.
+    unserved : servers that are left out, since not every server can be served in every moment.
     """
 
     problem_name: str
     currency: str
-    status: Result
+    status: Result | Literal["partial"]
     cost_per_hour: float | None
     bound: float | None
     parts: dict[str, float]
     reserved: dict[str, int]
     moments: tuple[MomentPlan, ...]
     held: tuple[Held, ...]
+    unserved: tuple[Unserved, ...] = ()
 
     @property
     def has_plan(self) -> bool:
@@ -106,11 +117,13 @@ class PeriodsPlan:
     peak_cost_per_hour : of running for each server's peak all the time; None if that cannot be.
     replanned_cost_per_hour : of planning every period by itself, with the starts and ends that this brings; None if
         one of them cannot be.
+    replanned_moves : whether that moves servers between accelerators, which the plan may not.
     """
 
     plan: HorizonPlan
     peak_cost_per_hour: float | None
     replanned_cost_per_hour: float | None
+    replanned_moves: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
@@ -118,6 +131,7 @@ class PeriodsPlan:
             "plan": self.plan.to_dict(),
             "peak_cost_per_hour": self.peak_cost_per_hour,
             "replanned_cost_per_hour": self.replanned_cost_per_hour,
+            "replanned_moves": self.replanned_moves,
         }
 
 

@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from inferno_milp._pyomo import LinearExpression, pyo, sum_of_terms
-from inferno_milp.highs import solve_with_highs
+from inferno_milp.deadline import OutOfTimeError, stop_if_late, until
 from inferno_milp.highs_engine import Result
+from inferno_milp.horizon.start import set_start
+from inferno_milp.horizon.starts import add_starts, changing_costs, has_starts
 from inferno_milp.horizon.ways import FloatArray, IntArray, Ways
+from inferno_milp.in_time import solve_in_time
 from inferno_milp.sections import Planning
 
 ENOUGH = 1e4
 """A replica that carries so many times what is required counts no more than that: large numbers are of no use."""
 ROUNDING, TINY = 1e-9, 1e-12
 """Differences between objective and bound that are none, relative and absolute."""
-MOST_LAPS = 100
-"""Replicas that must run for so many times the whole are never started or ended."""
 Criterion = Literal["expected", "worst"]
 
 
@@ -91,12 +91,23 @@ class Effort:
     scheduler: str | None = None
 
 
-def solve_horizon(ways: Ways, setup: Setup, effort: Effort) -> Found:
-    """Find replicas and reservations of least cost."""
-    end = time.perf_counter() + effort.time_limit_s
-    model = build_horizon(ways, setup)
-    left_s = max(end - time.perf_counter(), 0.0)
-    solution = solve_with_highs(model, gap=effort.gap, time_limit_s=left_s)
+def solve_horizon(ways: Ways, setup: Setup, effort: Effort, start: Found | None = None) -> Found:
+    """Find replicas and reservations of least cost.
+
+    Parameters
+    ----------
+    start : a plan to start from.
+    """
+    left_s = until(time.perf_counter() + effort.time_limit_s)
+    try:
+        model = build_horizon(ways, setup, left_s=left_s)
+    except OutOfTimeError:
+        return nothing(ways, len(setup.weights), "no_solution")
+    if ways.limits.side.names:
+        start = None  # it does not say how nodes are cut
+    if start is not None:
+        set_start(model, ways, setup, start)
+    solution = solve_in_time(model, gap=effort.gap, left_s=left_s, from_values=start is not None)
     found = nothing(ways, len(setup.weights), solution.outcome)
     if solution.objective is None:
         return replace(found, bound=solution.bound)
@@ -118,8 +129,20 @@ def is_proven(objective: float, bound: float, gap: float) -> bool:
     return objective - bound <= (gap + ROUNDING) * abs(objective) + TINY
 
 
-def build_horizon(ways: Ways, setup: Setup) -> pyo.ConcreteModel:
+def build_horizon(
+    ways: Ways, setup: Setup, *, losable: bool = False, left_s: Callable[[], float] = lambda: math.inf
+) -> pyo.ConcreteModel:
     """Build the program as a Pyomo model.
+
+    Parameters
+    ----------
+    losable : whether servers may be left out of all moments, `lost` x_s.
+    left_s : seconds left.
+
+    Raises
+    ------
+    OutOfTimeError
+        When there are none.
 
     Returns
     -------
@@ -131,10 +154,10 @@ def build_horizon(ways: Ways, setup: Setup) -> pyo.ConcreteModel:
     moments = range(len(setup.weights))
     model.PAIRS = pyo.Set(dimen=2, initialize=[(w, t) for w in range(len(ways.rows)) for t in moments])
     _add_variables(model, ways, setup)
-    _add_demand(model, ways, setup)
-    _add_devices(model, ways, moments)
+    _add_demand(model, ways, setup, losable=losable, left_s=left_s)
+    _add_devices(model, ways, moments, left_s)
     if setup.planning is not None and has_starts(setup.planning):
-        _add_starts(model, ways, setup)
+        add_starts(model, ways, setup)
     # Rows of costs are in units of the dearest accelerator: tolerances are absolute.
     unit = max((one.cost_per_hour for one in ways.problem.accelerators), default=0.0) or 1.0
     budget = ways.problem.options.max_cost_per_hour
@@ -143,7 +166,7 @@ def build_horizon(ways: Ways, setup: Setup) -> pyo.ConcreteModel:
         for t in moments:
             if held := [(price / unit, variable) for price, variable in _held_costs(model, ways, t)]:
                 model.budget.add(sum_of_terms(held) <= budget / unit)
-    costs = [sum_of_terms([*_held_costs(model, ways, t), *_changing_costs(model, ways, setup, t)]) for t in moments]
+    costs = [sum_of_terms([*_held_costs(model, ways, t), *changing_costs(model, ways, setup, t)]) for t in moments]
     if setup.criterion == "worst":
         model.worst = pyo.Var(bounds=(0, None), doc="C: cost of the dearest moment per hour, in units")
         model.no_dearer = pyo.ConstraintList(doc="C ≥ cost_t")
@@ -157,11 +180,6 @@ def build_horizon(ways: Ways, setup: Setup) -> pyo.ConcreteModel:
             expr=sum_of_terms((weight * c, v) for weight, cost in weighted for c, v in _terms(cost)), sense=pyo.minimize
         )
     return model
-
-
-def has_starts(planning: Planning) -> bool:
-    """Whether starts, ends or least times join periods."""
-    return bool(planning.start_cost_hours or planning.stop_cost_hours or planning.min_up_hours)
 
 
 def _terms(expression: LinearExpression) -> Iterator[tuple[float, Any]]:
@@ -231,14 +249,19 @@ def _add_tiers(model: pyo.ConcreteModel, ways: Ways) -> None:
                 model.tiers.add(model.tier[a, k] - width * model.reached[a, k + 1] >= 0.0)
 
 
-def _add_demand(model: pyo.ConcreteModel, ways: Ways, setup: Setup) -> None:
-    """Every server is carried in every moment, or in those that are served."""
+def _add_demand(
+    model: pyo.ConcreteModel, ways: Ways, setup: Setup, *, losable: bool, left_s: Callable[[], float]
+) -> None:
+    """Every server is carried in every moment, or in those that are served, unless it may be left out."""
     moments, problem = range(len(setup.weights)), ways.problem
     single = problem.options.assignment == "single"
     model.demand = pyo.ConstraintList()
-    for s, server in enumerate(problem.servers):
+    some = [s for s in range(len(problem.servers)) if losable and ways.of(s)]
+    model.lost = pyo.Var(some, domain=pyo.Binary, doc="x_s: 1 if the server is left out")
+    for s in range(len(problem.servers)):
+        stop_if_late(left_s)
         own = ways.of(s)
-        needed = [t for t in moments if ways.required_per_s[s, t] > 0 or server.min_replicas]
+        needed = [t for t in moments if ways.needs(s, t)]
         if not needed:
             for w in own:
                 for t in moments:
@@ -249,7 +272,8 @@ def _add_demand(model: pyo.ConcreteModel, ways: Ways, setup: Setup) -> None:
             continue
         if single:
             for t in moments if setup.moves else range(1):
-                model.demand.add(sum_of_terms((1.0, model.home[w, t]) for w in own) == 1.0)
+                homes = [*((1.0, model.home[w, t]) for w in own), *_lost(model, s)]
+                model.demand.add(sum_of_terms(homes) == 1.0)
         for t in moments:
             _demand_in(model, ways, s, t, t if setup.moves else 0)
 
@@ -257,11 +281,14 @@ def _add_demand(model: pyo.ConcreteModel, ways: Ways, setup: Setup) -> None:
 def _without_ways(model: pyo.ConcreteModel, ways: Ways, s: int, needed: Sequence[int]) -> None:
     """Leave moments unserved in which a server has a rate that nothing can carry; that may not be allowed."""
     may = not ways.problem.servers[s].min_replicas and all(t in model.serve for t in needed)
-    if not may:
-        model.demand.add(pyo.Constraint.Infeasible)
-        return
+    assert may, "servers without ways are left out beforehand"
     for t in needed:
         model.serve[t].setub(0)
+
+
+def _lost(model: pyo.ConcreteModel, s: int) -> list[tuple[float, Any]]:
+    """Return what carries a server in name where it is left out."""
+    return [(1.0, model.lost[s])] if s in model.lost else []
 
 
 def _demand_in(model: pyo.ConcreteModel, ways: Ways, s: int, t: int, stage: int) -> None:
@@ -297,6 +324,7 @@ def _demand_of_several(model: pyo.ConcreteModel, ways: Ways, s: int, t: int) -> 
         parts = [min(float(ways.rows.max_rate_per_s[w]) / required, ENOUGH) for w in own]
         for coefficients in (parts, [1.0] * len(own)):
             carried = [(part, model.replicas[w, t]) for part, w in zip(coefficients, own, strict=True)]
+            carried += _lost(model, s)
             if t in model.serve:
                 model.demand.add(sum_of_terms([*carried, (-1.0, model.serve[t])]) >= 0.0)
             else:
@@ -304,7 +332,9 @@ def _demand_of_several(model: pyo.ConcreteModel, ways: Ways, s: int, t: int) -> 
         if ways.problem.servers[s].survive_pools:
             _without_each_pool(model, ways, s, t)
     if least:
-        model.demand.add(sum_of_terms((1.0, model.replicas[w, t]) for w in own) >= float(least))
+        parts_of_least = [(1.0, model.replicas[w, t]) for w in own]
+        parts_of_least += [(float(least), variable) for _, variable in _lost(model, s)]
+        model.demand.add(sum_of_terms(parts_of_least) >= float(least))
 
 
 def _without_each_pool(model: pyo.ConcreteModel, ways: Ways, s: int, t: int) -> None:
@@ -315,6 +345,7 @@ def _without_each_pool(model: pyo.ConcreteModel, ways: Ways, s: int, t: int) -> 
     for pool in sorted({pool for pool in homes.values() if pool is not None}):
         rest = [w for w in own if homes[w] != pool]
         parts = [(min(float(ways.rows.max_rate_per_s[w]) / required, ENOUGH), model.replicas[w, t]) for w in rest]
+        parts += _lost(model, s)
         if t in model.serve:
             model.demand.add(sum_of_terms([*parts, (-1.0, model.serve[t])]) >= 0.0)
         elif parts:
@@ -323,7 +354,7 @@ def _without_each_pool(model: pyo.ConcreteModel, ways: Ways, s: int, t: int) -> 
             model.demand.add(pyo.Constraint.Infeasible)
 
 
-def _add_devices(model: pyo.ConcreteModel, ways: Ways, moments: Sequence[int]) -> None:
+def _add_devices(model: pyo.ConcreteModel, ways: Ways, moments: Sequence[int], left_s: Callable[[], float]) -> None:
     """Units beyond those that are reserved, and devices that there are."""
     rows, limits = ways.rows, ways.limits
     model.beyond = pyo.ConstraintList(doc="o_at ≥ Σ_w units_w n_wt − z_a")
@@ -332,6 +363,7 @@ def _add_devices(model: pyo.ConcreteModel, ways: Ways, moments: Sequence[int]) -
     cuts = [(c, t) for c in range(len(limits.side.names)) for t in moments]
     model.cut = pyo.Var(cuts, domain=pyo.NonNegativeIntegers, bounds=lambda m, c, t: (0, upper[c]), doc="nodes cut so")
     for t in moments:
+        stop_if_late(left_s)
         for a in sorted(set(rows.accelerator.tolist())):
             used = [
                 (-float(ways.units[w]), model.replicas[w, t]) for w in np.flatnonzero(rows.accelerator == a).tolist()
@@ -345,53 +377,6 @@ def _add_devices(model: pyo.ConcreteModel, ways: Ways, moments: Sequence[int]) -
                 model.devices.add(sum_of_terms([*used, *cut]) <= most)
 
 
-def _add_starts(model: pyo.ConcreteModel, ways: Ways, setup: Setup) -> None:
-    """Count starts from one period to the next, and keep replicas that must not end yet."""
-    assert setup.planning is not None
-    planning, hours = setup.planning, setup.weights.tolist()
-    never = planning.cyclic and planning.min_up_hours > MOST_LAPS * sum(hours)
-    model.started = pyo.Var(
-        model.PAIRS, bounds=lambda m, w, t: (0, m.replicas[w, t].ub), doc="u_wt: replicas started as t begins"
-    )
-    model.starts = pyo.ConstraintList(doc="u_wt ≥ n_wt − n_w,t−1")
-    model.up = pyo.ConstraintList(doc="n_wt ≥ Σ of the starts so lately that they must still run")
-    for w, t in model.PAIRS:
-        before = before_of(t, len(hours), planning)
-        now = [(1.0, model.started[w, t]), (-1.0, model.replicas[w, t])]
-        model.starts.add(sum_of_terms(now if before is None else [*now, (1.0, model.replicas[w, before])]) >= 0.0)
-        if never:
-            model.started[w, t].setub(0)
-        recent = Counter() if never else Counter(recent_of(t, hours, planning))
-        if recent.total() > 1:
-            starts = [(-float(number), model.started[w, k]) for k, number in recent.items()]
-            model.up.add(sum_of_terms([(1.0, model.replicas[w, t]), *starts]) >= 0.0)
-
-
-def before_of(t: int, count: int, planning: Planning) -> int | None:
-    """Return the period before one; None before the first, where that does not come again after the last."""
-    if t:
-        return t - 1
-    return count - 1 if planning.cyclic else None
-
-
-def recent_of(t: int, hours: Sequence[float], planning: Planning) -> Iterator[int]:
-    """Go through the periods of which a start must still run in period t: t itself, and those shortly before.
-
-    One comes up several times if what was started in it laps ago must run still.
-    """
-    yield t
-    since, k = 0.0, t
-    while True:
-        k -= 1
-        if k < 0 and not planning.cyclic:
-            return
-        k %= len(hours)
-        since += hours[k]
-        if since >= planning.min_up_hours - 1e-9:
-            return
-        yield k
-
-
 def _held_costs(model: pyo.ConcreteModel, ways: Ways, t: int) -> Iterator[tuple[float, Any]]:
     """Go through what is paid per hour in moment t: reserved units, and those beyond."""
     accelerators = ways.problem.accelerators
@@ -401,19 +386,3 @@ def _held_costs(model: pyo.ConcreteModel, ways: Ways, t: int) -> Iterator[tuple[
             yield float(price), model.tier[a, k] if len(tiers) > 1 else model.reserved[a]
     for a in sorted(set(ways.rows.accelerator.tolist())):
         yield accelerators[a].cost_per_hour, model.extra[a, t]
-
-
-def _changing_costs(model: pyo.ConcreteModel, ways: Ways, setup: Setup, t: int) -> Iterator[tuple[float, Any]]:
-    """Go through what starts and ends cost in moment t, per hour of it."""
-    planning = setup.planning
-    if planning is None or not has_starts(planning):
-        return
-    hours = float(setup.weights[t])
-    for w in range(len(ways.rows)):
-        price = float(ways.rows.price_per_replica[w]) / hours
-        # Ends are starts less what is more now than before.
-        yield price * (planning.start_cost_hours + planning.stop_cost_hours), model.started[w, t]
-        before = before_of(t, len(setup.weights), planning)
-        yield -price * planning.stop_cost_hours, model.replicas[w, t]
-        if before is not None:
-            yield price * planning.stop_cost_hours, model.replicas[w, before]

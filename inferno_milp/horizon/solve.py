@@ -21,22 +21,34 @@ LARGEST = 30_000
 """Ways times moments up to which one program for all is tried after that, if the gap is not reached."""
 
 
-def solve_moments(ways: Ways, setup: Setup, effort: Effort) -> Found:
-    """Find replicas and reservations of least cost."""
+def solve_moments(ways: Ways, setup: Setup, effort: Effort, start: Found | None = None) -> Found:
+    """Find replicas and reservations of least cost: none dearer than those to start from.
+
+    Parameters
+    ----------
+    start : a plan to start from.
+    """
+    found = _solve_moments(ways, setup, effort, start)
+    return found if start is None else _better(found, start, effort.gap)
+
+
+def _solve_moments(ways: Ways, setup: Setup, effort: Effort, start: Found | None) -> Found:
     count = len(setup.weights)
     if count < MANY or not comes_apart(ways, setup):
-        return solve_horizon(ways, setup, effort)
+        return solve_horizon(ways, setup, effort, start)
     left_s = until(time.perf_counter() + effort.time_limit_s)
     apart = solve_apart(ways, setup, effort)
     if apart.outcome in ("optimal", "infeasible") or count * len(ways.rows) > LARGEST or left_s() <= 0:
         return apart
-    return _better(apart, solve_horizon(ways, setup, replace(effort, time_limit_s=left_s())), effort.gap)
+    return _better(apart, solve_horizon(ways, setup, replace(effort, time_limit_s=left_s()), start), effort.gap)
 
 
 def _better(one: Found, other: Found, gap: float) -> Found:
     """Return the cheaper of two, with the higher of their bounds."""
     if one.objective is None and other.outcome == "infeasible":
         return other
+    if other.objective is None and one.outcome == "infeasible":
+        return one
     best = min((one, other), key=lambda found: math.inf if found.objective is None else found.objective)
     bounds = [found.bound for found in (one, other) if found.bound is not None]
     if best.objective is None or not bounds:

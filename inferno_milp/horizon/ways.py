@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,6 +31,7 @@ class Ways:
     required_per_s : rate that each server must carry in each moment, with its reserve, servers × moments.
     limits : devices, and room in nodes, that there are in every moment.
     usage : what a replica uses of each limit, ways × limits.
+    left_out : positions of servers that no plan of all moments serves: they get nothing.
     """
 
     table: Candidates
@@ -39,11 +40,32 @@ class Ways:
     required_per_s: FloatArray
     limits: Limits
     usage: FloatArray
+    left_out: frozenset[int] = frozenset()
 
     @property
     def problem(self) -> Problem:
         """The problem."""
         return self.table.problem
+
+    def needs(self, server: int, moment: int) -> bool:
+        """Whether a server must have replicas in a moment."""
+        least = self.problem.servers[server].min_replicas
+        return server not in self.left_out and bool(self.required_per_s[server, moment] > 0 or least > 0)
+
+    def leaving_out(self, servers: Iterable[int]) -> Ways:
+        """Return the ways of the other servers."""
+        gone = self.left_out | set(servers)
+        which = ~np.isin(self.rows.server, np.array(sorted(gone), dtype=np.int64))
+        required = self.required_per_s.copy()
+        required[sorted(gone)] = 0.0
+        return replace(
+            self,
+            rows=self.rows.take(which),
+            units=self.units[which],
+            usage=self.usage[which],
+            required_per_s=required,
+            left_out=frozenset(gone),
+        )
 
     def of(self, server: int) -> list[int]:
         """Return the positions of a server's ways."""

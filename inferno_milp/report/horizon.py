@@ -51,6 +51,7 @@ def horizon_lines(plan: HorizonPlan) -> Iterator[str]:
     """Say what a plan costs, of what parts, and what it reserves."""
     if plan.cost_per_hour is None:
         yield f"{plan.status}: no plan"
+        yield from _left_out(plan)
         return
     gap = "" if plan.gap is None or plan.bound is None else f" (bound {plan.bound:.10g}, gap {plan.gap:.2%})"
     yield f"{plan.cost_per_hour:.10g} {plan.currency}/h  {plan.status}{gap}"
@@ -58,3 +59,8 @@ def horizon_lines(plan: HorizonPlan) -> Iterator[str]:
     yield ", ".join(f"{words[name]} {value:.6g}" for name, value in plan.parts.items())
     if plan.reserved:
         yield "reserve " + " + ".join(f"{count} × {name}" for name, count in plan.reserved.items())
+    yield from _left_out(plan)
+
+
+def _left_out(plan: HorizonPlan) -> Iterator[str]:
+    return (f"{one.server} is left out: {one.reason}" for one in plan.unserved)

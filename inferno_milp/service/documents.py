@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from inferno_milp.disaggregation.plans import Split
 from inferno_milp.explanation import Alternative
 from inferno_milp.fields import Targets
-from inferno_milp.horizon.plans import Held, MomentPlan
+from inferno_milp.horizon.plans import Held, MomentPlan, Unserved
 from inferno_milp.plan import Allocation, Change, NodeUse, PriorityUse, SolverRun, Status
 from inferno_milp.prices import DevicePrice, TargetPrice
 from inferno_milp.routing.plans import Route
@@ -187,6 +187,7 @@ class HorizonDocument(DocumentModel):
     reserved: dict[str, int]
     moments: list[MomentPlan]
     held: list[Held]
+    unserved: list[Unserved]
 
 
 class PeriodsDocument(DocumentModel):
@@ -195,6 +196,7 @@ class PeriodsDocument(DocumentModel):
     plan: HorizonDocument
     peak_cost_per_hour: float | None
     replanned_cost_per_hour: float | None
+    replanned_moves: bool
 
 
 class ScenariosDocument(DocumentModel):
