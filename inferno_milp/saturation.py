@@ -1,11 +1,15 @@
 """Best effort: what is left when not everybody can be served in full, shared among those who are not.
 
-The four policies are llm-inferno's (optimizer v0.6.0). Each server that is not served takes replicas of the cheapest of
-its candidates that has room for one at all. Unlike there, the rate that they carry is what keeps the targets.
+The four policies are llm-inferno's (optimizer v0.6.0). Replicas are given one at a time, and the candidates of a server
+are looked at again each time: it takes one more where it runs, or, where there is no room for that, moves to one that
+carries more with what is left (not after the greedy heuristic, whose plans are llm-inferno's). Unlike there, the rate
+that replicas carry is what keeps the targets, and no server has more replicas than it may, or than would serve it in
+full.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -21,12 +25,11 @@ from inferno_milp.room import Room
 
 @dataclass(slots=True)
 class _Taker:
-    """A server that is not served: its candidate, and the replicas that it has got of it."""
+    """A server that is not served: the replicas that it has of one of its candidates (None: of none yet)."""
 
     server: int
-    row: int
-    wanted: int
-    got: int = 0
+    row: int | None = None
+    replicas: int = 0
 
 
 def share_what_is_left(choice: Choice, room: Room) -> Choice:
@@ -42,58 +45,106 @@ def share_what_is_left(choice: Choice, room: Room) -> Choice:
         return choice
     priority = priorities_of(table)
     waiting = sorted(np.flatnonzero(~choice.served).tolist(), key=lambda s: priority[s])
+    sharing = _Sharing(table, room, moves=choice.outcome != "heuristic")
     takers: list[_Taker] = []
     if policy == "round_robin":
-        takers += _in_turn(table, room, waiting)
+        takers += sharing.in_turn(waiting)
     elif policy == "priority_round_robin":
         for _, level in groupby(waiting, key=lambda s: priority[s]):
-            takers += _in_turn(table, room, list(level))
+            takers += sharing.in_turn(list(level))
     else:
         for server in waiting:
-            takers += _in_turn(table, room, [server])
-    given = [taker for taker in takers if taker.got]
-    servers = np.concatenate((choice.server, np.array([t.server for t in given], dtype=np.int64)))
+            takers += sharing.in_turn([server])
+    given = [(taker.server, taker.row, taker.replicas) for taker in takers if taker.row is not None]
+    servers, rows, replicas = (np.array([one[k] for one in given], dtype=np.int64) for k in range(3))
+    servers = np.concatenate((choice.server, servers))
     order = np.argsort(servers, kind="stable")
-    row = np.concatenate((choice.row, np.array([t.row for t in given], dtype=np.int64)))
-    replicas = np.concatenate((choice.replicas, np.array([t.got for t in given], dtype=np.int64)))
-    return replace(choice, server=servers[order], row=row[order], replicas=replicas[order])
+    rows, replicas = np.concatenate((choice.row, rows)), np.concatenate((choice.replicas, replicas))
+    return replace(choice, server=servers[order], row=rows[order], replicas=replicas[order])
 
 
-def _in_turn(table: Candidates, room: Room, servers: list[int]) -> list[_Taker]:
-    """Give each server a replica in turn, until there is room for none; one short of what would serve it in full."""
-    takers = [taker for server in servers for taker in _takers(table, room, server)]
-    active = takers
-    while active:
-        active = [taker for taker in active if taker.got < taker.wanted and _give(table, room, taker)]
-    return takers
+class _Sharing:
+    """Gives replicas one at a time; a server has replicas of one candidate."""
 
+    def __init__(self, table: Candidates, room: Room, *, moves: bool):
+        self.table, self.room, self.moves = table, room, moves
 
-def _takers(table: Candidates, room: Room, server: int) -> Iterator[_Taker]:
-    """Find the cheapest of the server's candidates that has room for a replica."""
-    rows = table.rows
-    for row in sorted(rows_of(rows.server, server).tolist(), key=lambda i: (rows.cost_per_hour[i], rows.devices[i], i)):
-        taker = _Taker(server, row, int(rows.replicas[row]) - 1)
-        if taker.wanted > 0 and not _lacks(table, room, taker):
-            yield taker
-            return
+    def in_turn(self, servers: list[int]) -> list[_Taker]:
+        """Give each server a replica in turn, those with the fewest candidates first, until nothing more helps."""
+        takers = [_Taker(s) for s in sorted(servers, key=lambda s: rows_of(self.table.rows.server, s).size)]
+        active = takers
+        while active:
+            active = [taker for taker in active if self._give(taker)]
+        return takers
 
-
-def _usage(table: Candidates, room: Room, taker: _Taker) -> np.ndarray:
-    """Say what one more replica uses; a change of accelerator counts with the first."""
-    part = table.rows.take(np.array([taker.row]))
-    usage: np.ndarray = room.usage(part, np.array([1]), part.max_rate_per_s)[0]
-    if taker.got and (j := room.limits.index(CHANGES)) is not None:
-        usage[j] = 0.0
-    return usage
-
-
-def _lacks(table: Candidates, room: Room, taker: _Taker) -> bool:
-    return bool(room.lacks(_usage(table, room, taker), taker.row, table.rows, 1))
-
-
-def _give(table: Candidates, room: Room, taker: _Taker) -> bool:
-    if _lacks(table, room, taker):
+    def _give(self, taker: _Taker) -> bool:
+        """Give one more replica, or move to a candidate that carries more; return whether either was possible."""
+        if taker.row is not None:
+            if taker.replicas >= self._most(taker.row):
+                return False
+            if self._fits(taker.row, taker.replicas, taker.replicas + 1):
+                self._take(taker, taker.row, taker.replicas + 1)
+                return True
+            if not self.moves:
+                return False
+        for row, replicas in self._better(taker):
+            self._take(taker, row, replicas)
+            return True
         return False
-    room.take(_usage(table, room, taker), taker.row, table.rows, 1)
-    taker.got += 1
-    return True
+
+    def _better(self, taker: _Taker) -> Iterator[tuple[int, int]]:
+        """Yield the cheapest candidate with room for enough replicas to carry more than the server has now."""
+        rows, now, had = self.table.rows, self._carried(taker.row, taker.replicas), (taker.row, taker.replicas)
+        mine = rows_of(rows.server, taker.server).tolist()
+        self._release(taker)
+        for row in sorted(mine, key=lambda i: (rows.cost_per_hour[i], rows.devices[i], i)):
+            each = self._carried(row, 1)
+            fewest = math.floor(now / each * (1 + 1e-9)) + 1 if each else 1
+            if row != had[0] and fewest <= self._most(row) and self._fits(row, 0, fewest):
+                self._restore(taker, *had)
+                yield row, fewest
+                return
+        self._restore(taker, *had)
+
+    def _most(self, row: int) -> int:
+        """Replicas of a candidate that the server may have and has a use for, one short of what serves it in full."""
+        most = self.table.problem.servers[int(self.table.rows.server[row])].max_replicas
+        short = int(self.table.rows.replicas[row]) - 1
+        return short if most is None else min(short, most)
+
+    def _carried(self, row: int | None, replicas: int) -> float:
+        """Rate that replicas carry; their number where there is no load."""
+        if row is None:
+            return 0.0
+        rate = float(self.table.rows.max_rate_per_s[row])
+        return replicas * (1.0 if math.isnan(rate) else rate)
+
+    def _usage(self, row: int, had: int, replicas: int) -> np.ndarray:
+        """Return what replicas beyond those there are use; a change of accelerator counts with the first."""
+        part = self.table.rows.take(np.array([row]))
+        usage: np.ndarray = self.room.usage(part, np.array([replicas - had]), part.max_rate_per_s)[0]
+        if had and (j := self.room.limits.index(CHANGES)) is not None:
+            usage[j] = 0.0
+        return usage
+
+    def _fits(self, row: int, had: int, replicas: int) -> bool:
+        return not self.room.lacks(self._usage(row, had, replicas), row, self.table.rows, replicas - had)
+
+    def _take(self, taker: _Taker, row: int, replicas: int) -> None:
+        if taker.row != row:
+            self._release(taker)
+        self._restore(taker, row, replicas)
+
+    def _release(self, taker: _Taker) -> None:
+        """Give back what a server has."""
+        if taker.row is not None:
+            usage = self._usage(taker.row, 0, taker.replicas)
+            self.room.take(-usage, taker.row, self.table.rows, -taker.replicas)
+        taker.row, taker.replicas = None, 0
+
+    def _restore(self, taker: _Taker, row: int | None, replicas: int) -> None:
+        """Let a server have replicas of a candidate: those that it has, and more."""
+        if row is not None and replicas > taker.replicas:
+            usage = self._usage(row, taker.replicas, replicas)
+            self.room.take(usage, row, self.table.rows, replicas - taker.replicas)
+        taker.row, taker.replicas = row, replicas

@@ -32,6 +32,7 @@ def server_violations(problem: Problem, plan: Plan) -> Iterator[str]:
     accelerators = {a.name: a for a in problem.accelerators}
     profiles = {(p.model, p.accelerator): p for p in problem.profiles}
     for server, planned in pairs(problem, plan):
+        yield from _number_violations(server, planned)
         required = problem.required_rate_per_s(server)
         if not same(planned.required_rate_per_s, required):
             yield f"{server.name}: required rate {planned.required_rate_per_s}, should be {required}"
@@ -56,13 +57,17 @@ def server_violations(problem: Problem, plan: Plan) -> Iterator[str]:
             yield from _allocation_violations(server, planned, carried, accelerators, profiles)
 
 
-def _headroom_violations(server: Server, planned: ServerPlan, required: float) -> Iterator[str]:
-    """Check numbers of replicas, and that what they could carry covers reserves and losses."""
+def _number_violations(server: Server, planned: ServerPlan) -> Iterator[str]:
+    """Check numbers of replicas: the most that there may be, served in full or not, and the least if it is."""
     replicas = sum(a.replicas for a in planned.allocations)
-    if replicas < server.min_replicas:
-        yield f"{server.name}: fewer than {server.min_replicas} replicas"
     if server.max_replicas is not None and replicas > server.max_replicas:
         yield f"{server.name}: more than {server.max_replicas} replicas"
+    if planned.meets_targets and replicas < server.min_replicas:
+        yield f"{server.name}: fewer than {server.min_replicas} replicas"
+
+
+def _headroom_violations(server: Server, planned: ServerPlan, required: float) -> Iterator[str]:
+    """Check that what replicas could carry covers reserves and losses."""
     if required <= 0:
         return
     if not planned.allocations:
