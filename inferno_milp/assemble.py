@@ -9,6 +9,7 @@ from typing import cast
 
 import numpy as np
 
+from inferno_milp.attainable import missed_targets, words_of_missed
 from inferno_milp.batches import quickest_batches, spaced
 from inferno_milp.candidates import Candidates, FloatArray, IntArray, Rows, rows_of
 from inferno_milp.choice import Choice
@@ -159,7 +160,16 @@ def assemble(
         power_w=total_power_w(everything),
         priorities=choice.priorities,
         nodes=tuple(_nodes(table, assigned)),
+        assignment=table.problem.options.assignment,
+        rests_on_estimates=_rests_on_estimates(table),
     )
+
+
+def _rests_on_estimates(table: Candidates) -> bool:
+    """Return whether a profile that was considered is estimated."""
+    considered = np.unique(np.concatenate((table.rows.profile, table.rejected.profile))).tolist()
+    origins = [table.problem.profiles[i].origin for i in considered]
+    return any(origin is not None and origin.kind == "estimated" for origin in origins)
 
 
 def total_power_w(allocations: list[Allocation]) -> float | None:
@@ -171,11 +181,11 @@ def total_power_w(allocations: list[Allocation]) -> float | None:
 
 
 def _objective_parts(table: Candidates, servers: tuple[ServerPlan, ...]) -> dict[str, float]:
-    """Take the objective apart, over the servers that are served in full."""
+    """Take the objective apart, over the servers whose rate is carried in full."""
     problem, options = table.problem, table.problem.options
     price, changes, power = [], [], []
     for server, planned, before in zip(problem.servers, servers, price_today(problem), strict=True):
-        if planned.meets_targets:
+        if planned.is_carried:
             price.append(planned.cost_per_hour)
             if server.current and planned.allocations:
                 new = [a.cost_per_hour for a in planned.allocations if a.accelerator not in before.price_per_hour]
@@ -223,7 +233,7 @@ def _allocations(table: Candidates, assigned: Assigned) -> dict[int, list[Alloca
     for i, s in enumerate(rows.server.tolist()):
         server, accelerator = problem.servers[s], problem.accelerators[rows.accelerator[i]]
         pieces, replicas = problem.profiles[rows.profile[i]].accelerators_per_replica, int(assigned.replicas[i])
-        is_loaded, targets, curve = bool(loaded[i]), problem.targets_of(server), accelerator.power
+        is_loaded, targets, curve = bool(loaded[i]), problem.promised_targets_of(server), accelerator.power
         uses = [
             TargetUse(latency, statistic, limit, float(promised[latency, statistic][i]))
             for latency, statistic, limit in targets.limits_ms()
@@ -285,6 +295,10 @@ def _servers(
         if not choice.served[s]:
             served = min(offered, math.fsum(a.replicas * a.rate_per_s for a in found))
             reason = _reason(table, program, choice, s, found, room, is_left_out=s in left_out)
+        missed = tuple(missed_targets(problem, server)) if found else ()
+        if missed:
+            unattainable = words_of_missed(missed)
+            reason = unattainable if reason is None else f"{unattainable}; {reason}"
         result.append(
             ServerPlan(
                 name=server.name,
@@ -295,8 +309,10 @@ def _servers(
                 required_rate_per_s=float(table.required_rate_per_s[s]),
                 served_rate_per_s=served,
                 meets_targets=reason is None,
+                is_carried=bool(choice.served[s]),
                 reason=reason,
                 allocations=found,
+                missed=missed,
             )
         )
     return tuple(result)

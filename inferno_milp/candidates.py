@@ -280,7 +280,11 @@ def _same_servers(problem: Problem, known: Candidates | None) -> BoolArray:
         return same
     targets, old = ({c.name: c.targets for c in p.service_classes} for p in (problem, before))
     for i, (now, then) in enumerate(zip(problem.servers, before.servers, strict=True)):
-        same[i] = now == then and targets[now.service_class][now.model] == old[then.service_class][then.model]
+        same[i] = (
+            now == then
+            and targets[now.service_class][now.model] == old[then.service_class][then.model]
+            and problem.relaxed_targets.get(now.name) == before.relaxed_targets.get(now.name)
+        )
     return same
 
 
@@ -306,7 +310,8 @@ def _joined(parts: Sequence[Any]) -> Any:
 
 def _server_table(problem: Problem) -> _ServerTable:
     by_class = {c.name: c.targets for c in problem.service_classes}
-    targets = [by_class[s.service_class][s.model] for s in problem.servers]
+    relaxed = problem.relaxed_targets
+    targets = [relaxed.get(s.name) or by_class[s.service_class][s.model] for s in problem.servers]
     loads = [s.load for s in problem.servers]
     offered = np.array([load.arrival_rate_per_s if load else 0.0 for load in loads])
     outputs = optional([load.output_tokens if load else None for load in loads])

@@ -10,7 +10,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from inferno_milp.candidates import Candidates, find_candidates
+from inferno_milp.attainable import find_attainable_candidates
+from inferno_milp.candidates import Candidates
 from inferno_milp.errors import Fault, InfernoError, InputError
 from inferno_milp.parts import Parts, fingerprint
 from inferno_milp.plan import DEFAULT_GAP, SERVING_ALL, Plan, Status
@@ -176,8 +177,8 @@ class _Planner:
         """Plan; servers that are as in the problem itself are analysed once for all cases."""
         known = _ANALYSED[0] if _ANALYSED else None
         if known is None or known.problem is not self.problem:
-            _ANALYSED[:] = [known := find_candidates(self.problem, known=known)]
-        table = find_candidates(problem, known=known)
+            _ANALYSED[:] = [known := find_attainable_candidates(self.problem, known=known)]
+        table = find_attainable_candidates(problem, known=known)
         return plan_candidates(table, gap=self.gap, time_limit_s=self.time_limit_s)
 
 

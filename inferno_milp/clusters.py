@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from inferno_milp.candidates import find_candidates
+from inferno_milp.attainable import find_attainable_candidates
 from inferno_milp.cases import Outcome, guarded, outcome_of, run_cases
 from inferno_milp.errors import OptionError
 from inferno_milp.parts import fingerprint
@@ -24,7 +24,7 @@ class _Planner:
 
     def __call__(self, problem: Problem) -> Outcome:
         def plan() -> Outcome:
-            found = plan_candidates(find_candidates(problem), gap=self.gap, time_limit_s=self.time_limit_s)
+            found = plan_candidates(find_attainable_candidates(problem), gap=self.gap, time_limit_s=self.time_limit_s)
             return replace(outcome_of(found), plan=found)
 
         return guarded(plan)

@@ -14,8 +14,8 @@ from inferno_milp.errors import OptionError, nearest
 from inferno_milp.fields import Targets
 from inferno_milp.problem import Problem
 from inferno_milp.queueing import Analysis, EngineParameters, analyze, size
-from inferno_milp.reasons import latency_name
 from inferno_milp.sections import Law
+from inferno_milp.shortfall import latency_name
 
 ENGINE = ("alpha_ms", "beta_ms", "gamma_ms", "delta_ms", "input_tokens", "output_tokens", "max_batch")
 OPTIONAL = (

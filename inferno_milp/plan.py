@@ -106,6 +106,23 @@ class Allocation:
 
 
 @dataclass(frozen=True, slots=True)
+class MissedTarget:
+    """A promise that no accelerator can keep, and what is planned instead.
+
+    Attributes
+    ----------
+    latency, statistic : `ttft_ms` or `itl_ms`, and `mean` or a percentile.
+    promised_ms : the promise.
+    planned_ms : limit that is planned for in its place: the least attainable, and a margin.
+    """
+
+    latency: str
+    statistic: str
+    promised_ms: float
+    planned_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class ServerPlan:
     """What a plan does for a server.
 
@@ -113,10 +130,14 @@ class ServerPlan:
     ----------
     offered_rate_per_s : the load's arrival rate.
     required_rate_per_s : rate the allocations must carry: the offered one, or more for a target in tokens per second.
-    served_rate_per_s : rate of the offered load that is served within the targets.
-    meets_targets : whether all of it is. If not, and there are allocations all the same, these are best effort: each
-        replica carries the highest rate that keeps the targets.
-    reason : why not, in words; None if it is.
+    served_rate_per_s : rate of the offered load that is served within the targets, or within those planned for.
+    meets_targets : whether all of it is served within the targets. If not, and there are allocations all the same, the
+        server is planned for the best attainable latencies (`missed`), or these are best effort: each replica carries
+        the highest rate that keeps the targets.
+    is_carried : whether all of its rate is carried, with what it wants in reserve: within the targets, or within the
+        best attainable latencies where no accelerator can keep the promises.
+    reason : why it does not meet its targets, in words; None if it does.
+    missed : promises that no accelerator can keep.
     """
 
     name: str
@@ -127,8 +148,10 @@ class ServerPlan:
     required_rate_per_s: float
     served_rate_per_s: float
     meets_targets: bool
+    is_carried: bool
     reason: str | None
     allocations: tuple[Allocation, ...]
+    missed: tuple[MissedTarget, ...] = ()
 
     @property
     def cost_per_hour(self) -> float:
@@ -238,6 +261,8 @@ class Plan:
     changes : servers that do not run what they run today.
     nodes : nodes in use, of the types that come in nodes.
     messages : what the user should know besides.
+    assignment : what plans were considered: of one accelerator per server, or of any mix.
+    rests_on_estimates : whether profiles were considered that are estimated, not measured.
     """
 
     problem_name: str
@@ -257,11 +282,25 @@ class Plan:
     changes: tuple[Change, ...] = ()
     nodes: tuple[NodeUse, ...] = ()
     messages: tuple[str, ...] = ()
+    assignment: Literal["single", "mixed"] = "single"
+    rests_on_estimates: bool = False
+
+    @property
+    def is_cost_the_objective(self) -> bool:
+        """Whether the objective is the cost of all allocations, nothing else charged and nothing given on top."""
+        if self.objective is None or self.total_cost_per_hour is None:
+            return True
+        return math.isclose(self.objective, self.total_cost_per_hour, rel_tol=1e-9, abs_tol=1e-12)
 
     @property
     def unserved(self) -> tuple[str, ...]:
-        """Names of the servers that are not fully served."""
+        """Names of the servers that are not served in full within their targets."""
         return tuple(server.name for server in self.servers if not server.meets_targets)
+
+    @property
+    def short(self) -> tuple[str, ...]:
+        """Names of the servers whose rate is not carried in full."""
+        return tuple(server.name for server in self.servers if not server.is_carried)
 
     @property
     def serves_all(self) -> bool:
@@ -286,6 +325,8 @@ class Plan:
             "gap": self.gap,
             "solver": asdict(self.solver),
             "stages_s": dict(self.stages_s),
+            "assignment": self.assignment,
+            "rests_on_estimates": self.rests_on_estimates,
             "power_w": self.power_w,
             "messages": list(self.messages),
             "servers": {server.name: _server_dict(server) for server in self.servers},
@@ -347,6 +388,7 @@ class Plan:
                 "required_rate_per_s": server.required_rate_per_s,
                 "served_rate_per_s": server.served_rate_per_s,
                 "meets_targets": server.meets_targets,
+                "is_carried": server.is_carried,
                 "reason": server.reason,
             }
             allocations: list[dict[str, Any]] = [_allocation_row(a) for a in server.allocations] or [{}]

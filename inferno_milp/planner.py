@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from inferno_milp._pyomo import pyo
 from inferno_milp.assemble import Assigned, assemble, assign
+from inferno_milp.attainable import find_attainable_candidates
 from inferno_milp.batches import slow_batches
 from inferno_milp.candidates import Candidates, find_candidates
 from inferno_milp.check import check_plan
@@ -91,7 +92,7 @@ def optimize(
     _check_options(problem, solver, time_limit_s, gap)
     clock = _Clock(on_stage, time_limit_s)
     with clock.stage("candidates"):
-        table = find_candidates(problem)
+        table = find_candidates(problem) if solver == "greedy" else find_attainable_candidates(problem)
     logger.info("%d candidates for %d servers", len(table.rows), len(problem.servers))
     return _plan(table, solver, gap, clock, advised=advised)
 
@@ -122,10 +123,17 @@ def _plan(table: Candidates, solver: str, gap: float, clock: _Clock, *, advised:
         assigned = assign(table, shared)
     plan = assemble(table, program, shared, assigned, room, clock.stages_s)
     advice = (*_messages(table, plan, clock), *_hints(table, assigned)) if advised else ()
-    messages = (*advice, *(profile_warnings(problem, plan) if advised else ()))
+    messages = (*_not_planned(problem), *advice, *(profile_warnings(problem, plan) if advised else ()))
     plan = replace(plan, changes=changes_from_today(problem, plan), messages=messages)
     check_plan(problem, plan, gap=gap)
     return plan
+
+
+def _not_planned(problem: Problem) -> Iterator[str]:
+    """Say what of the problem is for other commands."""
+    for name in ("periods", "scenarios"):
+        if moments := getattr(problem, name):
+            yield f"the problem's {len(moments)} {name} are not planned here: `inferno-milp {name} FILE` plans them"
 
 
 def _confirmed(table: Candidates, choice: Choice) -> Choice:
@@ -194,7 +202,7 @@ def _hints(table: Candidates, assigned: Assigned) -> Iterator[str]:
 
 
 def _messages(table: Candidates, plan: Plan, clock: _Clock) -> Iterator[str]:
-    if plan.serves_all or plan.status == "no_solution" or plan.solver.name == "greedy":
+    if not plan.short or plan.status == "no_solution" or plan.solver.name == "greedy":
         return
     purchase = find_purchase(table, time_limit_s=min(clock.left_s(), PURCHASE_TIME_S))
     yield from words_of(table, purchase)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inferno_milp.candidates import Candidates, find_candidates
+from inferno_milp.attainable import find_attainable_candidates
+from inferno_milp.candidates import Candidates
 from inferno_milp.cases import Worth, compare, outcome_of, plan_cases
 from inferno_milp.errors import OptionError
 from inferno_milp.options import make_program
@@ -17,8 +18,8 @@ from inferno_milp.planner import optimize
 from inferno_milp.problem import Problem
 from inferno_milp.purchase import Purchase, purchasable, settings_of, widened
 from inferno_milp.read.settings import Setting
-from inferno_milp.reasons import latency_name
 from inferno_milp.relaxation import solve_relaxation
+from inferno_milp.shortfall import latency_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -196,7 +197,7 @@ def find_prices(
         )
     if plan is None:
         plan = optimize(problem, gap=gap, time_limit_s=time_limit_s, advised=False)
-    table = find_candidates(problem)
+    table = find_attainable_candidates(problem)
     items = purchasable(table) if problem.capacity is not None and "devices" in of else []
     promises = list(_promises(problem, relaxed)) if "promises" in of else []
     more = [settings_of(problem, [item]) for item in items]

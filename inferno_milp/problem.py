@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError, field_serializer, model_validator
+from pydantic import PrivateAttr, ValidationError, field_serializer, model_validator
 
 from inferno_milp.errors import Fault, InputError, OptionError, PathPart, nearest, path_text
 from inferno_milp.fields import Targets
@@ -40,6 +40,8 @@ class Problem(Sections):
 
     capacity: Capacity
     """Devices of each accelerator type (a type not named has none); None, written `unlimited`, is no limit."""
+
+    _relaxed_targets: dict[str, Targets] = PrivateAttr(default_factory=dict)
 
     @field_serializer("capacity")
     def _write_capacity(self, capacity: dict[str, int] | None) -> dict[str, int] | str:
@@ -87,8 +89,25 @@ class Problem(Sections):
             raise OptionError("; ".join(unknown))
         return [known[name] for name in names]
 
+    @property
+    def relaxed_targets(self) -> dict[str, Targets]:
+        """Targets that servers are planned for, by name, where those promised to them cannot be met."""
+        return self._relaxed_targets
+
+    def with_relaxed_targets(self, targets: dict[str, Targets]) -> Problem:
+        """Return the same problem with targets in place of those promised, by the names of servers."""
+        if targets == self._relaxed_targets:
+            return self
+        problem = self.model_copy()
+        problem._relaxed_targets = dict(targets)
+        return problem
+
     def targets_of(self, server: Server) -> Targets:
-        """Return the targets of one of the problem's servers."""
+        """Return the targets that one of the problem's servers is planned for."""
+        return self._relaxed_targets.get(server.name) or self.promised_targets_of(server)
+
+    def promised_targets_of(self, server: Server) -> Targets:
+        """Return the targets that are promised to one of the problem's servers."""
         service_class = next(c for c in self.service_classes if c.name == server.service_class)
         return service_class.targets[server.model]
 

@@ -6,14 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from inferno_milp.candidates import MOST_DEVICES, Candidates, Rows, rows_of
 from inferno_milp.limits import BUDGET, CHANGES, POWER
 from inferno_milp.options import Program
 from inferno_milp.plan import Allocation
-from inferno_milp.queueing import analyze
 from inferno_milp.room import Lack, Room
+from inferno_milp.shortfall import latency_name, least_latencies, over_targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,44 +100,10 @@ def _why_dropped(program: Program, position: int, kept: Rows, room: Room) -> str
 def _failed_rows(candidates: Candidates) -> dict[tuple[int, int], int]:
     """For each (server, accelerator), the rejected row that comes nearest to the targets."""
     rejected = candidates.rejected
-    over = _over_targets(candidates, np.arange(len(rejected.server)))
+    over = over_targets(candidates, np.arange(len(rejected.server)))
     result: dict[tuple[int, int], int] = {}
     for i in np.argsort(over, kind="stable").tolist():
         result.setdefault((int(rejected.server[i]), int(rejected.accelerator[i])), i)
-    return result
-
-
-def _over_targets(candidates: Candidates, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
-    """By what factor rejected rows miss the target that they miss most."""
-    rejected = candidates.rejected
-    over = np.where(rejected.fits[rows], 0.0, np.inf)
-    for (latency, statistic), least in _least_latencies(candidates, rows).items():
-        limits = candidates.latency_targets[latency][statistic][rejected.server[rows]]
-        over = np.maximum(over, np.nan_to_num(least / limits, nan=0.0))
-    return np.asarray(over)
-
-
-def _least_latencies(
-    candidates: Candidates, rows: npt.NDArray[np.intp]
-) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
-    """Latencies of rejected rows at the lowest admissible rate, by latency and statistic; NaN if not promised.
-
-    Percentiles are analysed here, for the rows asked for: a plan that serves everybody needs none of them.
-    """
-    rejected = candidates.rejected
-    server, profile, batch_size = rejected.server[rows], rejected.profile[rows], rejected.batch_size[rows]
-    means = {"ttft_ms": rejected.ttft_ms, "itl_ms": rejected.itl_ms}
-    result = {}
-    for latency, by_statistic in candidates.latency_targets.items():
-        for statistic, limits in by_statistic.items():
-            promised = ~np.isnan(limits[server])
-            found = np.where(promised, means[latency][rows], np.nan)
-            some = np.flatnonzero(promised & rejected.fits[rows])
-            if statistic != "mean" and some.size:
-                engines = candidates.engines.of(server[some], profile[some], batch_size[some])
-                law, rate_per_s = candidates.problem.options.law, rejected.rate_per_s[rows][some]
-                found[some] = analyze(law, **engines, rate_per_s=rate_per_s).statistic(latency, statistic)
-            result[latency, statistic] = found
     return result
 
 
@@ -151,7 +116,7 @@ def _misses(candidates: Candidates, i: int) -> str:
     if not rejected.fits[i]:
         kv_tokens = problem.profiles[rejected.profile[i]].kv_tokens
         return f"its requests (or more of them than may be turned away) do not fit into {kv_tokens} tokens of KV cache"
-    least_ms = _least_latencies(candidates, np.array([i]))
+    least_ms = least_latencies(candidates, np.array([i]))
     misses = [
         f"{latency_name(latency, statistic)} at least {_above(least, limit)} ms at batch {rejected.batch_size[i]}, "
         f"target {_plain(limit)} ms"
@@ -162,12 +127,6 @@ def _misses(candidates: Candidates, i: int) -> str:
     if not misses and problem.options.law != "inferno" and rejected.blocking[i] > most:
         return f"its queue is so short that at any rate more than {most:.3g} of the requests are turned away"
     return "; ".join(misses) or f"would take more than {MOST_DEVICES:,} devices"
-
-
-def latency_name(latency: str, statistic: str) -> str:
-    """Name a promise of latency: `TTFT`, `TTFT p95`."""
-    name = {"ttft_ms": "TTFT", "itl_ms": "ITL"}[latency]
-    return name if statistic == "mean" else f"{name} {statistic}"
 
 
 def _above(least: float, target: float) -> str:
@@ -212,7 +171,7 @@ def _nearest_miss(candidates: Candidates, server: int) -> int | None:
     if rows_of(candidates.rows.server, server).size:
         return None
     rows = rows_of(candidates.rejected.server, server)
-    return int(rows[np.argmin(_over_targets(candidates, rows))]) if rows.size else None
+    return int(rows[np.argmin(over_targets(candidates, rows))]) if rows.size else None
 
 
 def why_not_placed(program: Program, server: int, room: Room) -> str:

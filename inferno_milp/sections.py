@@ -228,7 +228,7 @@ class Options(Model):
     batch_sizes: BatchSizes | None = None
     """`every`: all batch sizes from 1 to the largest that fits are candidates, by default with law
     `continuous-batching`; `largest`: only the largest that fits, as llm-inferno does, by default with law `inferno`."""
-    batch_choice: BatchChoice = "smallest"
+    batch_choice: BatchChoice = "quickest"
     """Of batch sizes that serve with the same replicas: the smallest, or the one with which requests are done soonest.
     Where power is priced or limited it is the smallest."""
     max_blocking: Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)] = 0.01

@@ -10,7 +10,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from inferno_milp.candidates import Candidates, find_candidates, rows_of
+from inferno_milp.attainable import find_attainable_candidates
+from inferno_milp.candidates import Candidates, rows_of
 from inferno_milp.cases import compare, outcome_of
 from inferno_milp.conflict import find_conflict
 from inferno_milp.differences import diff
@@ -22,8 +23,9 @@ from inferno_milp.planner import PURCHASE_TIME_S, plan_candidates
 from inferno_milp.problem import Problem
 from inferno_milp.purchase import find_purchase
 from inferno_milp.queueing import analyze
-from inferno_milp.reasons import find_rejections, latency_name
+from inferno_milp.reasons import find_rejections
 from inferno_milp.sections import Server
+from inferno_milp.shortfall import latency_name
 
 EACH_S = 5.0
 """Seconds for each of the plans that an explanation compares."""
@@ -62,7 +64,7 @@ def explain(
         If a server is not known, or the plan is not of this problem.
     """
     problem.positions_of([*(servers or ()), *(compared or ())])
-    table = find_candidates(problem)
+    table = find_attainable_candidates(problem)
     program = make_program(table)
     if plan is None:
         plan = plan_candidates(table, gap=gap, time_limit_s=time_limit_s)
@@ -121,7 +123,7 @@ def _alone(table: Candidates) -> Candidates:
     free = table.problem.with_unlimited_capacity().with_options(
         max_changes=None, max_cost_per_hour=None, max_power_w=None, max_carbon_kg_per_hour=None
     )
-    return find_candidates(free, known=table)
+    return find_attainable_candidates(free, known=table)
 
 
 def _server(planned: ServerPlan, parts: dict[str, float], alternatives: tuple[Alternative, ...]) -> ServerExplanation:
@@ -139,7 +141,7 @@ def _may_do(table: Candidates, alternative: Alternative) -> bool:
 
 def _is_as_planned(planned: ServerPlan, alternative: Alternative) -> bool:
     """Whether the plan runs the server on this accelerator alone."""
-    return planned.meets_targets and [a.accelerator for a in planned.allocations] == [alternative.accelerator]
+    return planned.is_carried and [a.accelerator for a in planned.allocations] == [alternative.accelerator]
 
 
 def _compared(
@@ -264,7 +266,7 @@ def _parts(server: Server, planned: ServerPlan, alone: ServerPlan, there: Mappin
     there : part of the time that a replica on each accelerator is there.
     """
     cost = planned.cost_per_hour
-    if not planned.meets_targets:
+    if not planned.is_carried:
         return {"best_effort": cost} if cost else {}
     left = alone.cost_per_hour
     parts: dict[str, float] = {}

@@ -6,6 +6,7 @@ analysis again. Every plan passes here before anybody sees it.
 
 from __future__ import annotations
 
+from inferno_milp.check.attainable import attainable_violations, planned_problem
 from inferno_milp.check.latencies import latency_violations
 from inferno_milp.check.promises import identity_violations, server_violations
 from inferno_milp.check.totals import limit_violations, status_violations, total_violations
@@ -28,8 +29,10 @@ def check_plan(problem: Problem, plan: Plan, *, gap: float | None = None) -> Non
     PlanCheckError
         With everything that does not agree.
     """
+    problem = planned_problem(problem, plan)
     violations = [
         *identity_violations(problem, plan),
+        *attainable_violations(problem, plan),
         *server_violations(problem, plan),
         *latency_violations(problem, plan),
         *limit_violations(problem, plan),

@@ -45,6 +45,7 @@ def _compare_latencies(
 ) -> Iterator[str]:
     engines = _engine_parameters(problem, chosen)
     promised = [list(problem.targets_of(server).limits_ms()) for server, *_ in chosen]
+    of_class = [list(problem.promised_targets_of(server).limits_ms()) for server, *_ in chosen]
     limits: dict[str, dict[str, list[float]]] = {"ttft_ms": {}, "itl_ms": {}}
     for i, targets in enumerate(promised):
         for latency, statistic, limit in targets:
@@ -56,7 +57,7 @@ def _compare_latencies(
     at_rate = analyze(problem.options.law, **engines, rate_per_s=rates)
     sized = size(problem.options.law, **engines, ttft_ms=limits["ttft_ms"], itl_ms=limits["itl_ms"], tps=tps)
     full = analyze(problem.options.law, **engines, rate_per_s=sized.analysis.throughput_per_s)
-    in_full = {planned.name for planned in plan.servers if planned.meets_targets}
+    in_full = {planned.name for planned in plan.servers if planned.is_carried}
     ttft_p95_ms, ttft_p99_ms = at_rate.ttft_percentile((95, 99))
     found = {
         "max_rate_per_s": sized.analysis.throughput_per_s * there,
@@ -77,7 +78,7 @@ def _compare_latencies(
         use = (float(at_rate.utilization[i]), float(full.utilization[i]))
         wrong = (
             *_wrong_figures(a, values, is_alone=problem.options.assignment == "single" and server.name in in_full),
-            *_missed_targets(a, promised[i], at_targets),
+            *_missed_targets(a, promised[i], of_class[i], at_targets),
             *power_faults(a, profile, curves[a.accelerator], use),
         )
         for fault in wrong:
@@ -126,12 +127,15 @@ def _wrong_figures(allocation: Allocation, found: dict[str, float], *, is_alone:
 
 
 def _missed_targets(
-    allocation: Allocation, promised: list[tuple[str, str, float]], found: dict[tuple[str, str], float]
+    allocation: Allocation,
+    planned: list[tuple[str, str, float]],
+    promised: list[tuple[str, str, float]],
+    found: dict[tuple[str, str], float],
 ) -> Iterator[str]:
     if [(use.latency, use.statistic, use.limit_ms) for use in allocation.targets] != promised:
         yield "the targets are not the server's"
     said = {(use.latency, use.statistic): use.value_ms for use in allocation.targets}
-    for latency, statistic, limit in promised:
+    for latency, statistic, limit in planned:
         value = found[latency, statistic]
         if not same(said.get((latency, statistic), value), value):
             yield f"{latency} {statistic} {said[latency, statistic]}, should be {value}"

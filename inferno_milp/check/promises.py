@@ -39,14 +39,13 @@ def server_violations(problem: Problem, plan: Plan) -> Iterator[str]:
         offered = server.load.arrival_rate_per_s if server.load else 0.0
         if not same(planned.offered_rate_per_s, offered):
             yield f"{server.name}: offered rate {planned.offered_rate_per_s}, should be {offered}"
-        if planned.meets_targets:
-            if not same(planned.served_rate_per_s, offered) or planned.reason is not None:
+        yield from _word_violations(server, planned)
+        if planned.is_carried:
+            if not same(planned.served_rate_per_s, offered):
                 yield f"{server.name}: served in full, but not by its figures"
             yield from _headroom_violations(server, planned, required)
             yield from _allocation_violations(server, planned, required, accelerators, profiles)
             continue
-        if not planned.reason:
-            yield f"{server.name}: not served in full, and no reason"
         carried = math.fsum(a.replicas * a.rate_per_s for a in planned.allocations)
         if not same(planned.served_rate_per_s, min(offered, carried)):
             yield f"{server.name}: served rate {planned.served_rate_per_s}, should be {min(offered, carried)}"
@@ -57,12 +56,20 @@ def server_violations(problem: Problem, plan: Plan) -> Iterator[str]:
             yield from _allocation_violations(server, planned, carried, accelerators, profiles)
 
 
+def _word_violations(server: Server, planned: ServerPlan) -> Iterator[str]:
+    """Check that what is said of a server agrees with itself."""
+    if planned.meets_targets != (planned.is_carried and not planned.missed):
+        yield f"{server.name}: whether it meets its targets does not follow from the rest"
+    if planned.meets_targets != (planned.reason is None):
+        yield f"{server.name}: not served in full, and no reason; or the other way round"
+
+
 def _number_violations(server: Server, planned: ServerPlan) -> Iterator[str]:
     """Check numbers of replicas: the most that there may be, served in full or not, and the least if it is."""
     replicas = sum(a.replicas for a in planned.allocations)
     if server.max_replicas is not None and replicas > server.max_replicas:
         yield f"{server.name}: more than {server.max_replicas} replicas"
-    if planned.meets_targets and replicas < server.min_replicas:
+    if planned.is_carried and replicas < server.min_replicas:
         yield f"{server.name}: fewer than {server.min_replicas} replicas"
 
 

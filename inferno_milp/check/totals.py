@@ -123,12 +123,12 @@ def total_violations(problem: Problem, plan: Plan) -> Iterator[str]:
 
 
 def _objective_parts(problem: Problem, plan: Plan) -> dict[str, float]:
-    """Price of the servers served in full, and what changes, energy and carbon are charged for them."""
+    """Price of the servers whose rate is carried in full, and what changes, energy and carbon are charged for them."""
     prices = {a.name: a.cost_per_hour for a in problem.accelerators}
     pieces = problem.accelerators_per_replica
     options, price, changes, power = problem.options, 0.0, 0.0, 0.0
     for server, planned in pairs(problem, plan):
-        if not planned.meets_targets:
+        if not planned.is_carried:
             continue
         price += planned.cost_per_hour
         if options.energy_price_per_kwh or options.carbon_price_per_kg:

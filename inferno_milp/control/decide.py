@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from inferno_milp.candidates import Candidates, find_candidates
+from inferno_milp.attainable import find_attainable_candidates
+from inferno_milp.candidates import Candidates
 from inferno_milp.control.config import ControlConfig
 from inferno_milp.control.fleet import Fleet, devices_per_replica
 from inferno_milp.plan import Plan
@@ -181,13 +182,13 @@ def advise(problem: Problem, servers: Iterable[Server], left: Mapping[str, int] 
     """
     listed = tuple(servers)
     rest = problem.model_copy(update={"servers": listed, "capacity": left, "nodes": ()})
-    table = find_candidates(_with_today(rest, {server.name: {} for server in listed}))
+    table = find_attainable_candidates(_with_today(rest, {server.name: {} for server in listed}))
     return plan_candidates(table, time_limit_s=time_limit_s)
 
 
 def candidates_at_hand(problem: Problem, fleet: Fleet, *, may_move: bool) -> Candidates:
     """Find the candidates: unless deployments may move, those where a server has one, with the batch size it runs."""
-    table = find_candidates(problem)
+    table = find_attainable_candidates(problem)
     if may_move:
         return table
     rows = table.rows

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from inferno_milp.candidates import Candidates, Rows, find_candidates
+from inferno_milp.attainable import find_attainable_candidates
+from inferno_milp.candidates import Candidates, Rows
 from inferno_milp.errors import OptionError
 from inferno_milp.limits import Limits, find_limits, nodes_of, packs
 from inferno_milp.problem import Problem
@@ -123,7 +124,7 @@ def find_ways(problem: Problem, moments: Sequence[Moment]) -> Ways:
     _refuse(problem, moments)
     # Whoever has no rate in the problem may have one in a moment: what a replica carries does not depend on it.
     servers = tuple(_loaded(server) for server in problem.servers)
-    table = find_candidates(problem.model_copy(update={"servers": servers}))
+    table = find_attainable_candidates(problem.model_copy(update={"servers": servers}))
     rows = table.rows.take(table.rows.best_batches(by_rate=True))
     pieces = problem.accelerators_per_replica
     units = np.array(

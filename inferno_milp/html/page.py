@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.axes import Axes
 
 from inferno_milp._version import __version__
+from inferno_milp.claims import proof_sentence
 from inferno_milp.errors import InfernoError
 from inferno_milp.explanation import Explanation, ServerExplanation
 from inferno_milp.html.templates import load_template
@@ -44,18 +45,10 @@ REQUESTS = 4000
 POINTS = 9
 """Points of a curve."""
 MOST_SENTENCES = 4
-TINY_GAP = 1e-9
 COMPARE_S = 20.0
 """Seconds for all plans that are compared with this one."""
 MOST_COMPARED = 12
 """Servers, the dearest ones, for which every other accelerator is tried."""
-PROOF = {
-    "optimal": "Proven: no plan costs less",
-    "feasible": "Everybody is served; it is not proven that no plan costs less.",
-    "partial": "Not everybody can be served in full.",
-    "infeasible": "Nobody can be served.",
-    "no_solution": "The time ran out before a plan was found.",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +112,7 @@ def report_html(
     return template.render(
         plan=plan,
         problem=problem,
-        proof=proof_of(plan),
+        proof=proof_sentence(plan),
         why=why,
         reasons=[_reasons(server) for server in why.servers],
         compared=len(names),
@@ -136,16 +129,6 @@ def report_html(
         version=__version__,
         made=(made or datetime.date.today()).isoformat(),
     )
-
-
-def proof_of(plan: Plan) -> str:
-    """Say what is proven of a plan; of one that is proven within a gap, no more than that."""
-    words = PROOF[plan.status].removesuffix(".")
-    if plan.status == "optimal" and plan.objective != plan.total_cost_per_hour:
-        words = words.replace("costs less", "has a lower objective")
-    if plan.status == "optimal" and plan.gap is not None and plan.gap > TINY_GAP:
-        words += f" by more than {100 * plan.gap:.2g} %"
-    return f"{words}."
 
 
 def _reasons(server: ServerExplanation) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from inferno_milp.claims import bound_words, status_words
 from inferno_milp.plan import Change, Plan, Running, ServerPlan
 from inferno_milp.report.grid import Grid, fitted, make_grid
 
@@ -47,7 +48,7 @@ def _servers_table(plan: Plan, console: Console) -> RenderableType:
 
 def _server_rows(server: ServerPlan) -> Iterator[tuple[RenderableType, ...]]:
     load = f"{server.offered_rate_per_s * 60:.4g}"
-    if not server.meets_targets:
+    if not server.is_carried:
         served = "not served" if not server.allocations else f"{_share_served(server)} served"
         yield (Text(served, style="red"), "", "", "", "", "", "", "", load, "")
     elif not server.allocations:
@@ -156,23 +157,13 @@ def _bar(used: int, available: int, console: Console) -> RenderableType:
     return Text.assemble(("█" * full, colour), ("░" * (BAR_CELLS - full), "dim"), f" {share:.0%}")
 
 
-PROOF = {
-    "optimal": "optimal",
-    "feasible": "feasible, not proven optimal",
-    "partial": "partial: not everybody is served in full",
-    "infeasible": "infeasible: proven that nobody can be served",
-    "no_solution": "no solution: the time ran out before a plan was found",
-}
-
-
 def _total_line(plan: Plan) -> Text:
     line = Text()
     if plan.total_cost_per_hour is not None:
         line.append(f"{plan.total_cost_per_hour:.10g} {plan.currency}/h", style="bold")
         line.append("  ")
-    line.append(PROOF[plan.status], style="green" if plan.status == "optimal" else "yellow")
-    if plan.bound is not None and plan.gap is not None:
-        line.append(f" (bound {plan.bound:.10g}, gap {plan.gap:.2%})")
+    line.append(status_words(plan), style="green" if plan.status == "optimal" else "yellow")
+    line.append(bound_words(plan))
     served = len(plan.servers) - len(plan.unserved)
     seconds = sum(plan.stages_s.values())
     line.append(f"; {served} of {len(plan.servers)} servers served; {plan.solver.name} {plan.solver.version}")

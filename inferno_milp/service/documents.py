@@ -10,7 +10,7 @@ from inferno_milp.disaggregation.plans import Split
 from inferno_milp.explanation import Alternative
 from inferno_milp.fields import Targets
 from inferno_milp.horizon.plans import Held, MomentPlan, Unserved
-from inferno_milp.plan import Allocation, Change, NodeUse, PriorityUse, SolverRun, Status
+from inferno_milp.plan import Allocation, Change, MissedTarget, NodeUse, PriorityUse, SolverRun, Status
 from inferno_milp.prices import DevicePrice, TargetPrice
 from inferno_milp.routing.plans import Route
 from inferno_milp.service.store import JobStatus
@@ -56,8 +56,10 @@ class ServerDocument(DocumentModel):
     required_rate_per_s: float
     served_rate_per_s: float
     meets_targets: bool
+    is_carried: bool
     reason: str | None
     allocations: list[Allocation]
+    missed: list[MissedTarget]
 
 
 class CapacityDocument(DocumentModel):
@@ -80,6 +82,8 @@ class PlanDocument(DocumentModel):
     gap: float | None
     solver: SolverRun
     stages_s: dict[str, float]
+    assignment: str
+    rests_on_estimates: bool
     power_w: float | None
     messages: list[str]
     servers: dict[str, ServerDocument]

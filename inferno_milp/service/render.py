@@ -6,15 +6,16 @@ import base64
 from collections.abc import Iterator
 from typing import Any
 
+from inferno_milp.claims import proof_sentence
 from inferno_milp.differences import diff
 from inferno_milp.one_engine import analyze_one
 from inferno_milp.plan import Plan
 from inferno_milp.problem import Problem
 from inferno_milp.read.settings import read_settings
-from inferno_milp.reasons import latency_name
 from inferno_milp.service.answers import HTML, Answer, Task
 from inferno_milp.service.planning import batches_of, draw_batches, draw_latency, problem_of, question_of
 from inferno_milp.service.progress import ProgressSender
+from inferno_milp.shortfall import latency_name
 
 TEMPLATES = "inferno_milp.service"
 
@@ -28,8 +29,6 @@ def _page(name: str, **values: Any) -> Answer:
 
 def do_plan_page(task: Task, sender: ProgressSender) -> Answer:
     """Show a plan, with other figures to try; `extra` has the job, its settings, its plan, and one before."""
-    from inferno_milp.html.page import proof_of
-
     problem = problem_of(task.body)
     plan = Plan.from_dict(task.extra["plan"])
     before = None if task.extra["before"] is None else Plan.from_dict(task.extra["before"])
@@ -42,7 +41,7 @@ def do_plan_page(task: Task, sender: ProgressSender) -> Answer:
         job=task.extra["job"],
         problem=problem,
         plan=plan,
-        proof=proof_of(plan),
+        proof=proof_sentence(plan),
         before=before,
         difference=None if None in costs else round(costs[0] - costs[1], 9),  # type: ignore[operator]
         lost=[] if before is None else sorted(set(plan.unserved) - set(before.unserved)),

@@ -228,7 +228,7 @@ def _wrong_figure(allocation: Allocation) -> str | None:
 def _rate_per_s(problem: Problem, server: Server, planned: ServerPlan, allocation: Allocation) -> float:
     """Rate at each replica that is there: its share of what the server must carry; by best effort, the plan's."""
     there = problem.availabilities[allocation.accelerator]
-    if not planned.meets_targets:
+    if not planned.is_carried:
         return allocation.rate_per_s / there
     return problem.required_rate_per_s(server) * allocation.share / (allocation.replicas * there)
 

@@ -1,0 +1,45 @@
+"""The check of promises that a plan says no accelerator can keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from inferno_milp.candidates import find_candidates
+from inferno_milp.check.common import pairs
+from inferno_milp.fields import Targets
+from inferno_milp.plan import Plan
+from inferno_milp.problem import Problem
+
+
+def planned_problem(problem: Problem, plan: Plan) -> Problem:
+    """Return the problem with the targets that the plan says it plans for."""
+    relaxed = {}
+    for server, planned in pairs(problem, plan):
+        if not planned.missed:
+            continue
+        promised = problem.promised_targets_of(server)
+        limits: dict[str, dict[str, float]] = {}
+        for latency, statistic, limit in promised.limits_ms():
+            limits.setdefault(latency, {})[statistic] = limit
+        for one in planned.missed:
+            limits.setdefault(one.latency, {})[one.statistic] = one.planned_ms
+        relaxed[server.name] = Targets.model_validate({**promised.model_dump(), **limits})
+    return problem.with_relaxed_targets(relaxed)
+
+
+def attainable_violations(problem: Problem, plan: Plan) -> Iterator[str]:
+    """Analyse anew whether the promises that are said to be out of reach are, and whether they are the server's."""
+    missing = [(server, planned) for server, planned in pairs(problem, plan) if planned.missed]
+    if not missing:
+        return
+    promised = problem.with_relaxed_targets({})
+    alone = find_candidates(promised.with_servers([server for server, _ in missing]))
+    out_of_reach = {alone.problem.servers[s].name for s in alone.unservable.tolist()}
+    for server, planned in missing:
+        if server.name not in out_of_reach:
+            yield f"{server.name}: its promises are said to be out of reach, and an accelerator keeps them"
+        limits = {(latency, name): limit for latency, name, limit in promised.targets_of(server).limits_ms()}
+        for one in planned.missed:
+            limit = limits.get((one.latency, one.statistic))
+            if one.promised_ms != limit or one.planned_ms <= one.promised_ms:
+                yield f"{server.name}: {one.latency} {one.statistic} {one.promised_ms} is not what is promised"
