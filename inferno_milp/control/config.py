@@ -20,7 +20,7 @@ from inferno_milp.read.validate import validate
 Fraction = Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)]
 Url = Annotated[str, Field(pattern=r"^https?://\S+$", max_length=2000)]
 Port = Annotated[int, Field(strict=True, ge=0, le=65535)]
-EngineName = Literal["vllm", "vllm-v0", "sglang", "tgi"]
+EngineName = Literal["vllm", "sglang", "tgi"]
 Mode = Literal["scale", "publish", "manifests", "dry-run"]
 
 
