@@ -23,7 +23,10 @@ LABEL_VALUE = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 LONGEST_NAME = 63
 METRIC = "inferno_desired_replicas"
 """What the control loop publishes, in its mode `publish`."""
-MOST_REPLICAS = 1000
+LEADER = "inferno_leader"
+"""1 for the copy of the loop that leads."""
+LEAST_REPLICAS, MOST_REPLICAS = 1, 1000
+"""Of a server that the problem gives no limits."""
 
 
 def export_manifests(
@@ -68,7 +71,7 @@ def export_manifests(
         elif kind == "hpa":
             found[name] = _hpa(problem, server, name, namespace)
         else:
-            found[name] = _keda(problem, server, name, namespace, prometheus_url)
+            found[name] = _keda(problem, server, allocation, name, namespace, prometheus_url)
     if not found:
         raise OptionError("the plan runs nothing")
     return yaml.safe_dump_all(found.values(), sort_keys=False, allow_unicode=True)
@@ -138,8 +141,27 @@ def _deployment(
 
 
 def _bounds(problem: Problem, server: ServerPlan) -> tuple[int, int]:
+    """Return the fewest and the most replicas of one of a server's deployments.
+
+    A server's minimum is that of its only deployment. Of several, each may be empty: the loop keeps the minimum of all.
+    """
     found = next(s for s in problem.servers if s.name == server.name)
-    return found.min_replicas, found.max_replicas or MOST_REPLICAS
+    least = found.min_replicas if "min_replicas" in found.model_fields_set else LEAST_REPLICAS
+    most = found.max_replicas or MOST_REPLICAS
+    return min(least, most) if len(server.allocations) == 1 else 0, most
+
+
+def _behavior(at_most: int) -> dict[str, Any]:
+    """Return an HPA's behavior that follows what is published at once: that is stable already.
+
+    Without `tolerance: 0` an HPA ignores changes of up to 10 %, as from 10 to 11 replicas.
+    """
+    at_once = {
+        "stabilizationWindowSeconds": 0,
+        "tolerance": "0",
+        "policies": [{"type": "Pods", "value": at_most, "periodSeconds": 15}],
+    }
+    return {"scaleUp": at_once, "scaleDown": dict(at_once)}
 
 
 def _hpa(problem: Problem, server: ServerPlan, name: str, namespace: str) -> dict[str, Any]:
@@ -147,11 +169,13 @@ def _hpa(problem: Problem, server: ServerPlan, name: str, namespace: str) -> dic
     metric = {
         "type": "External",
         "external": {
-            "metric": {"name": METRIC, "selector": {"matchLabels": {"variant_name": name}}},
+            "metric": {
+                "name": METRIC,
+                "selector": {"matchLabels": {"variant_name": name, "namespace": namespace}},
+            },
             "target": {"type": "AverageValue", "averageValue": "1"},
         },
     }
-    at_once = {"stabilizationWindowSeconds": 0, "policies": [{"type": "Pods", "value": at_most, "periodSeconds": 15}]}
     return {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
@@ -161,33 +185,52 @@ def _hpa(problem: Problem, server: ServerPlan, name: str, namespace: str) -> dic
             # Fewer than one are not HPA's to ask for, unless the cluster's feature HPAScaleToZero is on.
             "minReplicas": max(at_least, 1),
             "maxReplicas": at_most,
-            # What is published is stable already.
-            "behavior": {"scaleUp": at_once, "scaleDown": at_once},
+            "behavior": _behavior(at_most),
             "metrics": [metric],
         },
     }
 
 
-def _keda(problem: Problem, server: ServerPlan, name: str, namespace: str, prometheus_url: str) -> dict[str, Any]:
-    _, at_most = _bounds(problem, server)
-    query = f'max({METRIC}{{variant_name="{name}",exported_namespace="{namespace}"}} or '
-    query += f'{METRIC}{{variant_name="{name}",namespace="{namespace}"}})'
+def _keda(
+    problem: Problem, server: ServerPlan, allocation: Allocation, name: str, namespace: str, prometheus_url: str
+) -> dict[str, Any]:
+    at_least, at_most = _bounds(problem, server)
     return {
         "apiVersion": "keda.sh/v1alpha1",
         "kind": "ScaledObject",
         "metadata": _metadata(name, namespace),
         "spec": {
             "scaleTargetRef": {"name": name},
-            "minReplicaCount": 0,  # a deployment that is not used has none; the minimum is the server's
+            "minReplicaCount": at_least,
             "maxReplicaCount": at_most,
             "pollingInterval": 15,
             "cooldownPeriod": 30,
+            # Where Prometheus has no answer, what runs stays.
+            "fallback": {"failureThreshold": 3, "replicas": allocation.replicas, "behavior": "currentReplicas"},
+            "advanced": {"horizontalPodAutoscalerConfig": {"behavior": _behavior(at_most)}},
             "triggers": [
                 {
                     "type": "prometheus",
                     "metricType": "AverageValue",
-                    "metadata": {"serverAddress": prometheus_url, "query": query, "threshold": "1"},
+                    "metadata": {
+                        "serverAddress": prometheus_url,
+                        "query": desired_query(name, namespace),
+                        "threshold": "1",
+                        "ignoreNullValues": "false",  # otherwise no answer is 0 replicas
+                    },
                 }
             ],
         },
     }
+
+
+def desired_query(name: str, namespace: str) -> str:
+    """Return PromQL for the replicas that a deployment is to have.
+
+    All copies of the loop publish them; those of the copy that leads come first. A scrape that does not honor labels
+    renames the metric's namespace.
+    """
+    found = " or ".join(
+        f'{METRIC}{{variant_name="{name}",{label}="{namespace}"}}' for label in ("exported_namespace", "namespace")
+    )
+    return f"max(({found}) and on (instance) {LEADER} == 1) or max({found})"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -93,8 +92,8 @@ ENGINES = {
 class Page:
     """A page of metrics, stamped with a time of its own."""
 
-    def __init__(self, engine):
-        self._engine, self._text = engine, b""
+    def __init__(self):
+        self._text = b""
         page = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -113,31 +112,30 @@ class Page:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         self.address = f"127.0.0.1:{self.server.server_port}"
 
-    def show(self, now_s, step, without=""):
-        """Show what there is at a time, the `step`-th page of all."""
-        stamp, lines = round(now_s * 1000), [f"{CLOCK} {now_s} {round(now_s * 1000)}"]
+    def show_lines(self, lines, now_s):
+        """Show metrics, each a line without a time."""
+        stamp = round(now_s * 1000)
+        self._text = "".join(f"{line} {stamp}\n" for line in (*lines, f"{CLOCK} {now_s}")).encode()
+
+    def show(self, engine, now_s, step, without=""):
+        """Show what an engine has at a time, the `step`-th page of all."""
+        lines = []
         for pod, is_busy in (("g-0", True), ("g-1", False)):
-            for name, value in self._engine.gauges.items():
-                lines.append(_line(name, pod, value if is_busy else 0.0, stamp))
-            if not is_busy and self._engine.is_lazy:
-                continue
-            for name, per_s in self._engine.counters.items():
-                if name != without:
-                    lines.append(_line(name, pod, per_s * EACH_S * step if is_busy else 0.0, stamp))
-        self._text = ("\n".join(lines) + "\n").encode()
+            lines += [_line(name, pod, value if is_busy else 0.0) for name, value in engine.gauges.items()]
+            if is_busy or not engine.is_lazy:
+                totals = {name: per_s * EACH_S * step * is_busy for name, per_s in engine.counters.items()}
+                lines += [_line(name, pod, total) for name, total in totals.items() if name != without]
+        self.show_lines(lines, now_s)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *arguments):
+        self.server.shutdown()
+        self.server.server_close()
 
 
-def _line(name, pod, value, stamp):
+def _line(name, pod, value):
     metric, _, labels = name.rstrip("}").partition("{")
     parts = [f'namespace="llm",pod="{pod}"', *([labels] if labels else [])]
-    return f"{metric}{{{','.join(parts)}}} {value} {stamp}"
-
-
-@contextmanager
-def exposed(name):
-    page = Page(ENGINES[name])
-    try:
-        yield page
-    finally:
-        page.server.shutdown()
-        page.server.server_close()
+    return f"{metric}{{{','.join(parts)}}} {value}"

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 
 import pytest
 from control_parts import START_S, FakeClock, FakeCluster, config, problem
-from exposed_engines import ENGINES, exposed
+from exposed_engines import ENGINES, Page
 
 from inferno_milp.control.collector import Collector
 from inferno_milp.control.config import PrometheusSettings
@@ -364,10 +364,10 @@ def prometheus_of(engine, **shown):
     """A collector of a real Prometheus that has eight scrapes of an engine, and the time of the last one."""
     # Prometheus stamps some samples with the machine's time, and takes none that are far from it.
     start = time.time() // 60 * 60 - 3600
-    with exposed(engine) as page, PrometheusProcess(page.address) as prometheus:
+    with Page() as page, PrometheusProcess(page.address) as prometheus:
         settings = PrometheusSettings(url=prometheus.url, engine=ENGINES[engine].name)
         for step in range(8):
-            page.show(start + 30 * step, step, **shown)
+            page.show(ENGINES[engine], start + 30 * step, step, **shown)
             prometheus.wait_for(CLOCK, start + 30 * step)
         with closing(PrometheusClient(settings)) as client:
             yield Collector(client, settings), start + 210

@@ -146,6 +146,17 @@ class KubernetesCluster:
                 raise
             self._server.ask(self._core.create_namespaced_config_map, lease.namespace, body)
 
+    def read_status(self) -> Mapping[str, str]:
+        """Return what the ConfigMap holds; empty if there is none."""
+        lease = self._config.lease
+        try:
+            found: Any = self._server.ask(self._core.read_namespaced_config_map, lease.status, lease.namespace)
+        except ClusterError as error:
+            if error.trouble != "gone":
+                raise
+            return {}
+        return found.data or {}
+
     def tell(self, deployment: Deployment, reason: str, words: str, *, is_warning: bool = False) -> None:
         """Post an event on a deployment."""
         now = datetime.now(UTC)

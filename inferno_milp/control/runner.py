@@ -28,6 +28,8 @@ SETTLE_S = 1.0
 """Changes come in swarms; one round is for all that come within this."""
 ROUNDS_MISSED = 3
 """A loop without a round for so many intervals, and the time limits of one, is not alive."""
+RENEWED_EVERY = 1 / 4
+"""The lease is renewed after this share of its duration."""
 JSON = "application/json"
 
 
@@ -47,6 +49,7 @@ class Runner:
         self._on_report = on_report
         self._lock = threading.Lock()
         self._stopped, self._woken = threading.Event(), threading.Event()
+        self._renewals = threading.Thread(target=self._renew, name="lease", daemon=True)
         self.published = Published()
         self.last: Report | None = None
         self._last_elapsed_s = controller.clock.elapsed_s()
@@ -82,6 +85,9 @@ class Runner:
 
     def run(self) -> None:
         """Do rounds until told to stop; one that fails by a defect is logged, and the next one tries again."""
+        self.published.show_deployments(self._controller.decisions.last(leads=False))
+        if self._controller.lease is not None:
+            self._renewals.start()
         while not self._stopped.is_set():
             wait = self._config.interval_s
             try:
@@ -92,6 +98,24 @@ class Runner:
             if self._woken.wait(wait) and not self._stopped.wait(SETTLE_S):
                 self._woken.clear()
 
+    def lead(self) -> None:
+        """Renew the lease, or take it if it is free; a copy that begins to lead does a round at once."""
+        lease = self._controller.lease
+        if lease is None:
+            return
+        held = lease.is_held
+        try:
+            lease.renew()
+        except ClusterError as error:
+            logger.warning("lease: %s", error)
+        if lease.is_held and not held:
+            self.wake()
+
+    def _renew(self) -> None:
+        """Lead between rounds too: a lease is shorter than the time between them."""
+        while not self._stopped.wait(self._config.lease.duration_s * RENEWED_EVERY):
+            self.lead()
+
     def wake(self) -> None:
         """Let the next round come soon: what is planned for has changed."""
         self._woken.set()
@@ -100,6 +124,8 @@ class Runner:
         """End after the round that is being done, and let another copy take over at once."""
         self._stopped.set()
         self._woken.set()
+        if self._renewals.ident is not None:
+            self._renewals.join()
         with self._lock:
             if self._controller.lease is not None:
                 try:

@@ -148,6 +148,10 @@ class EmulatedCluster:
         """Keep the last round."""
         self.status = dict(documents)
 
+    def read_status(self) -> Mapping[str, str]:
+        """Return the last round."""
+        return self.status
+
     def tell(self, deployment: Deployment, reason: str, words: str, *, is_warning: bool = False) -> None:
         """Keep an event."""
         self.events.append(f"{self.time_s:.0f} s {deployment.key} {reason}: {words}")
