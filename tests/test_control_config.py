@@ -237,15 +237,18 @@ class Served:
         self.thread.join(5)
 
 
-def test_its_own_service():
-    controller, cluster, clock = make({"gold": 25.0, "tin": 2.0}, actuation={"mode": "publish"})
+def test_its_own_service(tmp_path):
+    token = tmp_path / "token"
+    token.write_text("secret\n")
+    settings = {"actuation": {"mode": "publish"}, "listen": {"token_file": str(token)}}
+    controller, cluster, clock = make({"gold": 25.0, "tin": 2.0}, **settings)
     runner = Runner(controller, controller.config)
     served = Served(make_app(runner))
     try:
         ask = served.client
         assert ask.get("/readyz").status_code == 503
         assert ask.get("/status").status_code == 503
-        report = ask.get("/invoke").json()
+        report = ask.post("/invoke", headers={"Authorization": "Bearer secret"}).json()
         assert report["servers"]["gold"]["target"]
         assert ask.get("/readyz").status_code == 200
         assert ask.get("/healthz").status_code == 200
@@ -260,6 +263,32 @@ def test_its_own_service():
         assert not cluster.calls, "others scale by what is published"
         clock.wait(10_000)
         assert ask.get("/healthz").status_code == 503
+    finally:
+        served.close()
+
+
+@pytest.mark.parametrize(
+    ("content", "header", "status"),
+    [
+        (None, "Bearer secret", 403), ("secret", "", 401), ("secret", "Bearer other", 401),
+        ("secret", "Basic secret", 401), ("", "Bearer x", 401), ("", "", 401),
+        ("secret", "Bearer secret", 200), ("secret", "bearer secret", 200),
+    ],
+)  # fmt: skip
+def test_only_the_holder_of_the_token_invokes_rounds(tmp_path, content, header, status):
+    token = tmp_path / "token"
+    token.write_text(content or "")
+    listen = {} if content is None else {"token_file": str(token)}
+    controller, cluster, _ = make({"gold": 25.0, "tin": 2.0}, listen=listen)
+    served = Served(make_app(Runner(controller, controller.config)))
+    try:
+        headers = {"Authorization": header}
+        assert served.client.get("/invoke", headers=headers).status_code == 405
+        assert not cluster.calls
+        assert served.client.post("/invoke", headers=headers).status_code == status
+        assert bool(cluster.calls) == (status == 200)
+        token.unlink()
+        assert served.client.post("/invoke", headers=headers).status_code == (403 if content is None else 503)
     finally:
         served.close()
 

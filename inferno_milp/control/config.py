@@ -85,10 +85,12 @@ class StabilitySettings(Model):
     """Fewer replicas, or another accelerator, only after that has been right for so long."""
     move_cooldown_s: NonNegative = 1800.0
     """A server that changed its accelerator keeps it for so long."""
+    period_s: Positive = 60.0
+    """Time within which `max_step` and `max_moves` hold, however many rounds there are in it."""
     max_step: PositiveCount = 100
-    """Most replicas by which a deployment grows or shrinks in a round."""
+    """Most replicas by which a deployment grows or shrinks in a period."""
     max_moves: Count = 2
-    """Servers that may change their accelerator in a round."""
+    """Servers that may begin to change their accelerator in a period."""
 
 
 class TrackingSettings(Model):
@@ -188,6 +190,8 @@ class ListenSettings(Model):
 
     host: Name = "0.0.0.0"
     port: Port = 8081
+    token_file: str | None = None
+    """File that holds the bearer token of `/invoke`, read for every request; without one, nobody may invoke a round."""
 
 
 class ControlConfig(Model):

@@ -25,6 +25,7 @@ from inferno_milp.control.fleet import (
     devices_held,
     devices_wanted,
 )
+from inferno_milp.control.gate import Gate, Pace
 from inferno_milp.control.learning import Learning
 from inferno_milp.control.lease import Lease
 from inferno_milp.control.problems import Problems, Setting
@@ -71,6 +72,7 @@ class Controller:
     learning: Learning = field(init=False)
     _demand: Demand = field(init=False)
     _decider: Decider = field(init=False)
+    _pace: Pace = field(init=False)
     decisions: Decisions = field(init=False)
     _given: Problem | None = field(default=None, init=False)
     _round: int = field(default=0, init=False)
@@ -80,6 +82,7 @@ class Controller:
         self.learning = Learning(self.config.tracking)
         self._demand = Demand(self.config)
         self._decider = Decider(self.config)
+        self._pace = Pace(self.config.stability)
         self.decisions = Decisions(self.cluster)
 
     def run_round(self) -> Report:
@@ -150,10 +153,10 @@ class Controller:
             s if "min_replicas" in s.model_fields_set else s.model_copy(update={"min_replicas": self._least(s)})
             for s in problem.servers
         )
-        changes: dict[str, object] = {"max_changes": self.config.stability.max_moves}
-        if "saturation_policy" not in problem.options.model_fields_set:
-            changes["saturation_policy"] = SATURATION
-        return problem.model_copy(update={"servers": servers}).with_options(**changes)
+        problem = problem.model_copy(update={"servers": servers})
+        if "saturation_policy" in problem.options.model_fields_set:
+            return problem
+        return problem.with_options(saturation_policy=SATURATION)
 
     def _least(self, server: Server) -> int:
         most = server.max_replicas
@@ -171,7 +174,7 @@ class Controller:
                 errors.append(f"no plan: {error}")
         if decision is None:
             return None, Steps((), {})
-        return decision, next_steps(
+        steps = next_steps(
             view.problem,
             view.fleet,
             view.available,
@@ -180,6 +183,7 @@ class Controller:
             batch_sizes={s.name: max((a.batch_size for a in s.allocations), default=1) for s in decision.plan.servers},
             may_move=self.config.actuation.move,
         )
+        return decision, Gate(view.problem, view.fleet, view.available, self._pace, self.clock.elapsed_s()).admit(steps)
 
     def _jump(self, now_s: float, elapsed_s: float) -> Iterator[str]:
         """Notice a clock that was set, and forget what it stamped later than now."""
@@ -253,6 +257,9 @@ class Controller:
         if available is not None:
             held = devices_held(problem, [*left_alone, *fleet.set_aside])
             rest = {name: max(count - held.get(name, 0), 0) for name, count in available.items()}
+        # A server on several accelerators is on its way already, and needs no other move to go on.
+        moving = sum(len({d.accelerator for d in fleet.of(s.name) if d.replicas}) > 1 for s in servers)
+        problem = problem.with_options(max_changes=self._pace.moves_left(self.clock.elapsed_s()) + moving)
         # Types that come in nodes are counted as devices: where a pod sits is the scheduler's to say.
         return problem.model_copy(update={"servers": tuple(servers), "capacity": rest, "nodes": ()})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import logging
 import signal
@@ -9,9 +10,10 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Annotated
 
 import uvicorn
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Header, Response
 
 from inferno_milp.control.config import ControlConfig
 from inferno_milp.control.controller import Controller
@@ -51,6 +53,7 @@ class Runner:
         self._stopped, self._woken = threading.Event(), threading.Event()
         self._renewals = threading.Thread(target=self._renew, name="lease", daemon=True)
         self.published = Published()
+        self.token_file = config.listen.token_file
         self.last: Report | None = None
         self._last_elapsed_s = controller.clock.elapsed_s()
 
@@ -140,16 +143,19 @@ def make_app(runner: Runner) -> FastAPI:
 
     def answer(report: Report | None) -> Response:
         if report is None:
-            return Response('{"message": "no round yet"}', 503, media_type=JSON)
+            return _message(503, "no round yet")
         return Response(json.dumps(report.to_dict(), allow_nan=False), media_type=JSON)
 
-    @app.api_route("/invoke", methods=["GET", "POST"])
-    def invoke() -> Response:
+    @app.post("/invoke")
+    def invoke(authorization: Annotated[str, Header()] = "") -> Response:
+        refused = _refused(runner.token_file, authorization)
+        if refused is not None:
+            return refused
         try:
             return answer(runner.run_once())
         except Exception:
             logger.exception("a round failed")
-            return Response('{"message": "the round failed; the log says why"}', 500, media_type=JSON)
+            return _message(500, "the round failed; the log has the reason")
 
     @app.get("/status")
     def status() -> Response:
@@ -168,6 +174,27 @@ def make_app(runner: Runner) -> FastAPI:
         return Response("ok\n" if runner.last else "no round yet\n", 200 if runner.last else 503)
 
     return app
+
+
+def _refused(token_file: str | None, authorization: str) -> Response | None:
+    """Return the answer to a request that may not change anything; None if it may."""
+    if token_file is None:
+        return _message(403, "rounds are not invoked from outside unless listen.token_file is set")
+    try:
+        token = Path(token_file).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        return _message(503, f"{token_file}: {getattr(error, 'strerror', error)}")
+    scheme, _, given = authorization.partition(" ")
+    is_same = hmac.compare_digest(given.strip().encode(), token.encode())
+    if token and scheme.casefold() == "bearer" and is_same:
+        return None
+    response = _message(401, "a bearer token is needed")
+    response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def _message(status: int, words: str) -> Response:
+    return Response(json.dumps({"message": words}), status, media_type=JSON)
 
 
 def run_loop(runner: Runner, config: ControlConfig) -> None:
