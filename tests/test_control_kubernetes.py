@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from api_double import deployment, node, pod, put_deployments, running_double
+from api_double import deployment, node, pod, put_deployments, rule_for_moves, running_double
 from control_parts import FakeClock, FakeSource, config, problem
 
 from inferno_milp.control.api_server import ApiServer
@@ -168,6 +168,7 @@ def test_an_update_that_came_through_though_its_answer_did_not(double):
 
 
 def test_moves_server_side(double):
+    double.rules[""].append(rule_for_moves())
     changes = {"actuation": {"move": True, "node_selector": {"H100": {"gpu": "h100"}}}}
     cluster, _ = make(double, **changes)
     cluster.move(of(cluster, "tin-a100"), "H100", 2, 48)
@@ -301,6 +302,7 @@ def test_no_try_comes_when_the_lease_has_run_out(double):
 def test_pods_from_before_a_move_hold_what_they_hold(double):
     from inferno_milp.control.fleet import devices_held
 
+    double.rules[""].append(rule_for_moves())
     selectors = {"H100": {"gpu": "h100"}, "A100": {"gpu": "a100"}}
     cluster, _ = make(double, actuation={"move": True, "node_selector": selectors})
     cluster.move(of(cluster, "gold-a100"), "H100", 1, 64)
@@ -313,3 +315,27 @@ def test_pods_from_before_a_move_hold_what_they_hold(double):
     moved = of(cluster, "gold-a100")
     assert moved.ready == 1
     assert devices_held(problem(), [moved]) == {"H100": 1, "A100": 2}
+
+
+def test_without_the_permission_to_move_nothing_is_moved(double):
+    cluster, _ = make(double, actuation={"move": True, "node_selector": {"H100": {"gpu": "h100"}}})
+    with pytest.raises(ClusterError) as caught:
+        cluster.move(of(cluster, "tin-a100"), "H100", 2, 48)
+    assert caught.value.trouble == "forbidden"
+
+
+def test_all_that_a_round_asks_for_is_permitted(double):
+    """By the shipped roles; every other test here is held to them as well."""
+    cluster, _ = make(double, capacity={"source": "nodes", "types": {"NVIDIA-A100": "A100"}})
+    controller = Controller(
+        cluster._config, FixedProblem(problem()), cluster, FakeSource({"gold": 60.0}), FakeClock(),
+        Lease(cluster, FakeClock(), "a", 30),
+    )  # fmt: skip
+    double.put("nodes", node("n1", "NVIDIA-A100", 8))
+    for _ in range(2):
+        assert controller.run_round().role == "leader"
+    assert cluster.read_status()
+    controller.lease.give_up()
+    assert not double.refused
+    double.rules = {}
+    assert "forbidden" in " ".join(controller.run_round().errors)
