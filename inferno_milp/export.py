@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
+from statistics import NormalDist
 from typing import Any, Literal, get_args
 
 import yaml
@@ -23,6 +25,25 @@ LABEL_VALUE = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 LONGEST_NAME = 63
 METRIC = "inferno_desired_replicas"
 """What the control loop publishes, in its mode `publish`."""
+UNROUTED_S, LAST_S, LEAST_DRAIN_S = 15, 15, 30
+"""Time until requests go elsewhere; after the last request, until the engine has ended; and the least to drain."""
+DRAIN = f"""
+import sys, time, urllib.request
+port, longest = sys.argv[1], float(sys.argv[2])
+time.sleep({UNROUTED_S} if len(sys.argv) < 4 else float(sys.argv[3]))
+end = time.monotonic() + longest
+while time.monotonic() < end:
+    try:
+        page = urllib.request.urlopen(f"http://127.0.0.1:{{port}}/metrics", timeout=5).read().decode()
+    except OSError:
+        break
+    counts = [line.rpartition("}}")[2].split()[0] for line in page.splitlines()
+              if line.startswith(("vllm:num_requests_running", "vllm:num_requests_waiting"))]
+    if counts and not sum(map(float, counts)):
+        break
+    time.sleep(1)
+"""
+"""What a pod does before it ends: it waits until its engine has no more requests. Arguments: port, longest wait (s)."""
 LEADER = "inferno_leader"
 """1 for the copy of the loop that leads."""
 LEAST_REPLICAS, MOST_REPLICAS = 1, 1000
@@ -117,6 +138,7 @@ def _deployment(
         arguments += ["--enable-lora", "--max-loras", str(len(adapters))]
     if devices > 1:
         arguments += ["--tensor-parallel-size", str(devices)]
+    drain_s = drain_seconds(problem, server, allocation)
     container = {
         "name": "engine",
         "image": image,
@@ -124,6 +146,7 @@ def _deployment(
         "ports": [{"name": "http", "containerPort": 8000}],
         "resources": {"limits": {resource: str(devices)}},
         "readinessProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 5},
+        "lifecycle": {"preStop": {"exec": {"command": ["python3", "-c", DRAIN, "8000", str(drain_s)]}}},
     }
     return {
         "apiVersion": "apps/v1",
@@ -134,10 +157,30 @@ def _deployment(
             "selector": {"matchLabels": {"app.kubernetes.io/name": name}},
             "template": {
                 "metadata": {"labels": {"app.kubernetes.io/name": name}},
-                "spec": {"nodeSelector": {"accelerator": deployment_name(allocation.type)}, "containers": [container]},
+                "spec": {
+                    "nodeSelector": {"accelerator": deployment_name(allocation.type)},
+                    "terminationGracePeriodSeconds": UNROUTED_S + drain_s + LAST_S,
+                    "containers": [container],
+                },
             },
         },
     }
+
+
+def drain_seconds(problem: Problem, server: ServerPlan, allocation: Allocation) -> int:
+    """Return how long the requests of a replica that goes away may take, s: TTFT's p95, and a long output's tokens.
+
+    A long output is longer than 99 % of the server's, its lengths being lognormal about their mean.
+    """
+    load = next(s for s in problem.servers if s.name == server.name).load
+    if load is None or allocation.itl_ms is None:
+        return LEAST_DRAIN_S
+    sizes = [(part.output_tokens, part.cv2_output) for part in load.mix] or [(load.output_tokens, load.cv2_output)]
+    spreads = [(mean, math.log1p(cv2)) for mean, cv2 in sizes]
+    tail = NormalDist().inv_cdf(0.99)
+    longest = max(mean * math.exp(tail * math.sqrt(spread) - spread / 2) for mean, spread in spreads)
+    ttft_ms = allocation.ttft_p95_ms or allocation.ttft_ms or 0.0
+    return max(math.ceil((ttft_ms + longest * allocation.itl_ms) / 1000), LEAST_DRAIN_S)
 
 
 def _bounds(problem: Problem, server: ServerPlan) -> tuple[int, int]:

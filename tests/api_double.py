@@ -1,8 +1,8 @@
 """A double of the Kubernetes API server: objects, versions, conflicts, permissions, owners of fields, and faults.
 
-Who has no token is `system:anonymous`, and may do nothing. TOKEN is that of the account of `manifests/control.yaml`, which
-may do what its roles permit; ADMIN may do everything. Server-side apply is refused where it changes a field that another
-manager owns.
+Who has no token is `system:anonymous`, and may do nothing. TOKEN is that of the account of `manifests/control.yaml`,
+which may do what its roles permit; ADMIN may do everything. Server-side apply is refused where it changes a field that
+another manager owns.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TOKEN, ADMIN = "the-token-of-the-account", "the-token-of-an-administrator"
 MANIFEST = Path(__file__).parent.parent / "manifests" / "control.yaml"
 VERBS = {"PUT": "update", "POST": "create", "PATCH": "patch", "DELETE": "delete", "WATCH": "watch"}
 APPLY = "application/apply-patch+yaml"
-ATOMIC = ("nodeSelector", "resources", "args", "command")
+ATOMIC = ("nodeSelector", "args", "command")
 """Parts that are owned and replaced as a whole."""
 CREATOR = "kubectl-client-side-apply"
 """Manager of what a test puts."""
@@ -440,14 +440,14 @@ def pod(name, app, namespace="llm", node="", devices=1, *, is_ready=True, is_lea
     }
 
 
-def node(name, product, devices, *, is_ready=True, is_cordoned=False):
+def node(name, product, devices, *, is_ready=True, is_cordoned=False, taints=(), labels=None, **allocatable):
     return {
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": name, "labels": {"nvidia.com/gpu.product": product}},
-        "spec": {"unschedulable": is_cordoned},
+        "metadata": {"name": name, "labels": {"nvidia.com/gpu.product": product, **(labels or {})}},
+        "spec": {"unschedulable": is_cordoned, "taints": list(taints)},
         "status": {
-            "allocatable": {"nvidia.com/gpu": str(devices), "cpu": "64"},
+            "allocatable": {"nvidia.com/gpu": str(devices), "cpu": "64", **allocatable},
             "conditions": [{"type": "Ready", "status": str(is_ready), "lastTransitionTime": "2026-01-01T00:00:00Z"}],
         },
     }

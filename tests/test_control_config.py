@@ -389,6 +389,27 @@ def test_the_manifests_are_kubernetes_own():
         kubernetes_validate.validate(document, "1.30", strict=True)
 
 
+def test_all_of_the_manifests_can_be_applied():
+    """`kubectl apply -f manifests/`: each document is an object of a kind that Kubernetes has."""
+    import kubernetes_validate
+
+    for path in Path("manifests").glob("*.yaml"):
+        for document in documents(path.name):
+            assert {"apiVersion", "kind", "metadata"} <= document.keys(), path
+            kubernetes_validate.validate(document, "1.30", strict=True)
+
+
+def test_the_operator_has_the_same_rules():
+    monitor, rule = documents("prometheus/operator.yaml")
+    assert rule["spec"] == documents("prometheus/rules.yaml")[0]
+    pods = next(d for d in documents("control.yaml") if d["kind"] == "Deployment")["spec"]["template"]
+    assert monitor["spec"]["selector"]["matchLabels"] == pods["metadata"]["labels"]
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["port"] in {port["name"] for port in pods["spec"]["containers"][0]["ports"]}
+    assert endpoint["honorLabels"] is True
+    assert monitor["metadata"]["namespace"] == rule["metadata"]["namespace"] == "inferno-milp"
+
+
 def test_the_permissions_are_those_that_are_used():
     rules = {}
     for document in documents("control.yaml"):
@@ -476,13 +497,13 @@ def test_a_loop_that_is_woken_does_not_wait(monkeypatch):
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool on this machine")
 def test_prometheus_takes_the_rules():
-    command = ["promtool", "check", "rules", "manifests/control-rules.yaml"]
+    command = ["promtool", "check", "rules", "manifests/prometheus/rules.yaml"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     published = Runner(*((made := make({"gold": 1.0, "tin": 1.0})[0]), made.config))
     published.run_once()
     text = published.published.text().decode()
-    for rule in documents("control-rules.yaml")[0]["groups"][0]["rules"]:
+    for rule in documents("prometheus/rules.yaml")[0]["groups"][0]["rules"]:
         for name in re.findall(r"inferno_\w+", rule["expr"]):
             assert f"\n{name}" in text, name
 

@@ -1,10 +1,13 @@
 """Plans as Kubernetes manifests: valid by Kubernetes' own schemas, and what the control loop finds again."""
 
 import shutil
+import subprocess
+import sys
 import time
 from contextlib import closing
 
 import kubernetes_validate
+import numpy as np
 import pytest
 import yaml
 from api_double import running_double
@@ -21,7 +24,7 @@ from inferno_milp.control.emulation.prometheus_process import PrometheusProcess
 from inferno_milp.control.kubernetes_cluster import KubernetesCluster
 from inferno_milp.control.prometheus import PrometheusClient
 from inferno_milp.control.published import PREFIXES
-from inferno_milp.export import LEADER, METRIC, desired_query
+from inferno_milp.export import DRAIN, LEADER, METRIC, desired_query
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +155,46 @@ def test_from_the_command_line(tmp_path, capsys):
     capsys.readouterr()
     assert main(["export", "instances/fleet.yaml"]) == 0
     assert capsys.readouterr().out.count("kind: Deployment") == 4
+
+
+def test_a_pod_has_the_time_that_its_requests_take():
+    """Requests of 3000 tokens at some 30 ms each take 89 s on average, and many take longer."""
+    profile = {"model": "m", "accelerator": "H100", "alpha_ms": 20, "beta_ms": 0.2, "gamma_ms": 22, "delta_ms": 0.06,
+               "kv_tokens": 300_000}  # fmt: skip
+    for tokens in (3000, 100):
+        load = {"rate_per_s": 1.0, "input_tokens": 600, "output_tokens": tokens, "cv2_output": 1}
+        found = problem(profiles=[profile], servers=[
+            {"name": "tin", "service_class": "tin", "model": "m", "load": load}], capacity={"H100": 8})  # fmt: skip
+        made = im.optimize(found)
+        (document,) = yaml.safe_load_all(im.export_manifests(found, made))
+        spec = document["spec"]["template"]["spec"]
+        command = spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+        drain_s = int(command[-1])
+        (allocation,) = made.servers[0].allocations
+        rng = np.random.default_rng(0)
+        outputs = np.quantile(rng.geometric(1 / tokens, 100_000), 0.99)
+        assert drain_s >= max((allocation.ttft_p95_ms + outputs * allocation.itl_ms) / 1000, 30)
+        assert drain_s <= max(1.2 * (allocation.ttft_p95_ms + outputs * allocation.itl_ms) / 1000, 30)
+        assert spec["terminationGracePeriodSeconds"] >= 15 + drain_s, "the drain is part of it"
+        kubernetes_validate.validate(document, "1.30", strict=True)
+
+
+@pytest.mark.parametrize(("running", "ends"), [(0, True), (2, False), (None, True)])
+def test_a_pod_drains_until_its_engine_is_idle(running, ends):
+    """It waits for requests that run, and not for an engine that is gone."""
+    with Page() as page:
+        labels = '{model_name="m"}'
+        gauges = [f"vllm:num_requests_running{labels} {running}", f"vllm:num_requests_waiting{labels} 0"]
+        page.show_lines(gauges if running is not None else [], 0.0)
+        port = page.address.rpartition(":")[2] if running is not None else "9"
+        command = [sys.executable, "-c", DRAIN, port, "3600", "0"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+            try:
+                process.wait(60 if ends else 3)
+            except subprocess.TimeoutExpired:
+                assert not ends
+                page.show_lines([gauges[0].replace(" 2", " 0"), gauges[1]], 0.0)
+                process.wait(60)
+            else:
+                assert ends
+            assert process.returncode == 0, process.stderr.read()

@@ -159,6 +159,10 @@ class ActuationSettings(Model):
     """By accelerator, the node selector of pods that run on it; needed to move."""
     batch_size_argument: str = "--max-num-seqs"
     """Argument of the engine that a move sets."""
+    tensor_parallel_arguments: tuple[Name, ...] = Field(
+        default=("--tensor-parallel-size", "-tp", "--tp-size", "--tp", "--num-shard"), min_length=1
+    )
+    """Names of the engine's argument for the devices of a replica: a move sets the one that is there, or the first."""
 
 
 class LeaseSettings(Model):

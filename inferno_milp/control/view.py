@@ -10,7 +10,7 @@ from inferno_milp.control.decide import Decision
 from inferno_milp.control.fleet import Fleet, devices_held, devices_per_replica
 from inferno_milp.control.report import ServerReport
 from inferno_milp.control.steps import Steps
-from inferno_milp.plan import Plan
+from inferno_milp.plan import Plan, ServerPlan
 from inferno_milp.problem import Problem
 from inferno_milp.sections import Server
 
@@ -56,6 +56,7 @@ def server_reports(
     loads = {} if view.planned is None else {s.name: s.load for s in view.planned.servers}
     loads |= {server.name: server.load for server in view.undeployed if advice is not None}
     advised = {} if advice is None else {s.name: s for s in advice.servers}
+    plans = {} if decision is None else {s.name: s for s in decision.plan.servers}
     for server in view.problem.servers:
         own, seen = view.fleet.of(server.name), view.observed.servers.get(server.name)
         load = loads.get(server.name)
@@ -64,7 +65,9 @@ def server_reports(
         if server.name in advised:
             target = {a.accelerator: a.replicas for a in advised[server.name].allocations}
             reason = advised[server.name].reason or ""
-        parts = (reason or _why_alone(seen), steps.missing.get(server.name, ""))
+        planned = plans.get(server.name)
+        held = "" if planned is None else _held_by_others(view, planned)
+        parts = (reason or _why_alone(view, server.name, seen), held, steps.missing.get(server.name, ""))
         yield (
             server.name,
             ServerReport(
@@ -79,10 +82,27 @@ def server_reports(
         )
 
 
-def _why_alone(seen: Observation | None) -> str:
+def _why_alone(view: View, name: str, seen: Observation | None) -> str:
+    """Return why nothing is planned for a server."""
+    keys = [d.key for d in view.fleet.set_aside if d.server == name]
+    aside = [problem for problem in view.fleet.problems if problem.partition(": ")[0] in keys]
+    if aside:
+        return f"left alone: {'; '.join(aside)}"
     if seen is None:
         return "it has no deployment"
     return f"left alone: {seen.reason}" if seen.state == "frozen" else ""
+
+
+def _held_by_others(view: View, server: ServerPlan) -> str:
+    """Return which devices a server that is not served in full cannot have: those of servers that are left alone."""
+    if view.planned is None or view.planned.capacity is None or server.meets_targets:
+        return ""
+    parts = [
+        f"{count - view.planned.capacity.get(name, 0)} of {count} {name}"
+        for name, count in sorted((view.available or {}).items())
+        if count > view.planned.capacity.get(name, 0)
+    ]
+    return f"servers that are left alone hold {', '.join(parts)}" if parts else ""
 
 
 def running_cost(problem: Problem, fleet: Fleet) -> float:
