@@ -179,6 +179,13 @@ class EmulatedCluster:
         """Return requests that came, and have found no pod yet."""
         return sum(request.arrival_ms <= self.time_s * 1000 for request in self._gateway.get(server, ()))
 
+    def without_first_token(self, server: str) -> Iterator[Request]:
+        """Yield the requests that came and wait: for a pod, or in one."""
+        yield from (one for one in self._gateway.get(server, ()) if one.arrival_ms <= self.time_s * 1000)
+        for pod in self.pods:
+            if pod.engine is not None and self._deployments[pod.deployment].server == server:
+                yield from pod.engine.waiting
+
     def pods_of(self, server: str) -> list[EmulatedPod]:
         """Return the pods of a server that serve."""
         homes = {d.name for d in self._deployments.values() if d.server == server}
