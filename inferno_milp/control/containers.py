@@ -22,7 +22,7 @@ def moved_container(
     Raises
     ------
     ClusterError
-        If its arguments cannot be told.
+        If its arguments are in a script of a shell.
     """
     command, arguments = list(container.command or ()), list(container.args or ())
     settled: list[tuple[tuple[str, ...], int]] = [((settings.batch_size_argument,), batch_size)]
