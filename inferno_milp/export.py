@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
+from statistics import NormalDist
 from typing import Any, Literal, get_args
 
 import yaml
@@ -23,7 +25,29 @@ LABEL_VALUE = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 LONGEST_NAME = 63
 METRIC = "inferno_desired_replicas"
 """What the control loop publishes, in its mode `publish`."""
-MOST_REPLICAS = 1000
+UNROUTED_S, LAST_S, LEAST_DRAIN_S = 15, 15, 30
+"""Time until requests go elsewhere; after the last request, until the engine has ended; and the least to drain."""
+DRAIN = f"""
+import sys, time, urllib.request
+port, longest = sys.argv[1], float(sys.argv[2])
+time.sleep({UNROUTED_S} if len(sys.argv) < 4 else float(sys.argv[3]))
+end = time.monotonic() + longest
+while time.monotonic() < end:
+    try:
+        page = urllib.request.urlopen(f"http://127.0.0.1:{{port}}/metrics", timeout=5).read().decode()
+    except OSError:
+        break
+    counts = [line.rpartition("}}")[2].split()[0] for line in page.splitlines()
+              if line.startswith(("vllm:num_requests_running", "vllm:num_requests_waiting"))]
+    if counts and not sum(map(float, counts)):
+        break
+    time.sleep(1)
+"""
+"""What a pod does before it ends: it waits until its engine has no more requests. Arguments: port, longest wait (s)."""
+LEADER = "inferno_leader"
+"""1 for the copy of the loop that leads."""
+LEAST_REPLICAS, MOST_REPLICAS = 1, 1000
+"""Of a server that the problem gives no limits."""
 
 
 def export_manifests(
@@ -68,7 +92,7 @@ def export_manifests(
         elif kind == "hpa":
             found[name] = _hpa(problem, server, name, namespace)
         else:
-            found[name] = _keda(problem, server, name, namespace, prometheus_url)
+            found[name] = _keda(problem, server, allocation, name, namespace, prometheus_url)
     if not found:
         raise OptionError("the plan runs nothing")
     return yaml.safe_dump_all(found.values(), sort_keys=False, allow_unicode=True)
@@ -114,6 +138,7 @@ def _deployment(
         arguments += ["--enable-lora", "--max-loras", str(len(adapters))]
     if devices > 1:
         arguments += ["--tensor-parallel-size", str(devices)]
+    drain_s = drain_seconds(problem, server, allocation)
     container = {
         "name": "engine",
         "image": image,
@@ -121,6 +146,7 @@ def _deployment(
         "ports": [{"name": "http", "containerPort": 8000}],
         "resources": {"limits": {resource: str(devices)}},
         "readinessProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 5},
+        "lifecycle": {"preStop": {"exec": {"command": ["python3", "-c", DRAIN, "8000", str(drain_s)]}}},
     }
     return {
         "apiVersion": "apps/v1",
@@ -131,15 +157,54 @@ def _deployment(
             "selector": {"matchLabels": {"app.kubernetes.io/name": name}},
             "template": {
                 "metadata": {"labels": {"app.kubernetes.io/name": name}},
-                "spec": {"nodeSelector": {"accelerator": deployment_name(allocation.type)}, "containers": [container]},
+                "spec": {
+                    "nodeSelector": {"accelerator": deployment_name(allocation.type)},
+                    "terminationGracePeriodSeconds": UNROUTED_S + drain_s + LAST_S,
+                    "containers": [container],
+                },
             },
         },
     }
 
 
+def drain_seconds(problem: Problem, server: ServerPlan, allocation: Allocation) -> int:
+    """Return how long the requests of a replica that goes away may take, s: TTFT's p95, and a long output's tokens.
+
+    A long output is longer than 99 % of the server's, its lengths being lognormal about their mean.
+    """
+    load = next(s for s in problem.servers if s.name == server.name).load
+    if load is None or allocation.itl_ms is None:
+        return LEAST_DRAIN_S
+    sizes = [(part.output_tokens, part.cv2_output) for part in load.mix] or [(load.output_tokens, load.cv2_output)]
+    spreads = [(mean, math.log1p(cv2)) for mean, cv2 in sizes]
+    tail = NormalDist().inv_cdf(0.99)
+    longest = max(mean * math.exp(tail * math.sqrt(spread) - spread / 2) for mean, spread in spreads)
+    ttft_ms = allocation.ttft_p95_ms or allocation.ttft_ms or 0.0
+    return max(math.ceil((ttft_ms + longest * allocation.itl_ms) / 1000), LEAST_DRAIN_S)
+
+
 def _bounds(problem: Problem, server: ServerPlan) -> tuple[int, int]:
+    """Return the fewest and the most replicas of one of a server's deployments.
+
+    A server's minimum is that of its only deployment. Of several, each may be empty: the loop keeps the minimum of all.
+    """
     found = next(s for s in problem.servers if s.name == server.name)
-    return found.min_replicas, found.max_replicas or MOST_REPLICAS
+    least = found.min_replicas if "min_replicas" in found.model_fields_set else LEAST_REPLICAS
+    most = found.max_replicas or MOST_REPLICAS
+    return min(least, most) if len(server.allocations) == 1 else 0, most
+
+
+def _behavior(at_most: int) -> dict[str, Any]:
+    """Return an HPA's behavior that follows what is published at once: that is stable already.
+
+    Without `tolerance: 0` an HPA ignores changes of up to 10 %, as from 10 to 11 replicas.
+    """
+    at_once = {
+        "stabilizationWindowSeconds": 0,
+        "tolerance": "0",
+        "policies": [{"type": "Pods", "value": at_most, "periodSeconds": 15}],
+    }
+    return {"scaleUp": at_once, "scaleDown": dict(at_once)}
 
 
 def _hpa(problem: Problem, server: ServerPlan, name: str, namespace: str) -> dict[str, Any]:
@@ -147,11 +212,13 @@ def _hpa(problem: Problem, server: ServerPlan, name: str, namespace: str) -> dic
     metric = {
         "type": "External",
         "external": {
-            "metric": {"name": METRIC, "selector": {"matchLabels": {"variant_name": name}}},
+            "metric": {
+                "name": METRIC,
+                "selector": {"matchLabels": {"variant_name": name, "namespace": namespace}},
+            },
             "target": {"type": "AverageValue", "averageValue": "1"},
         },
     }
-    at_once = {"stabilizationWindowSeconds": 0, "policies": [{"type": "Pods", "value": at_most, "periodSeconds": 15}]}
     return {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
@@ -161,33 +228,52 @@ def _hpa(problem: Problem, server: ServerPlan, name: str, namespace: str) -> dic
             # Fewer than one are not HPA's to ask for, unless the cluster's feature HPAScaleToZero is on.
             "minReplicas": max(at_least, 1),
             "maxReplicas": at_most,
-            # What is published is stable already.
-            "behavior": {"scaleUp": at_once, "scaleDown": at_once},
+            "behavior": _behavior(at_most),
             "metrics": [metric],
         },
     }
 
 
-def _keda(problem: Problem, server: ServerPlan, name: str, namespace: str, prometheus_url: str) -> dict[str, Any]:
-    _, at_most = _bounds(problem, server)
-    query = f'max({METRIC}{{variant_name="{name}",exported_namespace="{namespace}"}} or '
-    query += f'{METRIC}{{variant_name="{name}",namespace="{namespace}"}})'
+def _keda(
+    problem: Problem, server: ServerPlan, allocation: Allocation, name: str, namespace: str, prometheus_url: str
+) -> dict[str, Any]:
+    at_least, at_most = _bounds(problem, server)
     return {
         "apiVersion": "keda.sh/v1alpha1",
         "kind": "ScaledObject",
         "metadata": _metadata(name, namespace),
         "spec": {
             "scaleTargetRef": {"name": name},
-            "minReplicaCount": 0,  # a deployment that is not used has none; the minimum is the server's
+            "minReplicaCount": at_least,
             "maxReplicaCount": at_most,
             "pollingInterval": 15,
             "cooldownPeriod": 30,
+            # Where Prometheus has no answer, what runs stays.
+            "fallback": {"failureThreshold": 3, "replicas": allocation.replicas, "behavior": "currentReplicas"},
+            "advanced": {"horizontalPodAutoscalerConfig": {"behavior": _behavior(at_most)}},
             "triggers": [
                 {
                     "type": "prometheus",
                     "metricType": "AverageValue",
-                    "metadata": {"serverAddress": prometheus_url, "query": query, "threshold": "1"},
+                    "metadata": {
+                        "serverAddress": prometheus_url,
+                        "query": desired_query(name, namespace),
+                        "threshold": "1",
+                        "ignoreNullValues": "false",  # otherwise no answer is 0 replicas
+                    },
                 }
             ],
         },
     }
+
+
+def desired_query(name: str, namespace: str) -> str:
+    """Return PromQL for the replicas that a deployment is to have.
+
+    All copies of the loop publish them; those of the copy that leads come first. A scrape that does not honor labels
+    renames the metric's namespace.
+    """
+    found = " or ".join(
+        f'{METRIC}{{variant_name="{name}",{label}="{namespace}"}}' for label in ("exported_namespace", "namespace")
+    )
+    return f"max(({found}) and on (instance) {LEADER} == 1) or max({found})"

@@ -1,4 +1,9 @@
-"""A double of the Kubernetes API server: it keeps objects, versions and conflicts, and fails when it is told to."""
+"""A double of the Kubernetes API server: objects, versions, conflicts, permissions, owners of fields, and faults.
+
+Who has no token is `system:anonymous`, and may do nothing. TOKEN is that of the account of `manifests/control.yaml`,
+which may do what its roles permit; ADMIN may do everything. Server-side apply is refused where it changes a field that
+another manager owns.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +16,22 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import yaml
 from kubernetes import client
+
+TOKEN, ADMIN = "the-token-of-the-account", "the-token-of-an-administrator"
+MANIFEST = Path(__file__).parent.parent / "manifests" / "control.yaml"
+VERBS = {"PUT": "update", "POST": "create", "PATCH": "patch", "DELETE": "delete", "WATCH": "watch"}
+APPLY = "application/apply-patch+yaml"
+ATOMIC = ("nodeSelector", "args", "command")
+"""Parts that are owned and replaced as a whole."""
+CREATOR = "kubectl-client-side-apply"
+"""Manager of what a test puts."""
+
 
 CRDS, OURS = "customresourcedefinitions", "/apis/inferno-milp.dev/"
 PATH = re.compile(
@@ -30,9 +47,14 @@ class ApiDouble:
     ----------
     faults : consulted with method and path before every request: a status to answer with, seconds to wait, or None.
     requests : method and path of all requests.
+    rules : what the account may do: by namespace ("" everywhere), the rules of its roles.
+    refused : requests that were refused for want of a permission.
     """
 
     def __init__(self):
+        self.rules = shipped_rules()
+        self.refused: list[tuple[str, str, str]] = []
+        self.owners: dict[tuple[str, str, str], dict[tuple[str, ...], set[str]]] = {}
         self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
         self.faults: Callable[[str, str], int | float | None] = lambda method, path: None
         self.requests: list[tuple[str, str]] = []
@@ -49,11 +71,24 @@ class ApiDouble:
 
             def _answer(self):
                 url = urlsplit(self.path)
+                method = "WATCH" if parse_qs(url.query).get("watch") == ["true"] else self.command
+                if not double.permits(method, url.path, self.headers.get("Authorization", "")):
+                    double.requests.append((method, url.path))
+                    text = json.dumps({"kind": "Status", "reason": "Forbidden", "code": 403}).encode()
+                    self.send_response(403)
+                    self.send_header("Content-Type", "application/json")
+                    self.send_header("Content-Length", str(len(text)))
+                    self.end_headers()
+                    self.wfile.write(text)
+                    return None
                 if parse_qs(url.query).get("watch") == ["true"]:
                     return double.stream(self, url.path, parse_qs(url.query))
                 length = int(self.headers.get("Content-Length") or 0)
-                body = json.loads(self.rfile.read(length)) if length else None
-                status, answer = double.handle(self.command, url.path, parse_qs(url.query), body)
+                body = yaml.safe_load(self.rfile.read(length)) if length else None
+                query = parse_qs(url.query)
+                if self.headers.get("Content-Type") == APPLY:
+                    query["apply"] = ["true"]
+                status, answer = double.handle(self.command, url.path, query, body)
                 text = json.dumps(answer).encode()
                 try:
                     self.send_response(status)
@@ -63,6 +98,7 @@ class ApiDouble:
                     self.wfile.write(text)
                 except ConnectionError:
                     pass
+                return None
 
             do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = _answer  # noqa: N815
 
@@ -71,10 +107,31 @@ class ApiDouble:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
-    def client(self):
+    def client(self, key="BearerToken"):
+        """A client of the account; `key` is where its version keeps the token."""
         configuration = client.Configuration()
         configuration.host, configuration.retries = self.url, False
+        configuration.api_key[key] = f"Bearer {TOKEN}"
         return client.ApiClient(configuration)
+
+    def permits(self, method, path, authorization):
+        """Whether who asks may do so; what there is may be asked by every account."""
+        match = PATH.fullmatch(path)
+        scheme, _, token = authorization.partition(" ")
+        if (scheme, token) == ("Bearer", ADMIN):
+            return True
+        is_account = scheme.lower() == "bearer" and token == TOKEN
+        if is_account and (match is None or (method == "GET" and self._discovery(path) is not None)):
+            return True
+        if match is not None and is_account:
+            resource = match["kind"] + (f"/{match['part']}" if match["part"] else "")
+            verb = VERBS.get(method, "get" if match["name"] else "list")
+            wanted = (match["group"] or "", resource, verb, match["name"])
+            places = {"", match["namespace"] or ""}
+            if any(_is_permitted(rule, *wanted) for place in places for rule in self.rules.get(place, ())):
+                return True
+        self.refused.append((method, path, "the account" if is_account else "system:anonymous"))
+        return False
 
     def close(self):
         self._closed.set()
@@ -93,6 +150,9 @@ class ApiDouble:
             generation = before["metadata"]["generation"] if before else 0
             is_same = before is not None and before.get("spec") == item.get("spec")
             metadata["generation"] = generation if is_same else generation + 1
+            owned = self.owners.setdefault(key, {})
+            for leaf in _leaves(item):
+                owned.setdefault(leaf, {CREATOR})
             # A test may change the object that it put: what is kept is compared with what it was.
             self.objects[key] = item
             self._tell(kind, "MODIFIED" if before else "ADDED", item)
@@ -196,7 +256,7 @@ class ApiDouble:
             item = self.objects.get((kind, namespace or "", name))
             if item is None:
                 return 404, {"reason": "NotFound"}
-            return self._one(method, kind, item, part, body)
+            return self._one(method, kind, item, part, body, query)
 
     def _all(self, method, kind, namespace, body):
         if method == "GET":
@@ -214,23 +274,44 @@ class ApiDouble:
             return 409, {"reason": "AlreadyExists"}
         return 201, copy.deepcopy(self.put(kind, item))
 
-    def _one(self, method, kind, item, part, body):
+    def _one(self, method, kind, item, part, body, query):
         if method == "GET":
             return 200, self._scale(item) if part == "scale" else copy.deepcopy(item)
         asked = (body.get("metadata") or {}).get("resourceVersion")
         if method == "PUT" and asked and asked != item["metadata"]["resourceVersion"]:
             return 409, {"reason": "Conflict"}
+        key = (kind, item["metadata"].get("namespace", ""), item["metadata"]["name"])
+        manager = query.get("fieldManager", ["unknown"])[0]
         if part == "scale":
             item["spec"]["replicas"] = body["spec"].get("replicas") or 0
+            self.owners[key]["spec", "replicas"] = {manager}
             self.put(kind, item)
             return 200, self._scale(item)
         if part == "status":
             new = {**item, "metadata": dict(item["metadata"])}
             new["status"] = _merge_patched(item.get("status", {}), body["status"])
             return 200, copy.deepcopy(self.put(kind, new))
+        if "apply" in query:
+            conflicts = self._applied(key, item, body, manager, is_forced=query.get("force") == ["true"])
+            if conflicts:
+                return 409, {"reason": "Conflict", "message": f"conflicts with {conflicts}"}
         new = copy.deepcopy(body) if method == "PUT" else _merged(item, body)
         new["metadata"] = {**new["metadata"], "namespace": item["metadata"].get("namespace", "")}
         return 200, copy.deepcopy(self.put(kind, new))
+
+    def _applied(self, key, item, body, manager, *, is_forced):
+        """Note who owns what is applied; return who else owns what would change, and is not overridden."""
+        owned, now = self.owners[key], _leaves(item)
+        wanted = {leaf: value for leaf, value in _leaves(body).items() if leaf[0] not in ("apiVersion", "kind")}
+        for name in ("name", "namespace"):
+            wanted.pop(("metadata", name), None)
+        changed = {leaf for leaf, value in wanted.items() if leaf in now and now[leaf] != value}
+        conflicts = {f"{other}: {'.'.join(leaf)}" for leaf in changed for other in owned.get(leaf, set()) - {manager}}
+        if conflicts and not is_forced:
+            return sorted(conflicts)
+        for leaf in wanted:
+            owned[leaf] = {manager} if leaf in changed else owned.get(leaf, set()) | {manager}
+        return []
 
     def _scale(self, item):
         metadata = {name: item["metadata"].get(name) for name in ("name", "namespace", "resourceVersion")}
@@ -241,6 +322,50 @@ class ApiDouble:
             "spec": {"replicas": item["spec"]["replicas"]},
             "status": {"replicas": item["spec"]["replicas"]},
         }
+
+
+def _leaves(item, path=()):
+    """Values by their paths; named parts of a list by their names."""
+    if isinstance(item, dict) and not (path and path[-1] in ATOMIC):
+        found = {}
+        for key, value in item.items():
+            found |= _leaves(value, (*path, key))
+        return found
+    if isinstance(item, list) and item and all(isinstance(part, dict) and "name" in part for part in item):
+        found = {}
+        for part in item:
+            found |= _leaves({k: v for k, v in part.items() if k != "name"}, (*path, part["name"]))
+        return found
+    return {path: copy.deepcopy(item)}
+
+
+def rule_for_moves():
+    """The rule of `manifests/control.yaml` that is a comment until deployments may be moved."""
+    lines = MANIFEST.read_text(encoding="utf-8").splitlines()
+    at = next(i for i, line in enumerate(lines) if "Only for `actuation: {move: true}`" in line)
+    (rule,) = yaml.safe_load(lines[at + 1].strip().removeprefix("#"))
+    return rule
+
+
+def shipped_rules():
+    """The rules that `manifests/control.yaml` binds to the loop's account, by namespace."""
+    items = list(yaml.safe_load_all(MANIFEST.read_text(encoding="utf-8")))
+    roles = {(item["kind"], item["metadata"]["name"]): item for item in items if item["kind"].endswith("Role")}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for item in items:
+        if item["kind"].endswith("RoleBinding"):
+            assert [subject["name"] for subject in item["subjects"]] == ["inferno-milp-control"]
+            role = roles[item["roleRef"]["kind"], item["roleRef"]["name"]]
+            found.setdefault(item["metadata"].get("namespace", ""), []).extend(role["rules"])
+    return found
+
+
+def _is_permitted(rule, group, resource, verb, name):
+    names = rule.get("resourceNames")
+    return (
+        group in rule["apiGroups"] and resource in rule["resources"] and verb in rule["verbs"]
+        and (not names or name in names)
+    )  # fmt: skip
 
 
 def _merge_patched(item, patch):
@@ -315,14 +440,14 @@ def pod(name, app, namespace="llm", node="", devices=1, *, is_ready=True, is_lea
     }
 
 
-def node(name, product, devices, *, is_ready=True, is_cordoned=False):
+def node(name, product, devices, *, is_ready=True, is_cordoned=False, taints=(), labels=None, **allocatable):
     return {
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": name, "labels": {"nvidia.com/gpu.product": product}},
-        "spec": {"unschedulable": is_cordoned},
+        "metadata": {"name": name, "labels": {"nvidia.com/gpu.product": product, **(labels or {})}},
+        "spec": {"unschedulable": is_cordoned, "taints": list(taints)},
         "status": {
-            "allocatable": {"nvidia.com/gpu": str(devices), "cpu": "64"},
+            "allocatable": {"nvidia.com/gpu": str(devices), "cpu": "64", **allocatable},
             "conditions": [{"type": "Ready", "status": str(is_ready), "lastTransitionTime": "2026-01-01T00:00:00Z"}],
         },
     }

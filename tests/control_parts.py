@@ -123,6 +123,10 @@ class FakeCluster:
         self._maybe_fail("status")
         self.status = dict(documents)
 
+    def read_status(self):
+        self._maybe_fail("read_status")
+        return dict(self.status)
+
     def tell(self, deployment, reason, words, *, is_warning=False):
         self._maybe_fail("tell")
 

@@ -5,15 +5,21 @@ import math
 import shutil
 import threading
 import time
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
 
 import pytest
-from control_parts import START_S, problem
+from control_parts import START_S, FakeClock, FakeCluster, config, problem
+from exposed_engines import ENGINES, Page
 
 from inferno_milp.control.collector import Collector
 from inferno_milp.control.config import PrometheusSettings
+from inferno_milp.control.controller import Controller
+from inferno_milp.control.emulation.exporter import CLOCK
+from inferno_milp.control.emulation.prometheus_process import PrometheusProcess
 from inferno_milp.control.fleet import Deployment, Fleet, Pod
+from inferno_milp.control.problems import FixedProblem
 from inferno_milp.control.prometheus import PrometheusClient, PrometheusError
 from inferno_milp.control.queries import QUERIES, fill_in
 
@@ -233,8 +239,6 @@ def test_a_token_is_read_anew(oracle, tmp_path):
 
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="no prometheus on this machine")
 def test_a_real_prometheus_understands_every_query():
-    from inferno_milp.control.emulation.prometheus_process import PrometheusProcess
-
     with PrometheusProcess("127.0.0.1:9") as prometheus:
         for engine, queries in QUERIES.items():
             settings = PrometheusSettings(url=prometheus.url, engine=engine)
@@ -261,18 +265,135 @@ def test_pods_that_are_not_measured_yet_take_nothing_from_the_rate(oracle):
 
 def test_selectors_are_taken_as_they_are():
     text = fill_in(QUERIES["tgi"]["ttft_s_sum"], by="pod", selector='pod=~"a-[0-9]{1,}"', window_s=60)
-    assert text.count('pod=~"a-[0-9]{1,}"') == 4
+    assert text.count('pod=~"a-[0-9]{1,}"') == 5
     assert 'method="prefill",pod=~' in text
     plain = fill_in(QUERIES["tgi"]["ttft_s_sum"], by="pod", selector="", window_s=60)
     assert '{method="prefill"}' in plain
     assert "{}" not in plain
 
 
-def test_the_history_of_a_server_is_not_that_of_one_with_a_longer_name():
-    from inferno_milp.control.collector import _owner
+NEEDED_FIGURES = [name for name in NAMES if not name.startswith(("ttft", "itl", "kv"))]
+ONE_RULE = {
+    "no answer": (lambda oracle, name: setattr(oracle, "answer", lambda asked: (500, "") if asked == name
+                  else (200, oracle.result(asked))), "no answer to {}"),
+    "missing": (lambda oracle, name: oracle.pods["g-1"].pop(name), "g-1: no {} in Prometheus"),
+    "missing everywhere": (lambda oracle, name: [pod.pop(name) for pod in oracle.pods.values()], "no {} in Prometheus"),
+    "of other pods": (lambda oracle, name: oracle.pods.update(other={name: oracle.pods["g-1"].pop(name)}),
+                      "no {} in Prometheus"),
+    "NaN": (lambda oracle, name: oracle.pods["g-1"].update({name: math.nan}), "g-1: {} is nan"),
+    "infinite": (lambda oracle, name: oracle.pods["g-1"].update({name: math.inf}), "g-1: {} is inf"),
+    "negative": (lambda oracle, name: oracle.pods["g-1"].update({name: -1.0}), "g-1: {} is -1"),
+}  # fmt: skip
+"""What can be wrong with any one figure, and how it is named."""
 
-    one, two = Deployment("llm", "chat", "gold", "A100", 1), Deployment("llm", "chat-large", "tin", "A100", 1)
-    found = Fleet((one, two))
-    assert _owner(found, "llm", "chat-7d9f-abcde") == "gold"
-    assert _owner(found, "llm", "chat-large-6c5d-xyz12") == "tin"
-    assert _owner(found, "other", "chat-7d9f-abcde") is None
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("trouble", ONE_RULE)
+def test_one_rule_for_every_figure(oracle, trouble, name):
+    """No figure that is wrong counts as 0: a needed one holds the server, another one is not known; both are named."""
+    collector = make(oracle)
+    before, _ = gold(collector)
+    change, words = ONE_RULE[trouble]
+    change(oracle, name)
+    seen, observed = gold(collector, START_S + 30)
+    if name in NEEDED_FIGURES:
+        assert seen.state == "held"
+        assert words.format(name) in seen.reason
+        assert (seen.rate_per_s, seen.input_tokens, seen.output_tokens) == (4.0, 300.0, 100.0)
+        return
+    assert seen.state == "fresh"
+    assert any(name in error for error in observed.errors), observed.errors
+    figure = {"ttft_s": "ttft_ms", "itl_s": "itl_ms"}.get(name.rsplit("_", 1)[0], "kv_use")
+    assert math.isnan(getattr(seen, figure))
+    others = {"rate_per_s", "input_tokens", "output_tokens", "ttft_ms", "itl_ms", "running", "kv_use"} - {figure}
+    assert all(getattr(seen, other) == getattr(before, other) for other in others)
+
+
+def test_requests_without_output_are_absurd(oracle):
+    collector = make(oracle)
+    gold(collector)
+    for figures in oracle.pods.values():
+        figures["output_tokens_sum"] = 0.0
+    seen, _ = gold(collector, START_S + 30)
+    assert seen.state == "held"
+    assert "absurd tokens per request" in seen.reason
+
+
+@pytest.mark.parametrize(("value", "words"), [(None, "no series"), (-1.0, "a series is -1"), (math.nan, "is nan")])
+def test_a_gateway_that_is_wrong_is_named(oracle, value, words):
+    collector = make(oracle, arrivals={"gold": "gateway"})
+    oracle.pods["x"] = {"gateway": 3.0}
+    oracle.pods["y"] = {"gateway": 2.0}
+    assert gold(collector)[0].rate_per_s == 5.0
+    oracle.pods["x"] = {} if value is None else {"gateway": value}
+    if value is None:
+        del oracle.pods["y"]["gateway"]
+    seen, observed = gold(collector, START_S + 30)
+    assert (seen.state, seen.rate_per_s) == ("held", 5.0)
+    assert any(f"arrivals of gold: {words}" in error or words in error for error in observed.errors)
+
+
+def test_a_query_that_fails_for_long_takes_no_replica(oracle):
+    """Through the loop: five replicas at full load stay five while the tokens are not known, however long."""
+    found, clock = problem(), FakeClock()
+    cluster = FakeCluster(found, {("gold", "A100"): (5, 32), ("tin", "A100"): (1, 32)}, clock)
+    names = [f"{name}-{i}" for name, count in (("gold-a100", 5), ("tin-a100", 1)) for i in range(count)]
+
+    def measure():
+        each = FINE | {"sampled_at_s": clock.now_s() - 5, "arrivals_per_s": 6.0}
+        oracle.pods = {name: dict(each) for name in names}
+
+    collector = make(oracle)
+    controller = Controller(config(), FixedProblem(found), cluster, collector, clock)
+    measure()
+    controller.run_round()
+    at_full_load = cluster.replicas()["gold-a100"]
+    assert at_full_load >= 5
+    names += [f"gold-a100-{i}" for i in range(5, at_full_load)]
+    oracle.answer = lambda name: (500, "") if name == "output_tokens_sum" else (200, oracle.result(name))
+    for _ in range(30):
+        clock.wait(60)
+        measure()
+        report = controller.run_round()
+    assert cluster.replicas()["gold-a100"] == at_full_load
+    assert "no answer to output_tokens_sum" in report.servers["gold"].reason
+
+
+@contextmanager
+def prometheus_of(engine, **shown):
+    """A collector of a real Prometheus that has eight scrapes of an engine, and the time of the last one."""
+    # Prometheus stamps some samples with the machine's time, and takes none that are far from it.
+    start = time.time() // 60 * 60 - 3600
+    with Page() as page, PrometheusProcess(page.address) as prometheus:
+        settings = PrometheusSettings(url=prometheus.url, engine=ENGINES[engine].name)
+        for step in range(8):
+            page.show(ENGINES[engine], start + 30 * step, step, **shown)
+            prometheus.wait_for(CLOCK, start + 30 * step)
+        with closing(PrometheusClient(settings)) as client:
+            yield Collector(client, settings), start + 210
+
+
+needs_prometheus = pytest.mark.skipif(shutil.which("prometheus") is None, reason="no prometheus on this machine")
+
+
+@needs_prometheus
+@pytest.mark.parametrize("engine", ENGINES)
+def test_engines_are_read_as_they_are_exposed(engine):
+    """A real Prometheus, and the names of each engine's versions: one pod is busy, one has served nothing yet."""
+    with prometheus_of(engine) as (collector, now_s):
+        observed = collector.observe(problem(), fleet(now_s - 5000), now_s)
+    seen = observed.servers["gold"]
+    assert (seen.state, seen.reason, observed.errors) == ("fresh", "", ())
+    assert seen.rate_per_s == pytest.approx(2.0)
+    assert (seen.input_tokens, seen.output_tokens) == pytest.approx((300.0, 100.0))
+    assert (seen.ttft_ms, seen.itl_ms) == pytest.approx((200.0, 20.0))
+    assert seen.running == 5.0
+    assert seen.kv_use == (0.0 if engine == "tgi" else 0.4)
+
+
+@needs_prometheus
+def test_a_busy_engine_that_lacks_a_series_is_not_idle():
+    with prometheus_of("sglang", without="sglang:generation_tokens_total") as (collector, now_s):
+        seen = collector.observe(problem(), fleet(now_s - 5000), now_s).servers["gold"]
+    assert seen.state == "frozen"
+    assert "g-0: no output_tokens_sum in Prometheus" in seen.reason

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 import uvicorn
 import yaml
-from api_double import deployment, pod, running_double
+from api_double import ADMIN, TOKEN, deployment, pod, put_deployments, running_double
 from control_parts import FakeClock, FakeCluster, FakeSource, config, problem
 from test_control_loop import REPLICAS, make
 
@@ -99,7 +100,7 @@ def cluster_files(tmp_path, problem_path, monkeypatch):
             "apiVersion": "v1", "kind": "Config", "current-context": "here",
             "clusters": [{"name": "here", "cluster": {"server": double.url}}],
             "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me"}}],
-            "users": [{"name": "me", "user": {}}],
+            "users": [{"name": "me", "user": {"token": TOKEN}}],
         }  # fmt: skip
         path = tmp_path / "kubeconfig.json"
         path.write_text(json.dumps(kubeconfig))
@@ -138,7 +139,7 @@ def test_a_loop_that_follows_custom_resources(cluster_files, tmp_path):
     for item in yaml.safe_load_all(objects_text(problem(), "llm")):
         double.put(plurals[item["kind"]], item)
     text = setup.read_text().replace("problem: problem.yaml", "resources: {enabled: true}\ninterval_s: 3600")
-    setup.write_text(f"{text}listen: {{host: 127.0.0.1, port: 0}}\nlease: {{namespace: llm}}\n")
+    setup.write_text(f"{text}listen: {{host: 127.0.0.1, port: 0}}\n")
     command = [sys.executable, "-m", "inferno_milp", "control", "--config", str(setup)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
@@ -155,7 +156,7 @@ def test_a_loop_that_follows_custom_resources(cluster_files, tmp_path):
                 double.put("servers", item)
             deadline = time.monotonic() + 40
             while not told(name):
-                assert time.monotonic() < deadline, "nobody told the object"
+                assert time.monotonic() < deadline, "no object has a status"
                 assert process.poll() is None
                 time.sleep(0.05)
         status = double.objects["servers", "llm", "gold"]["status"]
@@ -168,7 +169,9 @@ def test_a_loop_that_follows_custom_resources(cluster_files, tmp_path):
         process.kill()
     assert process.returncode in (0, -signal.SIGTERM)
     assert "Traceback" not in output, output
-    assert double.objects["leases", "llm", "inferno-milp-control"]["spec"]["holderIdentity"] == ""
+    assert double.objects["leases", "inferno-milp", "inferno-milp-control"]["spec"]["holderIdentity"] == ""
+    assert sum(method == "WATCH" for method, _ in double.requests) >= len(KINDS), "it is known to the server"
+    assert not double.refused
 
 
 @pytest.mark.parametrize(
@@ -237,15 +240,18 @@ class Served:
         self.thread.join(5)
 
 
-def test_its_own_service():
-    controller, cluster, clock = make({"gold": 25.0, "tin": 2.0}, actuation={"mode": "publish"})
+def test_its_own_service(tmp_path):
+    token = tmp_path / "token"
+    token.write_text("secret\n")
+    settings = {"actuation": {"mode": "publish"}, "listen": {"token_file": str(token)}}
+    controller, cluster, clock = make({"gold": 25.0, "tin": 2.0}, **settings)
     runner = Runner(controller, controller.config)
     served = Served(make_app(runner))
     try:
         ask = served.client
         assert ask.get("/readyz").status_code == 503
         assert ask.get("/status").status_code == 503
-        report = ask.get("/invoke").json()
+        report = ask.post("/invoke", headers={"Authorization": "Bearer secret"}).json()
         assert report["servers"]["gold"]["target"]
         assert ask.get("/readyz").status_code == 200
         assert ask.get("/healthz").status_code == 200
@@ -260,6 +266,32 @@ def test_its_own_service():
         assert not cluster.calls, "others scale by what is published"
         clock.wait(10_000)
         assert ask.get("/healthz").status_code == 503
+    finally:
+        served.close()
+
+
+@pytest.mark.parametrize(
+    ("content", "header", "status"),
+    [
+        (None, "Bearer secret", 403), ("secret", "", 401), ("secret", "Bearer other", 401),
+        ("secret", "Basic secret", 401), ("", "Bearer x", 401), ("", "", 401),
+        ("secret", "Bearer secret", 200), ("secret", "bearer secret", 200),
+    ],
+)  # fmt: skip
+def test_only_the_holder_of_the_token_invokes_rounds(tmp_path, content, header, status):
+    token = tmp_path / "token"
+    token.write_text(content or "")
+    listen = {} if content is None else {"token_file": str(token)}
+    controller, cluster, _ = make({"gold": 25.0, "tin": 2.0}, listen=listen)
+    served = Served(make_app(Runner(controller, controller.config)))
+    try:
+        headers = {"Authorization": header}
+        assert served.client.get("/invoke", headers=headers).status_code == 405
+        assert not cluster.calls
+        assert served.client.post("/invoke", headers=headers).status_code == status
+        assert bool(cluster.calls) == (status == 200)
+        token.unlink()
+        assert served.client.post("/invoke", headers=headers).status_code == (403 if content is None else 503)
     finally:
         served.close()
 
@@ -357,6 +389,27 @@ def test_the_manifests_are_kubernetes_own():
         kubernetes_validate.validate(document, "1.30", strict=True)
 
 
+def test_all_of_the_manifests_can_be_applied():
+    """`kubectl apply -f manifests/`: each document is an object of a kind that Kubernetes has."""
+    import kubernetes_validate
+
+    for path in Path("manifests").glob("*.yaml"):
+        for document in documents(path.name):
+            assert {"apiVersion", "kind", "metadata"} <= document.keys(), path
+            kubernetes_validate.validate(document, "1.30", strict=True)
+
+
+def test_the_operator_has_the_same_rules():
+    monitor, rule = documents("prometheus/operator.yaml")
+    assert rule["spec"] == documents("prometheus/rules.yaml")[0]
+    pods = next(d for d in documents("control.yaml") if d["kind"] == "Deployment")["spec"]["template"]
+    assert monitor["spec"]["selector"]["matchLabels"] == pods["metadata"]["labels"]
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["port"] in {port["name"] for port in pods["spec"]["containers"][0]["ports"]}
+    assert endpoint["honorLabels"] is True
+    assert monitor["metadata"]["namespace"] == rule["metadata"]["namespace"] == "inferno-milp"
+
+
 def test_the_permissions_are_those_that_are_used():
     rules = {}
     for document in documents("control.yaml"):
@@ -390,6 +443,39 @@ def test_a_round_may_be_written_as_manifests(tmp_path):
     assert runner.run_once().plan is not None, "a file that cannot be written stops nothing"
 
 
+@pytest.mark.parametrize("documented", [True, False])
+def test_written_manifests_are_applied_as_their_head_says(tmp_path, documented):
+    """The replicas belong to whoever made the deployment: without the documented flags they stay as they are."""
+    path = tmp_path / "replicas.yaml"
+    controller, _, _ = make({"gold": 60.0, "tin": 2.0}, actuation={"mode": "manifests", "manifests": str(path)})
+    desired = {d.name: d.desired for d in Runner(controller, controller.config).run_once().deployments}
+    command = shlex.split(path.read_text().splitlines()[0].removeprefix("# "))
+    assert command[:3] == ["kubectl", "apply", "--server-side"]
+    assert " ".join(command[:-1]) in " ".join(Path("docs/control.md").read_text(encoding="utf-8").split())
+    flags = command if documented else command[:3]
+    manager = flags[flags.index("--field-manager") + 1] if "--field-manager" in flags else "kubectl"
+    refused = []
+    with running_double() as double:
+        put_deployments(double)
+        double.put("deployments", deployment("tin-h100", "tin", "H100", 0))
+        before = {key[2]: copy.deepcopy(item) for key, item in double.objects.items() if key[0] == "deployments"}
+        for document in yaml.safe_load_all(path.read_text()):
+            name, namespace = document["metadata"]["name"], document["metadata"]["namespace"]
+            url = f"{double.url}/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
+            query = {"fieldManager": manager, "force": str("--force-conflicts" in flags).lower()}
+            headers = {"Content-Type": "application/apply-patch+yaml", "Authorization": f"Bearer {ADMIN}"}
+            answer = httpx.patch(url, params=query, headers=headers, content=yaml.safe_dump(document))
+            assert answer.status_code == 200 or "kubectl-client-side-apply: spec.replicas" in answer.json()["message"]
+            refused += [name] if answer.status_code == 409 else []
+        after = {key[2]: item for key, item in double.objects.items() if key[0] == "deployments"}
+    changed = [name for name, count in desired.items() if count != before[name]["spec"]["replicas"]]
+    assert changed
+    assert refused == ([] if documented else changed)
+    for name, item in after.items():
+        was = before[name]["spec"]
+        assert item["spec"] == was | {"replicas": desired[name] if documented else was["replicas"]}
+
+
 def test_a_loop_that_is_woken_does_not_wait(monkeypatch):
     controller, _, _ = make({"gold": 2.0, "tin": 2.0}, interval_s=1000.0)
     reports = []
@@ -411,13 +497,13 @@ def test_a_loop_that_is_woken_does_not_wait(monkeypatch):
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool on this machine")
 def test_prometheus_takes_the_rules():
-    command = ["promtool", "check", "rules", "manifests/control-rules.yaml"]
+    command = ["promtool", "check", "rules", "manifests/prometheus/rules.yaml"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     published = Runner(*((made := make({"gold": 1.0, "tin": 1.0})[0]), made.config))
     published.run_once()
     text = published.published.text().decode()
-    for rule in documents("control-rules.yaml")[0]["groups"][0]["rules"]:
+    for rule in documents("prometheus/rules.yaml")[0]["groups"][0]["rules"]:
         for name in re.findall(r"inferno_\w+", rule["expr"]):
             assert f"\n{name}" in text, name
 

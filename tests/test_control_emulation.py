@@ -9,7 +9,7 @@ import pytest
 import inferno_milp as im
 from inferno_milp.control.config import ControlConfig
 from inferno_milp.control.emulation.cluster import EmulatedCluster, Served
-from inferno_milp.control.emulation.day import Emulation, run_controlled, run_threshold, scaled
+from inferno_milp.control.emulation.day import Emulation, run_controlled, run_static, run_threshold, scaled
 from inferno_milp.control.emulation.engine import Replica, Request
 from inferno_milp.control.emulation.load import Day, draw_requests
 from inferno_milp.control.emulation.timeline import judge
@@ -137,6 +137,49 @@ def test_thresholds_scale(fleet):
     timeline = run_threshold(emulation, dict.fromkeys((s.name for s in fleet.servers), 10.0))
     assert timeline.changes > 3
     assert timeline.rows[-1].cost_per_hour > 0
+
+
+def test_a_window_of_a_day_has_the_loads_of_its_hours():
+    """However short it is: a day that is pressed into minutes changes faster than a replica starts."""
+    whole = Day()
+    for begin in (0.0, 7.0, 23.5):
+        window = Day(hours=1.0, whole_hours=24.0, begin_hour=begin)
+        for minute in (0, 15, 45):
+            assert window.factor(60 * minute) == pytest.approx(whole.factor((begin * 60 + minute) * 60))
+        assert window.peak == whole.peak
+
+
+def test_requests_that_wait_at_the_end_are_counted(fleet):
+    """Else those that are never served would be the best of all."""
+    emulation = Emulation(scaled(fleet, 1.0), Day(hours=0.2, burst=1.0, trough=0.9))
+    emulation.begin(0.05)
+    timeline = emulation.run()
+    waiting = sum(1 for s in fleet.servers for _ in emulation.cluster.without_first_token(s.name))
+    assert waiting > 1000
+    assert timeline.requests > len(emulation.cluster.served) + 0.9 * waiting
+    assert timeline.kept <= len(emulation.cluster.served)
+
+
+def test_the_static_plan_has_the_same_requests_and_the_peak_of_the_whole_day(fleet):
+    emulation = Emulation(fleet, Day(hours=0.1, whole_hours=24.0, begin_hour=8.0), seed=2)
+    static = run_static(emulation)
+    emulation.begin(emulation.day.factor(0.0))
+    timeline = emulation.run()
+    assert [row.rate_per_s for row in static.rows] == [row.rate_per_s for row in timeline.rows]
+    assert static.mean_cost_per_hour > timeline.mean_cost_per_hour
+    assert static.attainment > 0.99
+
+
+@needs_prometheus
+def test_the_same_seed_gives_the_same_figures(fleet):
+    """Whatever the machine's speed, so that documents may show them."""
+    found = []
+    for _ in range(2):
+        emulation = Emulation(fleet, Day(hours=0.15, whole_hours=24.0, begin_hour=7.1), seed=5)
+        emulation.begin(emulation.day.factor(0.0))
+        found.append(run_controlled(emulation, ControlConfig(problem="fleet.yaml")).to_dict())
+    assert found[0] == found[1]
+    assert found[0]["changes"] > 0
 
 
 @needs_prometheus

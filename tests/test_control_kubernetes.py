@@ -4,8 +4,8 @@ import json
 from dataclasses import replace
 
 import pytest
-from api_double import deployment, node, pod, put_deployments, running_double
-from control_parts import FakeClock, FakeSource, config, problem
+from api_double import deployment, node, pod, put_deployments, rule_for_moves, running_double
+from control_parts import PROBLEM, FakeClock, FakeSource, config, problem
 
 from inferno_milp.control.api_server import ApiServer
 from inferno_milp.control.controller import Controller
@@ -168,6 +168,7 @@ def test_an_update_that_came_through_though_its_answer_did_not(double):
 
 
 def test_moves_server_side(double):
+    double.rules[""].append(rule_for_moves())
     changes = {"actuation": {"move": True, "node_selector": {"H100": {"gpu": "h100"}}}}
     cluster, _ = make(double, **changes)
     cluster.move(of(cluster, "tin-a100"), "H100", 2, 48)
@@ -301,6 +302,7 @@ def test_no_try_comes_when_the_lease_has_run_out(double):
 def test_pods_from_before_a_move_hold_what_they_hold(double):
     from inferno_milp.control.fleet import devices_held
 
+    double.rules[""].append(rule_for_moves())
     selectors = {"H100": {"gpu": "h100"}, "A100": {"gpu": "a100"}}
     cluster, _ = make(double, actuation={"move": True, "node_selector": selectors})
     cluster.move(of(cluster, "gold-a100"), "H100", 1, 64)
@@ -313,3 +315,157 @@ def test_pods_from_before_a_move_hold_what_they_hold(double):
     moved = of(cluster, "gold-a100")
     assert moved.ready == 1
     assert devices_held(problem(), [moved]) == {"H100": 1, "A100": 2}
+
+
+def test_without_the_permission_to_move_nothing_is_moved(double):
+    cluster, _ = make(double, actuation={"move": True, "node_selector": {"H100": {"gpu": "h100"}}})
+    with pytest.raises(ClusterError) as caught:
+        cluster.move(of(cluster, "tin-a100"), "H100", 2, 48)
+    assert caught.value.trouble == "forbidden"
+
+
+def test_all_that_a_round_asks_for_is_permitted(double):
+    """By the shipped roles; every other test here is held to them as well."""
+    cluster, _ = make(double, capacity={"source": "nodes", "types": {"NVIDIA-A100": "A100"}})
+    controller = Controller(
+        cluster._config, FixedProblem(problem()), cluster, FakeSource({"gold": 60.0}), FakeClock(),
+        Lease(cluster, FakeClock(), "a", 30),
+    )  # fmt: skip
+    double.put("nodes", node("n1", "NVIDIA-A100", 8))
+    for _ in range(2):
+        assert controller.run_round().role == "leader"
+    assert cluster.read_status()
+    controller.lease.give_up()
+    assert not double.refused
+    double.rules = {}
+    assert "forbidden" in " ".join(controller.run_round().errors)
+
+
+DEDICATED = {"key": "dedicated", "value": "training", "effect": "NoSchedule"}
+GPU = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
+NODES = {
+    "plain": ({}, 8, ""),
+    "another team's": ({"taints": [DEDICATED]}, 0, "taint dedicated=training:NoSchedule"),
+    "taken away": ({"taints": [{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]}, 0,
+                   "taint node.kubernetes.io/out-of-service:NoExecute"),
+    "rather not": ({"taints": [{"key": "old", "effect": "PreferNoSchedule"}]}, 8, ""),
+    "cut": ({"devices": 0, "nvidia.com/mig-3g.40gb": "4"}, 0, "its 4 MIG slices are not counted"),
+    "cut in part": ({"devices": 6, "nvidia.com/mig-1g.10gb": "14"}, 6, "its 14 MIG slices are not counted"),
+    "shared": ({"labels": {"nvidia.com/gpu.replicas": "4"}}, 0, "its devices are shared by 4 pods each"),
+    "not shared": ({"labels": {"nvidia.com/gpu.replicas": "1"}}, 8, ""),
+}  # fmt: skip
+
+
+def counted(double):
+    cluster, _ = make(double, capacity={"source": "nodes", "types": {"NVIDIA-A100": "A100"}})
+    fleet = cluster.read(problem())
+    return fleet.devices.get("A100", 0), fleet.problems
+
+
+@pytest.mark.parametrize("kind", NODES)
+def test_only_whole_free_devices_are_counted(double, kind):
+    changes, devices, words = NODES[kind]
+    double.put("nodes", node("n9", "NVIDIA-A100", changes.get("devices", 8),
+                             **{name: value for name, value in changes.items() if name != "devices"}))  # fmt: skip
+    found, problems = counted(double)
+    assert found == devices
+    assert len(problems) == bool(words)
+    assert not words or (problems[0].startswith("node n9") and words in problems[0])
+
+
+TOLERATIONS = [
+    ({"key": "dedicated", "operator": "Equal", "value": "training", "effect": "NoSchedule"}, True),
+    ({"key": "dedicated", "value": "training"}, True),
+    ({"key": "dedicated", "operator": "Exists"}, True),
+    ({"operator": "Exists"}, True),
+    ({"key": "dedicated", "value": "serving"}, False),
+    ({"key": "other", "operator": "Exists"}, False),
+    ({"key": "dedicated", "operator": "Exists", "effect": "NoExecute"}, False),
+    ({"key": "dedicated", "operator": "Exists", "tolerationSeconds": 300}, False),
+]
+
+
+@pytest.mark.parametrize(("toleration", "expected"), TOLERATIONS)
+@pytest.mark.parametrize("of_all", [True, False])
+def test_a_tainted_node_counts_if_all_pods_for_it_tolerate_it(double, toleration, expected, of_all):
+    for name in ("gold-a100", "tin-a100")[: 1 + of_all]:
+        double.objects["deployments", "llm", name]["spec"]["template"]["spec"]["tolerations"] = [toleration]
+    double.put("nodes", node("n9", "NVIDIA-A100", 8, taints=[DEDICATED]))
+    assert counted(double)[0] == (8 if expected and of_all else 0)
+
+
+def test_what_a_cluster_lets_pods_tolerate_is_seen_in_the_pods(double):
+    """As the taint of the devices themselves, which admission adds to pods that ask for them."""
+    double.put("nodes", node("n9", "NVIDIA-A100", 8, taints=[GPU]))
+    assert counted(double)[0] == 0
+    item = pod("tin-a100-0", "tin-a100")
+    item["spec"]["tolerations"] = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    double.put("pods", item)
+    assert counted(double)[0] == 8
+
+
+def test_what_another_controller_owns_is_left_to_it(double):
+    owner = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService", "name": "chat", "uid": "1"}
+    item = double.objects["deployments", "llm", "gold-a100"]
+    for is_controller in (False, True):
+        item["metadata"]["ownerReferences"] = [owner | {"controller": is_controller}]
+        cluster, _ = make(double)
+        fleet = cluster.read(problem())
+        assert [d.name for d in fleet.set_aside] == ["gold-a100"][: int(is_controller)]
+    assert fleet.problems == ("llm/gold-a100: the InferenceService chat owns it and sets its replicas",)
+    source = FakeSource({"gold": 90.0, "tin": 2.0})
+    report = Controller(cluster._config, FixedProblem(problem()), cluster, source, FakeClock()).run_round()
+    assert item["spec"]["replicas"] == 2
+    assert "the InferenceService chat owns it" in report.servers["gold"].reason
+
+
+def test_why_a_server_is_left_alone_is_what_is_so(double):
+    """Not that it has no deployment, where an HPA holds them; nor that so few devices exist, where others hold them."""
+    for name in ("gold-a100", "gold-h100"):
+        target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}
+        hpa = {"metadata": {"name": f"hpa-{name}", "namespace": "llm"}, "spec": {"scaleTargetRef": target}}
+        hpa["spec"]["maxReplicas"] = 9
+        double.put("horizontalpodautoscalers", hpa)
+    double.objects["deployments", "llm", "gold-a100"]["spec"]["replicas"] = 6
+    cluster, _ = make(double)
+    source = FakeSource({"gold": 5.0, "tin": 300.0})
+    report = Controller(cluster._config, FixedProblem(problem()), cluster, source, FakeClock()).run_round()
+    assert "the HPA hpa-gold-a100 scales it too" in report.servers["gold"].reason
+    assert "no deployment" not in report.servers["gold"].reason
+    assert "servers that are left alone hold 6 of 8 A100" in report.servers["tin"].reason
+
+
+@pytest.mark.parametrize(
+    ("container", "expected"),
+    [
+        ({"args": ["--max-num-seqs", "64"]}, {"args": ["--max-num-seqs", "48", "--tensor-parallel-size=2"]}),
+        ({"args": ["--max-num-seqs=64", "--tensor-parallel-size=1"]},
+         {"args": ["--max-num-seqs=48", "--tensor-parallel-size=2"]}),
+        ({"args": ["-tp", "4"]}, {"args": ["-tp", "2", "--max-num-seqs=48"]}),
+        ({"command": ["vllm", "serve", "--tp-size", "1"], "args": []},
+         {"command": ["vllm", "serve", "--tp-size", "2"], "args": ["--max-num-seqs=48"]}),
+        ({"resources": {"limits": {"nvidia.com/gpu": "1", "memory": "9Gi"}, "requests": {"nvidia.com/gpu": "1"}}},
+         {"resources": {"limits": {"nvidia.com/gpu": "2", "memory": "9Gi"}, "requests": {"nvidia.com/gpu": "2"}}}),
+        ({"resources": {"limits": {"nvidia.com/gpu": "1"}}}, {"resources": {"limits": {"nvidia.com/gpu": "2"}}}),
+    ],
+)  # fmt: skip
+def test_a_move_to_more_devices_asks_for_them(double, container, expected):
+    """The pods' devices and the engine's tensor parallelism are those of the accelerator that it moves to."""
+    double.rules[""].append(rule_for_moves())
+    pair = {"model": "m", "accelerator": "2xH100", "alpha_ms": 4, "beta_ms": 0.1, "max_batch_size": 64}
+    found = problem(profiles=[*PROBLEM["profiles"], pair])
+    item = double.objects["deployments", "llm", "tin-a100"]["spec"]["template"]["spec"]["containers"][0]
+    item |= {"args": []} | container
+    cluster, _ = make(double, actuation={"move": True, "node_selector": {"2xH100": {"gpu": "h100"}}})
+    cluster.move(next(d for d in cluster.read(found).deployments if d.name == "tin-a100"), "2xH100", 1, 48)
+    moved = double.objects["deployments", "llm", "tin-a100"]["spec"]["template"]["spec"]["containers"][0]
+    assert {name: moved.get(name) for name in expected} == expected
+
+
+def test_an_engine_in_a_script_is_not_moved(double):
+    double.rules[""].append(rule_for_moves())
+    item = double.objects["deployments", "llm", "tin-a100"]["spec"]["template"]["spec"]["containers"][0]
+    item |= {"command": ["sh", "-c", "exec vllm serve m"]}
+    cluster, _ = make(double, actuation={"move": True, "node_selector": {"H100": {"gpu": "h100"}}})
+    with pytest.raises(ClusterError, match="in a script of a shell"):
+        cluster.move(of(cluster, "tin-a100"), "H100", 1, 48)

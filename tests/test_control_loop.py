@@ -2,17 +2,22 @@
 
 import itertools
 import json
+import threading
+import time
 
 import pytest
 from control_parts import PROBLEM, FakeClock, FakeCluster, FakeSource, config, problem
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 
+from inferno_milp.control.clock import SystemClock
 from inferno_milp.control.controller import Controller
 from inferno_milp.control.decide import Decider
 from inferno_milp.control.fleet import ClusterError
 from inferno_milp.control.lease import Lease
 from inferno_milp.control.problems import FixedProblem
+from inferno_milp.control.runner import Runner
 
 REPLICAS = {("gold", "A100"): (1, 32), ("gold", "H100"): (0, 64), ("tin", "A100"): (1, 32), ("tin", "H100"): (0, 64)}
 
@@ -397,3 +402,121 @@ def test_an_engine_that_lacks_the_adapters_is_left_at_once(held):
     decision = Decider(config()).decide(wanted, fleet, clock.now_s())
     assert decision.targets["gold"] == ({"A100": 1} if held else {"H100": 1})
     assert decision.targets["tin"] == {"A100": 1}
+
+
+def metrics(runner):
+    """Return the desired replicas that a copy publishes, by deployment."""
+    found = {}
+    for family in text_string_to_metric_families(runner.published.text().decode()):
+        for sample in family.samples:
+            if sample.name == "inferno_desired_replicas":
+                found[sample.labels["variant_name"]] = sample.value
+    return found
+
+
+def two_copies(**changes):
+    """Two copies of a loop that publishes, of which the first leads."""
+    box = LeaseBox()
+    controller, cluster, clock = make({"gold": 25.0, "tin": 2.0}, actuation={"mode": "publish"}, **changes)
+    parts = (controller.config, controller.problems, cluster, controller.source, clock)
+    copies = [Runner(Controller(*parts, Lease(box, clock, name, 30)), controller.config) for name in "ab"]
+    return copies, controller.source, cluster, clock, box
+
+
+def test_every_copy_publishes_the_leaders_decision():
+    (first, second), source, _, clock, _ = two_copies()
+    decided = {d.name: d.desired for d in first.run_once().deployments}
+    source.rates["gold"] = 90.0
+    assert second.run_once().role == "follower"
+    assert metrics(first) == metrics(second) == decided, "not what it would decide itself"
+    clock.wait(5)
+    decided = {d.name: d.desired for d in first.run_once().deployments}
+    second.run_once()
+    assert metrics(second) == decided
+
+
+@pytest.mark.parametrize("trouble", ["the cluster", "the metrics", "the plan", "the store"])
+def test_what_is_published_never_disappears(trouble, monkeypatch):
+    """Nor does it become what runs, which is no decision, while an autoscaler is on its way to what was decided."""
+    (first, second), source, cluster, clock, _ = two_copies()
+    first.run_once()
+    second.run_once()
+    decided = metrics(first)
+    assert decided["gold-a100"] > cluster.replicas()["gold-a100"]
+    for _ in range(3):
+        clock.wait(5)
+        if trouble == "the cluster":
+            cluster.failures = [("read", ClusterError("unavailable", "down"))] * 2
+        elif trouble == "the store":
+            cluster.failures = [("read_status", ClusterError("forbidden", "no"))]
+        elif trouble == "the metrics":
+            source.states = {"gold": "frozen", "tin": "frozen"}
+        else:
+            monkeypatch.setattr(Decider, "decide", lambda *arguments: None)
+        for runner in (first, second):
+            runner.run_once()
+            assert metrics(runner) == decided
+        cluster.failures = []
+
+
+def test_a_new_leader_begins_with_what_was_decided():
+    """While it observes nothing yet, it publishes the decision that it finds, before its first round as well."""
+    (first, second), source, cluster, clock, box = two_copies()
+    first.run_once()
+    decided = metrics(first)
+    first.stop()
+    source.states = {"gold": "frozen", "tin": "frozen"}
+    second.lead()
+    assert second.run_once().role == "leader"
+    assert metrics(second) == decided
+    parts = (second._controller.config, second._controller.problems, cluster, source, clock, Lease(box, clock, "c", 30))
+    third = Runner(Controller(*parts), second._config)
+    third.stop()
+    third.run()
+    assert metrics(third) == decided
+
+
+def test_the_lease_is_kept_between_rounds_and_passed_on_at_once():
+    """It is shorter than the time between rounds; a copy that ends gives it up, and the next one acts at once."""
+    (first, second), _, _, clock, box = two_copies()
+    assert first.run_once().role == "leader"
+    assert second.run_once().role == "follower"
+    for _ in range(20):
+        clock.wait(7.5)
+        first.lead()
+        second.lead()
+        assert box.lease["holder"] == "a"
+    assert not second._woken.is_set()
+    clock.wait(25)  # it could not renew for a while
+    first.stop()
+    assert box.lease["holder"] == ""
+    second.lead()
+    assert box.lease["holder"] == "b"
+    assert second._woken.is_set(), "it does a round now"
+
+
+def test_the_lease_is_renewed_while_a_round_takes_long():
+    (first, _), source, _, _, box = two_copies()
+    first._config = config(lease={"duration_s": 0.4})
+    first._controller.clock = first._controller.lease.clock = SystemClock()
+    first._controller.lease.duration_s = 0.4
+    begun, go_on = threading.Event(), threading.Event()
+    observe = source.observe
+
+    def slowly(*arguments):
+        begun.set()
+        go_on.wait(20)
+        return observe(*arguments)
+
+    source.observe = slowly
+    thread = threading.Thread(target=first.run, daemon=True)
+    thread.start()
+    assert begun.wait(20)
+    version, end = box.version, time.monotonic() + 20
+    while box.version < version + 3:
+        assert time.monotonic() < end, "it is not renewed"
+        time.sleep(0.01)
+    go_on.set()
+    first.stop()
+    thread.join(20)
+    assert box.lease["holder"] == ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from inferno_milp.cli.output import STDOUT, check_outputs, missing_extra, tell, write_bytes, write_json, write_text
 from inferno_milp.cli.shared_arguments import Subparsers, add_output, add_problem, add_solving, add_volume
-from inferno_milp.cli.values import positive, whole
+from inferno_milp.cli.values import number, positive, whole
 from inferno_milp.errors import OptionError
 from inferno_milp.export import KINDS
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from inferno_milp.problem import Problem
 
 SUBCOMMANDS = ("control", "export")
+WHOLE_HOURS, BEGIN_HOUR = 24.0, 8.0
+"""A day, and when an emulation begins: in the morning, when the load goes up, and after the burst."""
 NEEDED = ("fastapi", "httpx", "kopf", "kubernetes", "prometheus_client", "statsmodels", "tenacity", "uvicorn")
 
 
@@ -108,7 +110,10 @@ def _export_resources(arguments: Namespace) -> int:
 
 def _add_day(parser: ArgumentParser) -> None:
     day = parser.add_argument_group("the emulated day")
-    day.add_argument("--hours", type=positive, metavar="H", default=24.0, help="of the day (default: 24)")
+    day.add_argument("--hours", type=positive, metavar="H", default=24.0, help="hours to emulate (default: 24)")
+    day.add_argument(
+        "--begin", type=number, metavar="H", default=BEGIN_HOUR, help=f"hour of the day (default: {BEGIN_HOUR:g})"
+    )
     day.add_argument("--burst", type=positive, metavar="X", default=3.0, help="factor of its burst (default: 3)")
     day.add_argument("--interval", type=positive, metavar="S", default=60.0, help="between rounds (default: 60)")
     day.add_argument("--startup", type=positive, metavar="S", default=120.0, help="of a replica (default: 120)")
@@ -198,14 +203,14 @@ def _tell_report(report: Report, *, quiet: bool) -> None:
 def _emulate(arguments: Namespace) -> int:
     from inferno_milp.cli.control_view import print_day, watch_day
     from inferno_milp.control.config import ControlConfig
-    from inferno_milp.control.emulation.day import Emulation, run_controlled
+    from inferno_milp.control.emulation.day import Emulation, run_controlled, run_static
     from inferno_milp.control.emulation.load import Day
     from inferno_milp.read import opened_files, read_problem
 
     with opened_files() as opened:
         problem = read_problem(arguments.problem)
     check_outputs(arguments, opened)
-    day = Day(hours=arguments.hours, burst=arguments.burst)
+    day = Day(hours=arguments.hours, whole_hours=WHOLE_HOURS, begin_hour=arguments.begin, burst=arguments.burst)
     emulation = Emulation(problem, day, interval_s=arguments.interval, startup_s=arguments.startup, seed=arguments.seed)
     config = ControlConfig(problem=str(arguments.problem), interval_s=arguments.interval)
     forecast = config.forecast.model_copy(update={"startup_s": arguments.startup})
@@ -218,7 +223,7 @@ def _emulate(arguments: Namespace) -> int:
         timeline = run_controlled(emulation, config)
     _write_day(arguments, problem, timeline)
     if arguments.json != STDOUT and not arguments.quiet:
-        print_day(timeline)
+        print_day(timeline, run_static(emulation))
     return 0
 
 

@@ -57,8 +57,17 @@ def _servers(report: Report) -> Grid:
     return Grid(columns, tuple(rows), frozenset(columns[2:6]), ("planned", "ITL ms"))
 
 
-def print_day(timeline: Timeline) -> None:
-    """Print what a day came to."""
+def print_day(timeline: Timeline, static: Timeline) -> None:
+    """Print what a day came to.
+
+    Parameters
+    ----------
+    static : the same load under a plan for its peak that nobody changes.
+    """
+
+    def cost(of: Timeline) -> str:
+        return f"{of.mean_cost_per_hour:.2f} {of.currency}/h"
+
     with stdout_to_its_end():
         console = result_console()
         held = ", ".join(
@@ -67,8 +76,9 @@ def print_day(timeline: Timeline) -> None:
         )
         lines = [
             f"requests          {timeline.requests:,} in {timeline.hours:g} h",
-            f"promises kept     {timeline.attainment:.2%} of the requests",
-            f"mean cost         {timeline.mean_cost_per_hour:.2f} {timeline.currency}/h",
+            f"promises kept     {timeline.attainment:.2%} of the requests; "
+            f"with a plan for the peak {static.attainment:.2%}",
+            f"mean cost         {cost(timeline)}; with a plan for the peak {cost(static)}",
             f"changes           {timeline.changes}, of which {timeline.reversals} went back within half an hour",
             f"most devices held {held}",
             *(f"error             {error}" for error in timeline.errors[:10]),

@@ -20,9 +20,13 @@ logger = logging.getLogger(__name__)
 State = Literal["fresh", "held", "idle", "frozen"]
 """`held`: the last good value stands in; `idle`: no replicas, and nobody counts the arrivals; `frozen`: not known, and
 for too long."""
-NEEDED = ("arrivals_per_s", "running", "waiting", "sampled_at_s")
 TOKENS = ("input_tokens", "output_tokens")
-MOST = {"arrivals_per_s": 1e6, "running": 1e7, "waiting": 1e9}
+PARTS = ("sum", "count")
+NEEDED = (
+    "arrivals_per_s", "running", "waiting", "sampled_at_s", *(f"{name}_{part}" for name in TOKENS for part in PARTS),
+)  # fmt: skip
+"""Nothing can be planned without these. Without the others, the KV cache and the latencies, it can."""
+MOST = {"arrivals_per_s": 1e6, "running": 1e7, "waiting": 1e9, "kv_use": 1e3}
 """Figures of one pod beyond these are absurd."""
 MOST_TOKENS = 1e8
 FROM_THE_FUTURE_S = 30.0
@@ -103,7 +107,7 @@ class Collector:
             own = fleet.of(server.name)
             if not own:
                 continue
-            parts = {d.key: self._deployment(d, values, now_s) for d in own if d.ready}
+            parts = {d.key: self._deployment(d, values, now_s, errors) for d in own if d.ready}
             deployments.update({key: part for key, part in parts.items() if part.state == "fresh"})
             now = _together(own, parts, now_s)
             if server.name in arrivals:
@@ -131,7 +135,7 @@ class Collector:
             if server not in settings.arrivals and _owner(fleet, namespace, pod) != server:
                 continue
             for at, value in series.points:
-                if math.isfinite(value):
+                if math.isfinite(value) and value >= 0:
                     position = round((at - start) / step_s)
                     counted[position] = counted.get(position, 0.0) + value
         if not counted:
@@ -157,67 +161,74 @@ class Collector:
             except PrometheusError as error:
                 errors.append(f"{name}: {error}")
                 if name in NEEDED:
-                    break  # nothing can be said without it, and the next one would fail likewise
+                    break  # nothing is known without it, and the next one would fail likewise
                 continue
             values[name] = _by_pod(found, self._labels())
         return values, errors
 
     def _gateway(self, now_s: float, errors: list[str]) -> dict[str, float]:
+        """Return arrival rates by server; NaN where one is not known."""
         found = {}
         for server, query in self._settings.arrivals.items():
+            found[server] = math.nan
             try:
                 answer = self._client.query(self._text(query, self._settings.window_s), now_s)
             except PrometheusError as error:
                 errors.append(f"arrivals of {server}: {error}")
-                found[server] = math.nan
                 continue
-            found[server] = sum(series.value for series in answer) if answer else math.nan
+            absurd = [one.value for one in answer if not 0 <= one.value <= MOST["arrivals_per_s"]]
+            if not answer or absurd:
+                what = f"a series is {absurd[0]:g}" if absurd else "no series in Prometheus"
+                errors.append(f"arrivals of {server}: {what}")
+                continue
+            found[server] = math.fsum(one.value for one in answer)
         return found
 
-    def _deployment(self, deployment: Deployment, values: Values, now_s: float) -> Observation:
-        """Add up a deployment's pods; those that have not served for a window yet may be missing."""
-        settings = self._settings
+    def _deployment(self, deployment: Deployment, values: Values, now_s: float, errors: list[str]) -> Observation:
+        """Add up a deployment's pods; those that have not served for a window yet may be missing.
+
+        One rule holds for every figure: a pod without it, or with one that is absurd, is named, and the figure of the
+        deployment is not known. A deployment without a needed figure is not known at all.
+        """
         nothing = Observation("frozen", "", now_s, math.nan)
-        if missing := [name for name in NEEDED if name not in values]:
-            return replace(nothing, reason=f"no answer to {', '.join(missing)}")
-        pods, since = [], now_s - settings.window_s - settings.max_age_s
+        unanswered = next((name for name in NEEDED if name not in values), None)
+        if unanswered is not None:
+            return replace(nothing, reason=f"no answer to {unanswered}")
+        keys, wrong = self._measured(deployment, values, now_s)
+        if wrong:
+            return replace(nothing, reason=wrong)
+        pods = _Pods(values, keys, errors)
+        tokens = {name: pods.mean(name) for name in TOKENS}
+        if any(value > MOST_TOKENS for value in tokens.values()) or tokens["output_tokens"] < 1:
+            return replace(nothing, reason=f"absurd tokens per request: {tokens}")
+        unmeasured = deployment.ready - len(keys)
+        return Observation(
+            state="fresh",
+            reason=f"{unmeasured} of its pods are not measured yet" if unmeasured > 0 else "",
+            at_s=min(pods.figures("sampled_at_s")),
+            rate_per_s=math.fsum(pods.figures("arrivals_per_s")),
+            **tokens,
+            ttft_ms=1000 * pods.mean("ttft_s"),
+            itl_ms=1000 * pods.mean("itl_s"),
+            running=math.fsum(pods.figures("running")),
+            waiting=math.fsum(pods.figures("waiting")),
+            kv_use=max(pods.figures("kv_use"), default=math.nan),
+        )
+
+    def _measured(self, deployment: Deployment, values: Values, now_s: float) -> tuple[list[tuple[str, str]], str]:
+        """Return the pods whose needed figures are known, and what is wrong with one that should be among them."""
+        settings, found = self._settings, []
+        since = now_s - settings.window_s - settings.max_age_s
         for pod in deployment.pods:
             if pod.ready_since_s is None:
                 continue
             key = (deployment.namespace, pod.name)
-            wrong = _wrong(values, key, now_s, settings.max_age_s)
+            wrong = _wrong(values, NEEDED, key) or _untimely(values, key, now_s, settings.max_age_s)
             if not wrong:
-                pods.append(key)
+                found.append(key)
             elif pod.ready_since_s < since or not wrong.startswith("no "):
-                return replace(nothing, reason=f"{pod.name}: {wrong}")
-        if not pods:
-            return replace(nothing, reason="no pod is measured yet")
-
-        def total(name: str) -> float:
-            found = [values.get(name, {}).get(key, math.nan) for key in pods]
-            return math.fsum(value for value in found if math.isfinite(value) and value >= 0)
-
-        def mean(name: str) -> float:
-            count = total(f"{name}_count")
-            return total(f"{name}_sum") / count if count > 0 else math.nan
-
-        unmeasured = deployment.ready - len(pods)
-        kv = [value for key in pods if math.isfinite(value := values.get("kv_use", {}).get(key, math.nan))]
-        tokens = {name: mean(name) for name in TOKENS}
-        if any(value > MOST_TOKENS for value in tokens.values()):
-            return replace(nothing, reason=f"absurd tokens per request: {tokens}")
-        return Observation(
-            state="fresh",
-            reason=f"{unmeasured} of its pods are not measured yet" if unmeasured > 0 else "",
-            at_s=min(values["sampled_at_s"][key] for key in pods),
-            rate_per_s=total("arrivals_per_s"),
-            **tokens,
-            ttft_ms=1000 * mean("ttft_s"),
-            itl_ms=1000 * mean("itl_s"),
-            running=total("running"),
-            waiting=total("waiting"),
-            kv_use=max(kv, default=math.nan),
-        )
+                return [], f"{pod.name}: {wrong}"
+        return found, "" if found else "no pod is measured yet"
 
     def _settled(self, server: Server, now: Observation, now_s: float) -> Observation:
         """Let the last good value stand in for what is not known, for a while."""
@@ -238,6 +249,37 @@ class Collector:
         return now
 
 
+@dataclass(frozen=True, slots=True)
+class _Pods:
+    """Figures of a deployment's pods.
+
+    Attributes
+    ----------
+    keys : namespace and name of each pod.
+    errors : where what is wrong with a figure is added.
+    """
+
+    values: Values
+    keys: list[tuple[str, str]]
+    errors: list[str]
+
+    def figures(self, name: str) -> list[float]:
+        """Return a figure of all pods; empty if that of one of them is not known."""
+        if name not in self.values:
+            return []  # an error has been reported for it
+        for key in self.keys:
+            if wrong := _wrong(self.values, (name,), key):
+                self.errors.append(f"{'/'.join(key)}: {wrong}")
+                return []
+        return [self.values[name][key] for key in self.keys]
+
+    def mean(self, name: str) -> float:
+        """Return the mean of a figure that has a sum and a count; NaN where it is not known, or of nothing."""
+        totals, counts = (self.figures(f"{name}_{part}") for part in PARTS)
+        count = math.fsum(counts)
+        return math.fsum(totals) / count if totals and count > 0 else math.nan
+
+
 def _owner(fleet: Fleet, namespace: str, pod: str) -> str | None:
     """Return the server of a pod that may be gone, by its name: that of the deployment with the longest name."""
     homes = [d for d in fleet.deployments if d.namespace == namespace and pod.startswith(f"{d.name}-")]
@@ -248,9 +290,9 @@ def _by_pod(series: Iterable[Series], labels: tuple[str, str]) -> dict[tuple[str
     return {(one.labels.get(labels[0], ""), one.labels.get(labels[1], "")): one.value for one in series}
 
 
-def _wrong(values: Values, key: tuple[str, str], now_s: float, max_age_s: float) -> str:
-    """Say what is wrong with the figures of a pod; nothing if they are fine."""
-    for name in NEEDED:
+def _wrong(values: Values, names: Iterable[str], key: tuple[str, str]) -> str:
+    """Return what is wrong with figures of a pod; nothing if they are fine."""
+    for name in names:
         value = values[name].get(key)
         if value is None:
             return f"no {name} in Prometheus"
@@ -258,6 +300,11 @@ def _wrong(values: Values, key: tuple[str, str], now_s: float, max_age_s: float)
             return f"{name} is {value}"
         if value < 0 or value > MOST.get(name, math.inf):
             return f"{name} is {value:g}, which is absurd"
+    return ""
+
+
+def _untimely(values: Values, key: tuple[str, str], now_s: float, max_age_s: float) -> str:
+    """Return what is wrong with the time at which a pod was measured; nothing if it is fine."""
     age = now_s - values["sampled_at_s"][key]
     if age > max_age_s:
         return f"stale: {age:.0f} s old"
@@ -300,8 +347,8 @@ def _together(own: Iterable[Deployment], parts: Mapping[str, Observation], now_s
 
 def _from_gateway(now: Observation, rate_per_s: float, now_s: float) -> Observation:
     """Take the arrival rate that a gateway counts; it is known without replicas too."""
-    if not (math.isfinite(rate_per_s) and 0 <= rate_per_s <= MOST["arrivals_per_s"]):
-        return replace(now, state="frozen", reason=f"the arrival rate at the gateway is {rate_per_s}")
+    if math.isnan(rate_per_s):
+        return replace(now, state="frozen", reason="the arrival rate at the gateway is not known")
     if now.state == "fresh":
         return replace(now, rate_per_s=rate_per_s)
     if now.state == "idle":

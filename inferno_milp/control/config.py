@@ -20,7 +20,7 @@ from inferno_milp.read.validate import validate
 Fraction = Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)]
 Url = Annotated[str, Field(pattern=r"^https?://\S+$", max_length=2000)]
 Port = Annotated[int, Field(strict=True, ge=0, le=65535)]
-EngineName = Literal["vllm", "vllm-v0", "sglang", "tgi"]
+EngineName = Literal["vllm", "sglang", "tgi"]
 Mode = Literal["scale", "publish", "manifests", "dry-run"]
 
 
@@ -85,10 +85,12 @@ class StabilitySettings(Model):
     """Fewer replicas, or another accelerator, only after that has been right for so long."""
     move_cooldown_s: NonNegative = 1800.0
     """A server that changed its accelerator keeps it for so long."""
+    period_s: Positive = 60.0
+    """Time within which `max_step` and `max_moves` hold, however many rounds there are in it."""
     max_step: PositiveCount = 100
-    """Most replicas by which a deployment grows or shrinks in a round."""
+    """Most replicas by which a deployment grows or shrinks in a period."""
     max_moves: Count = 2
-    """Servers that may change their accelerator in a round."""
+    """Servers that may begin to change their accelerator in a period."""
 
 
 class TrackingSettings(Model):
@@ -157,6 +159,10 @@ class ActuationSettings(Model):
     """By accelerator, the node selector of pods that run on it; needed to move."""
     batch_size_argument: str = "--max-num-seqs"
     """Argument of the engine that a move sets."""
+    tensor_parallel_arguments: tuple[Name, ...] = Field(
+        default=("--tensor-parallel-size", "-tp", "--tp-size", "--tp", "--num-shard"), min_length=1
+    )
+    """Names of the engine's argument for the devices of a replica: a move sets the one that is there, or the first."""
 
 
 class LeaseSettings(Model):
@@ -188,6 +194,8 @@ class ListenSettings(Model):
 
     host: Name = "0.0.0.0"
     port: Port = 8081
+    token_file: str | None = None
+    """File that holds the bearer token of `/invoke`, read for every request; without one, nobody may invoke a round."""
 
 
 class ControlConfig(Model):

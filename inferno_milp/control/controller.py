@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from inferno_milp.control.clock import Clock
-from inferno_milp.control.collector import MetricSource, Observation, Observed
+from inferno_milp.control.collector import MetricSource, Observed
 from inferno_milp.control.config import ControlConfig
 from inferno_milp.control.decide import Decider, Decision, advise
+from inferno_milp.control.decisions import Decisions
 from inferno_milp.control.demand import Demand
 from inferno_milp.control.fleet import (
     Cluster,
@@ -22,14 +23,22 @@ from inferno_milp.control.fleet import (
     Deployment,
     Fleet,
     devices_held,
-    devices_per_replica,
     devices_wanted,
 )
+from inferno_milp.control.gate import Gate, Pace
 from inferno_milp.control.learning import Learning
 from inferno_milp.control.lease import Lease
 from inferno_milp.control.problems import Problems, Setting
-from inferno_milp.control.report import Applied, DeploymentReport, Report, Role, ServerReport
+from inferno_milp.control.report import Applied, DeploymentReport, Report, Role
 from inferno_milp.control.steps import Step, Steps, next_steps
+from inferno_milp.control.view import (
+    View,
+    capacity,
+    devices_available,
+    running_cost,
+    server_reports,
+    undeployed_servers,
+)
 from inferno_milp.errors import InfernoError
 from inferno_milp.loads import Load
 from inferno_milp.plan import Plan
@@ -42,18 +51,6 @@ JUMP_S = 5.0
 """Clocks that differ by more than this from one round to the next: one was set."""
 SATURATION = "priority_exhaustive"
 """Who gets what is left when not all can be served, unless the problem says: no server is put out for want of all."""
-
-
-@dataclass(frozen=True, slots=True)
-class _View:
-    """What a round acts on: the problem, what runs, and what that does."""
-
-    problem: Problem
-    fleet: Fleet
-    observed: Observed
-    available: Mapping[str, int] | None
-    planned: Problem | None
-    undeployed: tuple[Server, ...] = ()
 
 
 @dataclass(slots=True)
@@ -75,6 +72,8 @@ class Controller:
     learning: Learning = field(init=False)
     _demand: Demand = field(init=False)
     _decider: Decider = field(init=False)
+    _pace: Pace = field(init=False)
+    decisions: Decisions = field(init=False)
     _given: Problem | None = field(default=None, init=False)
     _round: int = field(default=0, init=False)
     _clocks: tuple[float, float] | None = field(default=None, init=False)
@@ -83,6 +82,8 @@ class Controller:
         self.learning = Learning(self.config.tracking)
         self._demand = Demand(self.config)
         self._decider = Decider(self.config)
+        self._pace = Pace(self.config.stability)
+        self.decisions = Decisions(self.cluster)
 
     def run_round(self) -> Report:
         """Do one round; whatever fails is told in its report."""
@@ -92,7 +93,10 @@ class Controller:
         role = self._role(errors)
         setting, view = self._look(now, errors)
         if view is None:
-            return self._kept(Report(now, self._round, role, None, {}, errors=tuple(dict.fromkeys(errors))))
+            last = self.decisions.last(leads=role == "leader")
+            return self._kept(
+                Report(now, self._round, role, None, {}, errors=tuple(dict.fromkeys(errors)), deployments=last)
+            )
         decision, steps = self._decide(view, now, errors)
         advice = self._advise(view, decision, errors)
         acts = setting.acts and self.config.actuation.mode == "scale"
@@ -105,18 +109,18 @@ class Controller:
             round=self._round,
             role=role,
             plan=None if decision is None else decision.plan,
-            servers=dict(_servers(view, decision, steps, advice)),
+            servers=dict(server_reports(view, decision, steps, advice)),
             steps=applied,
             errors=tuple(dict.fromkeys(errors)),
-            capacity=_capacity(view),
+            capacity=capacity(view),
             running_cost_per_hour=running_cost(view.problem, view.fleet),
-            deployments=tuple(_deployments(view.fleet, steps if setting.acts else Steps((), {}))),
+            deployments=self._desired(view.fleet, decision, steps, leads=role == "leader", acts=setting.acts),
             seconds=self.clock.elapsed_s() - start,
             advice=advice,
         )
         return self._kept(report)
 
-    def _look(self, now_s: float, errors: list[str]) -> tuple[Setting, _View | None]:
+    def _look(self, now_s: float, errors: list[str]) -> tuple[Setting, View | None]:
         """Find what is to be done, what runs, and what it does; None if one of the first two cannot be had."""
         setting = Setting(None)
         try:
@@ -133,10 +137,10 @@ class Controller:
         observed = self.source.observe(problem, fleet, now_s)
         errors += observed.errors
         self.learning.observe(problem, fleet, observed)
-        available = _available(problem, fleet)
+        available = devices_available(problem, fleet)
         planned = self._to_plan(problem, fleet, observed, now_s, available)
-        undeployed = tuple(_undeployed(problem, fleet, observed)) if setting.plans_undeployed else ()
-        return setting, _View(problem, fleet, observed, available, planned, undeployed)
+        undeployed = tuple(undeployed_servers(problem, fleet, observed)) if setting.plans_undeployed else ()
+        return setting, View(problem, fleet, observed, available, planned, undeployed)
 
     def _settled(self, problem: Problem) -> Problem:
         """Return the problem with what the loop takes for granted; what was known of another one is forgotten."""
@@ -149,16 +153,16 @@ class Controller:
             s if "min_replicas" in s.model_fields_set else s.model_copy(update={"min_replicas": self._least(s)})
             for s in problem.servers
         )
-        changes: dict[str, object] = {"max_changes": self.config.stability.max_moves}
-        if "saturation_policy" not in problem.options.model_fields_set:
-            changes["saturation_policy"] = SATURATION
-        return problem.model_copy(update={"servers": servers}).with_options(**changes)
+        problem = problem.model_copy(update={"servers": servers})
+        if "saturation_policy" in problem.options.model_fields_set:
+            return problem
+        return problem.with_options(saturation_policy=SATURATION)
 
     def _least(self, server: Server) -> int:
         most = server.max_replicas
         return self.config.min_replicas if most is None else min(self.config.min_replicas, most)
 
-    def _decide(self, view: _View, now_s: float, errors: list[str]) -> tuple[Decision | None, Steps]:
+    def _decide(self, view: View, now_s: float, errors: list[str]) -> tuple[Decision | None, Steps]:
         """Plan, and find what of it can be done now."""
         decision = None
         if view.planned is not None:
@@ -170,7 +174,7 @@ class Controller:
                 errors.append(f"no plan: {error}")
         if decision is None:
             return None, Steps((), {})
-        return decision, next_steps(
+        steps = next_steps(
             view.problem,
             view.fleet,
             view.available,
@@ -179,6 +183,7 @@ class Controller:
             batch_sizes={s.name: max((a.batch_size for a in s.allocations), default=1) for s in decision.plan.servers},
             may_move=self.config.actuation.move,
         )
+        return decision, Gate(view.problem, view.fleet, view.available, self._pace, self.clock.elapsed_s()).admit(steps)
 
     def _jump(self, now_s: float, elapsed_s: float) -> Iterator[str]:
         """Notice a clock that was set, and forget what it stamped later than now."""
@@ -199,7 +204,7 @@ class Controller:
             errors.append(f"lease: {error}")
             return "leader" if self.lease.is_held else "unknown"
 
-    def _advise(self, view: _View, decision: Decision | None, errors: list[str]) -> Plan | None:
+    def _advise(self, view: View, decision: Decision | None, errors: list[str]) -> Plan | None:
         """Plan for servers that are deployed nowhere yet, on what the others hold or are to hold leaves."""
         if not view.undeployed:
             return None
@@ -252,6 +257,9 @@ class Controller:
         if available is not None:
             held = devices_held(problem, [*left_alone, *fleet.set_aside])
             rest = {name: max(count - held.get(name, 0), 0) for name, count in available.items()}
+        # A server on several accelerators is on its way already, and needs no other move to go on.
+        moving = sum(len({d.accelerator for d in fleet.of(s.name) if d.replicas}) > 1 for s in servers)
+        problem = problem.with_options(max_changes=self._pace.moves_left(self.clock.elapsed_s()) + moving)
         # Types that come in nodes are counted as devices: where a pod sits is the scheduler's to say.
         return problem.model_copy(update={"servers": tuple(servers), "capacity": rest, "nodes": ()})
 
@@ -289,6 +297,30 @@ class Controller:
         except ClusterError as error:
             logger.warning("no event: %s", error)
 
+    def _desired(
+        self, fleet: Fleet, decision: Decision | None, steps: Steps, *, leads: bool, acts: bool
+    ) -> tuple[DeploymentReport, ...]:
+        """Return what deployments are to have: by this round where this copy leads, else by the leader's last one.
+
+        Where others scale by what is published, the last decision stands for a deployment of which nothing new is
+        known: what it happens to have is no decision.
+        """
+        last = self.decisions.last(leads=leads)
+        if not leads:
+            return last
+        mode = self.config.actuation.mode
+        before = {(d.namespace, d.name): d.desired for d in last} if mode in ("publish", "manifests") and acts else {}
+        known = set() if decision is None else set(decision.targets)
+        # Replicas on another accelerator are none of this deployment.
+        changed = {step.deployment.key: step.replicas for step in steps.now if step.accelerator is None} if acts else {}
+        found = []
+        for d in fleet.holders if mode == "publish" else fleet.deployments:
+            stays = d.replicas if d.server in known else before.get((d.namespace, d.name), d.replicas)
+            desired = changed.get(d.key, stays)
+            found.append(DeploymentReport(d.namespace, d.name, d.accelerator, d.replicas, desired))
+        self.decisions.keep(found)
+        return tuple(found)
+
     def _kept(self, report: Report) -> Report:
         """Log the round, and keep it in the cluster."""
         for error in report.errors:
@@ -297,33 +329,13 @@ class Controller:
             logger.info("%s: %s %s", step.outcome, step.step, step.reason)
         if report.role == "leader" and self.config.actuation.mode != "dry-run":
             try:
-                self.cluster.write_status({"status.json": json.dumps(report.to_dict(), allow_nan=False)})
+                text = json.dumps(report.to_dict(), allow_nan=False)
+                self.cluster.write_status({"status.json": text, **self.decisions.documents()})
             except ClusterError as error:
                 logger.warning("status: %s", error)
             for words in self.problems.tell(report):
                 logger.warning("status: %s", words)
         return report
-
-
-def _available(problem: Problem, fleet: Fleet) -> dict[str, int] | None:
-    """Return the devices of each type that all controlled deployments may hold."""
-    if fleet.devices is None:
-        return problem.devices_available
-    types = {a.type for a in problem.accelerators}
-    return {name: max(fleet.devices.get(name, 0) - fleet.foreign.get(name, 0), 0) for name in types}
-
-
-def _capacity(view: _View) -> dict[str, tuple[int, int]]:
-    held = devices_held(view.problem, view.fleet.holders)
-    return {name: (count, held.get(name, 0)) for name, count in (view.available or {}).items()}
-
-
-def _undeployed(problem: Problem, fleet: Fleet, observed: Observed) -> Iterator[Server]:
-    """Go through the servers that have a load, and no deployment."""
-    aside = {d.server for d in fleet.set_aside}
-    for server in problem.servers:
-        if server.name not in observed.servers and server.name not in aside and server.load is not None:
-            yield server
 
 
 def _changed(problem: Problem, before: Problem) -> list[str]:
@@ -338,54 +350,3 @@ def _changed(problem: Problem, before: Problem) -> list[str]:
 def _basis(problem: Problem, server: Server) -> object:
     profiles = [profile for profile in problem.profiles if profile.model == server.model]
     return server.model_copy(update={"load": None, "current": ()}), problem.targets_of(server), profiles
-
-
-def _servers(
-    view: _View, decision: Decision | None, steps: Steps, advice: Plan | None
-) -> Iterator[tuple[str, ServerReport]]:
-    loads = {} if view.planned is None else {s.name: s.load for s in view.planned.servers}
-    loads |= {server.name: server.load for server in view.undeployed if advice is not None}
-    advised = {} if advice is None else {s.name: s for s in advice.servers}
-    for server in view.problem.servers:
-        own, seen = view.fleet.of(server.name), view.observed.servers.get(server.name)
-        load = loads.get(server.name)
-        reason = "" if decision is None else decision.reasons.get(server.name, "")
-        target = None if decision is None else decision.targets.get(server.name)
-        if server.name in advised:
-            target = {a.accelerator: a.replicas for a in advised[server.name].allocations}
-            reason = advised[server.name].reason or ""
-        parts = (reason or _why_alone(seen), steps.missing.get(server.name, ""))
-        yield (
-            server.name,
-            ServerReport(
-                observation=seen,
-                planned_rate_per_s=(0.0 if load is None else load.arrival_rate_per_s) if server.name in loads else None,
-                running={d.accelerator: d.replicas for d in own},
-                ready={d.accelerator: d.ready for d in own},
-                target=target,
-                reason="; ".join(part for part in parts if part),
-                waiting=steps.waiting.get(server.name, ""),
-            ),
-        )
-
-
-def _deployments(fleet: Fleet, steps: Steps) -> Iterator[DeploymentReport]:
-    # Replicas on another accelerator are none of this deployment.
-    desired = {step.deployment.key: step.replicas for step in steps.now if step.accelerator is None}
-    for d in fleet.deployments:
-        yield DeploymentReport(d.namespace, d.name, d.accelerator, d.replicas, desired.get(d.key, d.replicas))
-
-
-def _why_alone(seen: Observation | None) -> str:
-    if seen is None:
-        return "it has no deployment"
-    return f"left alone: {seen.reason}" if seen.state == "frozen" else ""
-
-
-def running_cost(problem: Problem, fleet: Fleet) -> float:
-    """Return what the devices cost per hour that the fleet's deployments hold."""
-    prices = {a.name: a.cost_per_hour / a.devices for a in problem.accelerators}
-    models, pieces = {s.name: s.model for s in problem.servers}, devices_per_replica(problem)
-    return sum(
-        d.holding * pieces.get((models[d.server], d.accelerator), 1) * prices[d.accelerator] for d in fleet.deployments
-    )

@@ -127,6 +127,9 @@ class Cluster(Protocol):
     def write_status(self, documents: Mapping[str, str]) -> None:
         """Keep what the last round found and did."""
 
+    def read_status(self) -> Mapping[str, str]:
+        """Return what was kept last; empty if nothing was."""
+
     def tell(self, deployment: Deployment, reason: str, words: str, *, is_warning: bool = False) -> None:
         """Tell whoever looks at a deployment what was done, and why."""
 

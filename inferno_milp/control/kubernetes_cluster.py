@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kubernetes import client as kubernetes
-from kubernetes.utils.quantity import parse_quantity
 
 from inferno_milp.control.api_server import FIELD_MANAGER, ApiServer
-from inferno_milp.control.config import CapacitySettings, ControlConfig
-from inferno_milp.control.fleet import ClusterError, Deployment, Fleet, Pod
+from inferno_milp.control.config import ControlConfig
+from inferno_milp.control.containers import moved_container
+from inferno_milp.control.fleet import ClusterError, Deployment, Fleet, Pod, devices_per_replica
+from inferno_milp.control.nodes import devices_of, read_nodes
 from inferno_milp.errors import nearest
 from inferno_milp.export import ACCELERATOR, BATCH, CLASS, MANAGED, MODEL, NAME
 from inferno_milp.problem import Problem
@@ -32,12 +33,20 @@ class KubernetesCluster:
         self._config = config
         self._server = server
         self.may_change: Callable[[], bool] = lambda: True
+        self._devices: dict[tuple[str, str], int] = {}
         api = server.api
         self._apps, self._core = kubernetes.AppsV1Api(api), kubernetes.CoreV1Api(api)
         self._leases, self._scaling = kubernetes.CoordinationV1Api(api), kubernetes.AutoscalingV2Api(api)
 
     def read(self, problem: Problem) -> Fleet:
         """Return what runs of a problem's servers."""
+        pieces = devices_per_replica(problem)
+        self._devices = {
+            (server.name, accelerator): count
+            for server in problem.servers
+            for (model, accelerator), count in pieces.items()
+            if model == server.model
+        }
         problems: list[str] = []
         found = []
         listed = self._config.kubernetes.deployments
@@ -52,6 +61,7 @@ class KubernetesCluster:
             elif str(labels.get(MANAGED, "")).lower() != "true":
                 continue
             wrong = _wrong(problem, labels)
+            wrong = wrong or _owner(item)
             if key in rivals:
                 wrong = f"{rivals[key]} scales it too: `mode: publish`, or take that away"
             if wrong:
@@ -67,7 +77,10 @@ class KubernetesCluster:
         if self._config.capacity.source == "problem":
             return Fleet(deployments, None, {}, tuple(problems), aside)
         own = {(d.namespace, pod.name) for d in (*deployments, *aside) for pod in d.pods}
-        devices, foreign = self._nodes(own, problems)
+        templates = [
+            (str(labels.get(ACCELERATOR)), item.spec.template.spec.tolerations or []) for item, labels, _ in found
+        ]
+        devices, foreign = self._nodes(problem, templates, own, problems)
         return Fleet(deployments, devices, foreign, tuple(problems), aside)
 
     def scale(self, deployment: Deployment, replicas: int) -> None:
@@ -93,14 +106,16 @@ class KubernetesCluster:
         raise ClusterError("conflict", f"{deployment.key} changes all the time")
 
     def move(self, deployment: Deployment, accelerator: str, replicas: int, batch_size: int) -> None:
-        """Apply other pods, server-side: node selector, batch size, replicas, and the label that says so."""
+        """Apply other pods, server-side: node selector, batch size, devices, replicas, and the label that says so."""
         where = (deployment.name, deployment.namespace)
         item: Any = self._server.ask(self._apps.read_namespaced_deployment, *where)
         if item.metadata.resource_version != deployment.version and (item.spec.replicas or 0) != deployment.replicas:
             raise ClusterError("conflict", f"{deployment.key} was changed by another")
-        container = item.spec.template.spec.containers[0]
         settings = self._config.actuation
-        arguments = _with_argument(container.args or [], settings.batch_size_argument, str(batch_size))
+        devices = self._devices.get((deployment.server, accelerator), 1)
+        container = moved_container(
+            item.spec.template.spec.containers[0], settings, self._config.capacity.resources, batch_size, devices
+        )
         body = {
             "apiVersion": "apps/v1",
             "kind": "Deployment",
@@ -116,7 +131,7 @@ class KubernetesCluster:
                     "metadata": {"labels": {ACCELERATOR: accelerator}},
                     "spec": {
                         "nodeSelector": settings.node_selector.get(accelerator, {}),
-                        "containers": [{"name": container.name, "args": arguments}],
+                        "containers": [container],
                     },
                 },
             },
@@ -145,6 +160,17 @@ class KubernetesCluster:
             if error.trouble != "gone":
                 raise
             self._server.ask(self._core.create_namespaced_config_map, lease.namespace, body)
+
+    def read_status(self) -> Mapping[str, str]:
+        """Return what the ConfigMap holds; empty if there is none."""
+        lease = self._config.lease
+        try:
+            found: Any = self._server.ask(self._core.read_namespaced_config_map, lease.status, lease.namespace)
+        except ClusterError as error:
+            if error.trouble != "gone":
+                raise
+            return {}
+        return found.data or {}
 
     def tell(self, deployment: Deployment, reason: str, words: str, *, is_warning: bool = False) -> None:
         """Post an event on a deployment."""
@@ -267,39 +293,48 @@ class KubernetesCluster:
             moved_at_s=_seconds(moved),
         )
 
-    def _nodes(self, own: set[tuple[str, str]], problems: list[str]) -> tuple[dict[str, int], dict[str, int]]:
-        """Count the devices of each type in nodes that take pods, and those of them that others use."""
+    def _nodes(
+        self,
+        problem: Problem,
+        templates: Iterable[tuple[str, list[Any]]],
+        own: set[tuple[str, str]],
+        problems: list[str],
+    ) -> tuple[dict[str, int], dict[str, int]]:
+        """Count the devices of each type in nodes that take pods, and those of them that others use.
+
+        Parameters
+        ----------
+        templates : of each deployment: its accelerator, and the tolerations of its template.
+        own : namespaces and names of the fleet's pods.
+        """
         settings = self._config.capacity
-        devices: dict[str, int] = {}
-        homes, closed = {}, {}  # nodes that take pods, and those that do not
-        unknown = set()
-        for node in self._server.pages(self._core.list_node):
-            product = _first_of(node.metadata.labels or {}, settings.product_labels)
-            if product is None:
-                continue
-            type_name = settings.types.get(product)
-            if type_name is None:
-                unknown.add(product)
-                continue
-            ready = any(c.type == "Ready" and c.status == "True" for c in node.status.conditions or ())
-            if ready and not node.spec.unschedulable:
-                homes[node.metadata.name] = type_name
-                count = _devices(node.status.allocatable or {}, settings)
-                devices[type_name] = devices.get(type_name, 0) + count
-            else:
-                closed[node.metadata.name] = type_name
-        problems += [f"capacity.types does not say which type {product!r} is" for product in sorted(unknown)]
+        pods = list(self._server.pages(self._core.list_pod_for_all_namespaces))
+        # Some clusters let pods tolerate the taint of a resource that they ask for; their templates do not have it.
+        added = [
+            toleration
+            for pod in pods
+            if (pod.metadata.namespace, pod.metadata.name) in own
+            for toleration in pod.spec.tolerations or ()
+            if toleration.key in settings.resources
+        ]
+        types = {a.name: a.type for a in problem.accelerators}
+        tolerations: dict[str, list[list[Any]]] = {}
+        for accelerator, given in templates:
+            if accelerator in types:
+                tolerations.setdefault(types[accelerator], []).append([*given, *added])
+        found = read_nodes(self._server.pages(self._core.list_node), settings, tolerations)
+        problems += found.problems
         foreign: dict[str, int] = {}
-        for pod in self._server.pages(self._core.list_pod_for_all_namespaces):
+        for pod in pods:
             is_own = (pod.metadata.namespace, pod.metadata.name) in own
-            home = (closed if is_own else homes).get(pod.spec.node_name or "")
+            home = (found.closed if is_own else found.open_).get(pod.spec.node_name or "")
             if home is None or pod.status.phase in ("Succeeded", "Failed"):
                 continue
-            count = sum(_devices((c.resources and c.resources.limits) or {}, settings) for c in pod.spec.containers)
+            limits = [(c.resources and c.resources.limits) or {} for c in pod.spec.containers]
             # What our own hold on a closed node is held and there; nobody else can have it.
-            counted = devices if is_own else foreign
-            counted[home] = counted.get(home, 0) + count
-        return devices, {name: count for name, count in foreign.items() if count}
+            counted = found.devices if is_own else foreign
+            counted[home] = counted.get(home, 0) + sum(devices_of(limit, settings) for limit in limits)
+        return found.devices, {name: count for name, count in foreign.items() if count}
 
 
 def _wrong(problem: Problem, labels: Mapping[str, Any]) -> str:
@@ -340,23 +375,7 @@ def _seconds(moment: Any) -> float | None:
     return moment.timestamp() if isinstance(moment, datetime) else None
 
 
-def _first_of(labels: Mapping[str, str], names: Iterable[str]) -> str | None:
-    return next((labels[name] for name in names if name in labels), None)
-
-
-def _devices(amounts: Mapping[str, Any], settings: CapacitySettings) -> int:
-    named = [amounts[name] for name in settings.resources if name in amounts]
-    return sum(int(parse_quantity(amount)) for amount in named)  # type: ignore[no-untyped-call, misc]
-
-
-def _with_argument(arguments: list[str], name: str, value: str) -> list[str]:
-    """Set an argument, `--name value` or `--name=value`, or add it."""
-    found = list(arguments)
-    for i, argument in enumerate(found):
-        if argument == name and i + 1 < len(found):
-            found[i + 1] = value
-            return found
-        if argument.startswith(f"{name}="):
-            found[i] = f"{name}={value}"
-            return found
-    return [*found, f"{name}={value}"]
+def _owner(item: Any) -> str:
+    """Return the controller that owns a deployment, and sets its replicas; nothing if none does."""
+    owner = next((o for o in item.metadata.owner_references or () if o.controller), None)
+    return "" if owner is None else f"the {owner.kind} {owner.name} owns it and sets its replicas"

@@ -6,6 +6,7 @@ machine's steady clock, so that clocks that differ do no harm.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -29,7 +30,7 @@ class LeaseStore(Protocol):
 
 @dataclass(slots=True)
 class Lease:
-    """One copy's side of the election.
+    """One copy's side of the election; it may be used from several threads.
 
     Attributes
     ----------
@@ -45,13 +46,13 @@ class Lease:
     _version: str = field(default="", init=False)
     _changed_at_s: float = field(default=0.0, init=False)
     _renewed_at_s: float | None = field(default=None, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     @property
     def is_held(self) -> bool:
         """Whether this copy may act now."""
-        if self._renewed_at_s is None:
-            return False
-        return self.clock.elapsed_s() - self._renewed_at_s < RENEWED_WITHIN * self.duration_s
+        renewed_at_s = self._renewed_at_s
+        return renewed_at_s is not None and self.clock.elapsed_s() - renewed_at_s < RENEWED_WITHIN * self.duration_s
 
     def renew(self) -> bool:
         """Take the lease, or keep it, if that is possible; return whether this copy may act.
@@ -61,6 +62,10 @@ class Lease:
         ClusterError
             If the cluster does not answer; who holds the lease may act on until it runs out.
         """
+        with self._lock:
+            return self._renew()
+
+    def _renew(self) -> bool:
         elapsed = self.clock.elapsed_s()
         found = self.store.read_lease()
         if found is not None:
@@ -83,10 +88,9 @@ class Lease:
         return True
 
     def give_up(self) -> None:
-        """Let another copy take over at once."""
-        if not self.is_held:
-            return
-        self._renewed_at_s = None
-        found = self.store.read_lease()
-        if found is not None and found["holder"] == self.holder:
-            self.store.write_lease("", self.duration_s, self.clock.now_s(), found)
+        """Let another copy take over at once, whether or not the lease ran out meanwhile."""
+        with self._lock:
+            self._renewed_at_s = None
+            found = self.store.read_lease()
+            if found is not None and found["holder"] == self.holder:
+                self.store.write_lease("", self.duration_s, self.clock.now_s(), found)

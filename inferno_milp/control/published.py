@@ -1,4 +1,4 @@
-"""What the loop tells Prometheus: for HPA and KEDA to scale by, and for people to watch.
+"""What the loop publishes to Prometheus: for HPA and KEDA to scale by, and for people to watch.
 
 The names of the replicas' metrics are those of llm-d's autoscaler, by both prefixes that it has had, so that what was
 set up for it works here.
@@ -7,11 +7,12 @@ set up for it works here.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from inferno_milp._version import __version__
-from inferno_milp.control.report import Report
+from inferno_milp.control.report import DeploymentReport, Report
 
 PREFIXES = ("inferno", "wva")
 VARIANT = ("variant_name", "namespace", "accelerator_type")
@@ -64,20 +65,23 @@ class Published:
         Gauge("inferno_info", "Version", ("version",), registry=registry).labels(__version__).set(1)
 
     def show(self, report: Report) -> None:
-        """Show a round. Only the copy that leads says what is desired: two could differ."""
+        """Show a round.
+
+        What is desired is the last decision of the copy that leads, of which every copy's report has it; a round in
+        which there is none leaves it as it is. A metric that vanished would be no replicas to some autoscalers.
+        """
         self._leads.set(report.role == "leader")
         self._seconds.set(report.seconds)
         self._at.set(report.at_s)
         self._cost.set(report.running_cost_per_hour)
         self._rounds.labels("errors" if report.errors else "fine").inc()
-        for gauge in (*self._replicas.values(), *self._server.values(), *self._devices.values()):
+        for gauge in (*self._server.values(), *self._devices.values()):
             gauge.clear()
         for type_name, (available, held) in report.capacity.items():
             self._devices["available"].labels(type_name).set(available)
             self._devices["held"].labels(type_name).set(held)
         self._show_servers(report)
-        if report.role == "leader":
-            self._show_deployments(report)
+        self.show_deployments(report.deployments, counts=report.role == "leader")
 
     def _show_servers(self, report: Report) -> None:
         for name, server in report.servers.items():
@@ -98,15 +102,25 @@ class Published:
                 if value is not None and math.isfinite(value):
                     self._server[figure].labels(name).set(value)
 
-    def _show_deployments(self, report: Report) -> None:
-        for d in report.deployments:
+    def show_deployments(self, deployments: Iterable[DeploymentReport], *, counts: bool = False) -> None:
+        """Show what is desired, if anything is.
+
+        Parameters
+        ----------
+        counts : whether these are changes that were decided now.
+        """
+        listed = list(deployments)
+        if listed:
+            for gauge in self._replicas.values():
+                gauge.clear()
+        for d in listed:
             labels = (d.name, d.namespace, d.accelerator)
+            ratio = d.desired / d.current if d.current else d.desired
             for prefix in PREFIXES:
                 self._replicas[prefix, "desired_replicas"].labels(*labels).set(d.desired)
                 self._replicas[prefix, "current_replicas"].labels(*labels).set(d.current)
-                ratio = d.desired / d.current if d.current else d.desired
                 self._replicas[prefix, "desired_ratio"].labels(*labels).set(ratio)
-                if d.desired != d.current:
+                if counts and d.desired != d.current:
                     direction = "up" if d.desired > d.current else "down"
                     self._scalings[prefix].labels(d.name, d.namespace, direction, "plan").inc()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import logging
 import signal
@@ -9,9 +10,10 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Annotated
 
 import uvicorn
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Header, Response
 
 from inferno_milp.control.config import ControlConfig
 from inferno_milp.control.controller import Controller
@@ -28,6 +30,8 @@ SETTLE_S = 1.0
 """Changes come in swarms; one round is for all that come within this."""
 ROUNDS_MISSED = 3
 """A loop without a round for so many intervals, and the time limits of one, is not alive."""
+RENEWED_EVERY = 1 / 4
+"""The lease is renewed after this share of its duration."""
 JSON = "application/json"
 
 
@@ -47,7 +51,9 @@ class Runner:
         self._on_report = on_report
         self._lock = threading.Lock()
         self._stopped, self._woken = threading.Event(), threading.Event()
+        self._renewals = threading.Thread(target=self._renew, name="lease", daemon=True)
         self.published = Published()
+        self.token_file = config.listen.token_file
         self.last: Report | None = None
         self._last_elapsed_s = controller.clock.elapsed_s()
 
@@ -82,6 +88,9 @@ class Runner:
 
     def run(self) -> None:
         """Do rounds until told to stop; one that fails by a defect is logged, and the next one tries again."""
+        self.published.show_deployments(self._controller.decisions.last(leads=False))
+        if self._controller.lease is not None:
+            self._renewals.start()
         while not self._stopped.is_set():
             wait = self._config.interval_s
             try:
@@ -92,6 +101,24 @@ class Runner:
             if self._woken.wait(wait) and not self._stopped.wait(SETTLE_S):
                 self._woken.clear()
 
+    def lead(self) -> None:
+        """Renew the lease, or take it if it is free; a copy that begins to lead does a round at once."""
+        lease = self._controller.lease
+        if lease is None:
+            return
+        held = lease.is_held
+        try:
+            lease.renew()
+        except ClusterError as error:
+            logger.warning("lease: %s", error)
+        if lease.is_held and not held:
+            self.wake()
+
+    def _renew(self) -> None:
+        """Lead between rounds too: a lease is shorter than the time between them."""
+        while not self._stopped.wait(self._config.lease.duration_s * RENEWED_EVERY):
+            self.lead()
+
     def wake(self) -> None:
         """Let the next round come soon: what is planned for has changed."""
         self._woken.set()
@@ -100,6 +127,8 @@ class Runner:
         """End after the round that is being done, and let another copy take over at once."""
         self._stopped.set()
         self._woken.set()
+        if self._renewals.ident is not None:
+            self._renewals.join()
         with self._lock:
             if self._controller.lease is not None:
                 try:
@@ -114,16 +143,19 @@ def make_app(runner: Runner) -> FastAPI:
 
     def answer(report: Report | None) -> Response:
         if report is None:
-            return Response('{"message": "no round yet"}', 503, media_type=JSON)
+            return _message(503, "no round yet")
         return Response(json.dumps(report.to_dict(), allow_nan=False), media_type=JSON)
 
-    @app.api_route("/invoke", methods=["GET", "POST"])
-    def invoke() -> Response:
+    @app.post("/invoke")
+    def invoke(authorization: Annotated[str, Header()] = "") -> Response:
+        refused = _refused(runner.token_file, authorization)
+        if refused is not None:
+            return refused
         try:
             return answer(runner.run_once())
         except Exception:
             logger.exception("a round failed")
-            return Response('{"message": "the round failed; the log says why"}', 500, media_type=JSON)
+            return _message(500, "the round failed; the log has the reason")
 
     @app.get("/status")
     def status() -> Response:
@@ -142,6 +174,27 @@ def make_app(runner: Runner) -> FastAPI:
         return Response("ok\n" if runner.last else "no round yet\n", 200 if runner.last else 503)
 
     return app
+
+
+def _refused(token_file: str | None, authorization: str) -> Response | None:
+    """Return the answer to a request that may not change anything; None if it may."""
+    if token_file is None:
+        return _message(403, "rounds are not invoked from outside unless listen.token_file is set")
+    try:
+        token = Path(token_file).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        return _message(503, f"{token_file}: {getattr(error, 'strerror', error)}")
+    scheme, _, given = authorization.partition(" ")
+    is_same = hmac.compare_digest(given.strip().encode(), token.encode())
+    if token and scheme.casefold() == "bearer" and is_same:
+        return None
+    response = _message(401, "a bearer token is needed")
+    response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def _message(status: int, words: str) -> Response:
+    return Response(json.dumps({"message": words}), status, media_type=JSON)
 
 
 def run_loop(runner: Runner, config: ControlConfig) -> None:

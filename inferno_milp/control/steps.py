@@ -61,6 +61,14 @@ def free_devices(problem: Problem, fleet: Fleet, available: Mapping[str, int] | 
     return {name: available.get(name, 0) - held.get(name, 0) for name in {*available, *held}}
 
 
+def begins_move(fleet: Fleet, step: Step) -> bool:
+    """Whether a step puts a server on an accelerator on which it has nothing, while it has replicas on others."""
+    if step.accelerator is not None:
+        return True
+    running = {d.accelerator for d in fleet.of(step.deployment.server) if d.replicas}
+    return step.replicas > 0 and bool(running) and step.deployment.accelerator not in running
+
+
 def next_steps(
     problem: Problem,
     fleet: Fleet,
@@ -100,9 +108,17 @@ def next_steps(
             missing[server.name] = f"there is no deployment of it on {', '.join(elsewhere)}"
             continue
         aims = _aims(own, wanted, max_step)
+        exchanged = _exchanged(server, own, aims)
+        aims = _within_most(server, aims, exchanged, waiting)
         ups += [(d, aim) for d, aim in aims if aim > d.replicas]
         is_ready = all(d.ready >= wanted.get(d.accelerator, 0) for d in own)
-        going = [(d, aim, is_ready or bool(wanted.get(d.accelerator))) for d, aim in aims if aim < d.replicas]
+        going = [
+            (d, d.replicas - 1, True)
+            if d is exchanged and not is_ready
+            else (d, aim, is_ready or bool(wanted.get(d.accelerator)))
+            for d, aim in aims
+            if aim < d.replicas
+        ]
         downs += [(server, *down) for down in going]
     steps = [Step(d, aim) for _, d, aim, is_free in downs if is_free]
     steps += _moves(moves, room, waiting, batch_sizes or {})
@@ -133,6 +149,39 @@ def _aims(own: Iterable[Deployment], wanted: Mapping[str, int], max_step: int) -
         left[d.accelerator] = rest - aim
         aims.append((d, min(max(aim, d.replicas - max_step), d.replicas + max_step)))
     return aims
+
+
+def _exchanged(server: Server, own: Iterable[Deployment], aims: Iterable[tuple[Deployment, int]]) -> Deployment | None:
+    """Return the deployment that gives a replica up for one elsewhere, where a server that moves has its most already.
+
+    One at a time, when all others are ready, and none of the replicas that serve of the minimum.
+    """
+    listed = list(own)
+    growing = any(aim > d.replicas for d, aim in aims)
+    is_full = server.max_replicas is not None and sum(d.replicas for d in listed) >= server.max_replicas
+    serving = sum(min(d.ready, d.replicas) for d in listed)
+    if not (growing and is_full and all(d.ready >= d.replicas for d in listed) and serving > server.min_replicas):
+        return None
+    return next((d for d, aim in aims if aim < d.replicas), None)
+
+
+def _within_most(
+    server: Server, aims: list[tuple[Deployment, int]], exchanged: Deployment | None, waiting: dict[str, str]
+) -> list[tuple[Deployment, int]]:
+    """Cut what a server is to grow by to its most replicas; those that go away only later still count."""
+    if server.max_replicas is None:
+        return aims
+    room = server.max_replicas - sum(d.replicas for d, _ in aims) + (exchanged is not None)
+    cut = []
+    for d, aim in aims:
+        more = min(aim - d.replicas, max(room, 0)) if aim > d.replicas else 0
+        if aim > d.replicas + more and aim > d.replicas:
+            lacking = aim - d.replicas - more
+            waiting[server.name] = f"{lacking} × {d.accelerator} wait: max_replicas is {server.max_replicas}"
+            aim = d.replicas + more
+        room -= more
+        cut.append((d, aim))
+    return cut
 
 
 def _moves(

@@ -6,11 +6,20 @@ from pathlib import Path
 
 import yaml
 
+from inferno_milp.control.api_server import FIELD_MANAGER
 from inferno_milp.control.report import Report
 
+COMMAND = f"kubectl apply --server-side --force-conflicts --field-manager {FIELD_MANAGER} -f"
+"""What applies the file: whoever made a deployment owns its replicas, until another manager takes them over."""
 
-def replicas_text(report: Report) -> str:
-    """Return the replicas that deployments are to have, one YAML document each, for server-side apply."""
+
+def replicas_text(report: Report, name: str) -> str:
+    """Return the replicas that deployments are to have, one YAML document each, for server-side apply.
+
+    Parameters
+    ----------
+    name : of the file, for the command that applies it.
+    """
     documents = [
         {
             "apiVersion": "apps/v1",
@@ -20,7 +29,7 @@ def replicas_text(report: Report) -> str:
         }
         for d in report.deployments
     ]
-    return yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True)
+    return f"# {COMMAND} {name}\n" + yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True)
 
 
 def write_replicas(path: Path, report: Report) -> None:
@@ -31,7 +40,7 @@ def write_replicas(path: Path, report: Report) -> None:
     OSError
         If the file cannot be written.
     """
-    text = replicas_text(report)
+    text = replicas_text(report, path.name)
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return
     new = path.with_name(f".{path.name}.new")

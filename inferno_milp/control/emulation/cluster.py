@@ -148,6 +148,10 @@ class EmulatedCluster:
         """Keep the last round."""
         self.status = dict(documents)
 
+    def read_status(self) -> Mapping[str, str]:
+        """Return the last round."""
+        return self.status
+
     def tell(self, deployment: Deployment, reason: str, words: str, *, is_warning: bool = False) -> None:
         """Keep an event."""
         self.events.append(f"{self.time_s:.0f} s {deployment.key} {reason}: {words}")
@@ -174,6 +178,13 @@ class EmulatedCluster:
     def waiting_at_gateway(self, server: str) -> int:
         """Return requests that came, and have found no pod yet."""
         return sum(request.arrival_ms <= self.time_s * 1000 for request in self._gateway.get(server, ()))
+
+    def without_first_token(self, server: str) -> Iterator[Request]:
+        """Yield the requests that came and wait: for a pod, or in one."""
+        yield from (one for one in self._gateway.get(server, ()) if one.arrival_ms <= self.time_s * 1000)
+        for pod in self.pods:
+            if pod.engine is not None and self._deployments[pod.deployment].server == server:
+                yield from pod.engine.waiting
 
     def pods_of(self, server: str) -> list[EmulatedPod]:
         """Return the pods of a server that serve."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from inferno_milp.control.collector import Collector
 from inferno_milp.control.config import ControlConfig
 from inferno_milp.control.controller import Controller
-from inferno_milp.control.emulation.cluster import EmulatedCluster
+from inferno_milp.control.emulation.cluster import EmulatedCluster, Served
 from inferno_milp.control.emulation.exporter import CLOCK, Exporter
 from inferno_milp.control.emulation.load import Day, draw_requests
 from inferno_milp.control.emulation.prometheus_process import PrometheusProcess
@@ -111,9 +111,19 @@ class Emulation:
                 self.on_round(self.timeline, report)
         self.timeline.hours = self.day.length_s / 3600
         self.timeline.mean_cost_per_hour = cost / (rounds * self.interval_s)
-        self.timeline.requests, self.timeline.kept = judge(self.problem, self.cluster.served)
+        self.timeline.requests, self.timeline.kept = judge(self.problem, [*self.cluster.served, *self._overdue()])
         self.timeline.most_held = dict(self.cluster.most_held)
         return self.timeline
+
+    def _overdue(self) -> Iterator[Served]:
+        """Yield the requests that wait longer at the end than their server's target, with what they waited so far."""
+        for server in self.problem.servers:
+            limits = self.problem.targets_of(server).limits_ms()
+            limit = min((limit for latency, _, limit in limits if latency == "ttft_ms"), default=math.inf)
+            for request in self.cluster.without_first_token(server.name):
+                waited_ms = self.cluster.time_s * 1000 - request.arrival_ms
+                if waited_ms > limit:
+                    yield Served(server.name, request.arrival_ms / 1000, waited_ms, math.nan)
 
     def _round(self, policy: Policy | None) -> Report | None:
         before = {d.name: d.replicas for d in self.cluster.read().deployments}
@@ -210,6 +220,18 @@ def run_controlled(emulation: Emulation, config: ControlConfig, cluster: Cluster
                 client.close()
     finally:
         exporter.close()
+
+
+def run_static(emulation: Emulation) -> Timeline:
+    """Let the same load come to a plan for its peak that nobody changes.
+
+    Parameters
+    ----------
+    emulation : of which another one is made: the problem, the day and the seed are the same.
+    """
+    static = Emulation(emulation.problem, emulation.day, emulation.interval_s, emulation.startup_s, emulation.seed)
+    static.begin(emulation.day.peak)
+    return static.run()
 
 
 def run_threshold(

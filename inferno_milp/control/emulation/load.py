@@ -21,7 +21,9 @@ class Day:
 
     Attributes
     ----------
-    hours : of the day.
+    hours : that are emulated.
+    whole_hours : of the whole day; None: what is emulated is a whole day, however short.
+    begin_hour : when what is emulated begins, hours from the day's start.
     trough : load at its least, as a share of the peak's; the peak is the load that the problem gives.
     peak_at : when the peak is, as a share of the day.
     burst : factor of the load during the burst.
@@ -29,6 +31,8 @@ class Day:
     """
 
     hours: float = 24.0
+    whole_hours: float | None = None
+    begin_hour: float = 0.0
     trough: float = 0.2
     peak_at: float = 0.6
     burst: float = 3.0
@@ -37,20 +41,27 @@ class Day:
 
     @property
     def length_s(self) -> float:
-        """Length of the day, s."""
+        """Length of what is emulated, s."""
         return self.hours * 3600
 
+    @property
+    def whole_s(self) -> float:
+        """Length of the whole day, s."""
+        return 3600 * (self.hours if self.whole_hours is None else self.whole_hours)
+
     def factor(self, time_s: float) -> float:
-        """Return the load at a time, as a multiple of what the problem gives."""
-        share = (time_s / self.length_s) % 1.0
+        """Return the load at a time from the beginning, as a multiple of what the problem gives."""
+        return self._factor_at(((self.begin_hour * 3600 + time_s) / self.whole_s) % 1.0)
+
+    def _factor_at(self, share: float) -> float:
         wave = (1 + math.cos(2 * math.pi * (share - self.peak_at))) / 2
         level = self.trough + (1 - self.trough) * wave
         return level * (self.burst if 0 <= share - self.burst_at < self.burst_length else 1.0)
 
     @property
     def peak(self) -> float:
-        """Highest factor of the day, to a thousandth of it."""
-        return max(self.factor(self.length_s * i / 1000) for i in range(1000))
+        """Highest factor of the whole day, to a thousandth of it."""
+        return max(self._factor_at(i / 1000) for i in range(1000))
 
 
 def draw_requests(rng: np.random.Generator, load: Load, day: Day, start_s: float, end_s: float) -> Iterator[Request]:

@@ -51,7 +51,8 @@ class Timeline:
     Attributes
     ----------
     rows : in order of time.
-    requests : that were served, and `kept` those of them in windows in which their promises were kept.
+    requests : that were served, or waited for longer than their promise when the day ended; and `kept` those of them in
+        windows in which their promises were kept.
     cost : of the day; `mean_cost_per_hour` over it.
     changes : of deployments.
     reversals : changes of a deployment that went the other way than its last, within half an hour.

@@ -84,7 +84,9 @@ class Watch:
 
     async def _login(self, **_: Any) -> kopf.ConnectionInfo:
         found: Any = self._configuration
-        scheme, token = _parted(found.get_api_key_with_prefix("authorization") or "")
+        # Clients keep the token under different names, by their version; all of them make the same header of it.
+        header = found.auth_settings().get("BearerToken", {}).get("value")
+        scheme, token = _parted(header or "")
         return kopf.ConnectionInfo(
             server=found.host,
             ca_path=found.ssl_ca_cert,
