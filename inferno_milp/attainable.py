@@ -7,7 +7,7 @@ cannot be met; the plan says which these are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -18,12 +18,19 @@ from inferno_milp.problem import Problem
 from inferno_milp.sections import Server
 from inferno_milp.shortfall import latency_name, least_latencies, over_targets
 
-MARGIN = 0.1
+MARGIN = 0.25
 """By so much a target in place of one that cannot be met lies above the least latency that is attainable."""
 
 
-def find_attainable_candidates(problem: Problem, *, known: Candidates | None = None) -> Candidates:
+def find_attainable_candidates(
+    problem: Problem, *, known: Candidates | None = None, kept: Callable[[Candidates], Candidates] = lambda table: table
+) -> Candidates:
     """Analyse a problem as `find_candidates`, with the best attainable ones where a server has none.
+
+    Parameters
+    ----------
+    known : as of `find_candidates`.
+    kept : takes a table, and returns it with those candidates, good and rejected, that may be used at all.
 
     Returns
     -------
@@ -31,7 +38,8 @@ def find_attainable_candidates(problem: Problem, *, known: Candidates | None = N
         Of the problem with relaxed targets for such servers: `Problem.relaxed_targets`.
     """
     problem = problem.with_relaxed_targets({})
-    table = find_candidates(problem, known=known)
+    whole = find_candidates(problem, known=known)
+    table = kept(whole)
     relaxed = {
         problem.servers[s].name: targets
         for s in table.unservable.tolist()
@@ -39,12 +47,12 @@ def find_attainable_candidates(problem: Problem, *, known: Candidates | None = N
     }
     if not relaxed:
         return table
-    found = find_candidates(problem.with_relaxed_targets(relaxed), known=table)
+    found = kept(find_candidates(problem.with_relaxed_targets(relaxed), known=whole))
     still = {problem.servers[s].name for s in found.unservable.tolist()} & relaxed.keys()
     if not still:
         return found
-    kept = {name: targets for name, targets in relaxed.items() if name not in still}
-    return find_candidates(problem.with_relaxed_targets(kept), known=table)
+    relaxed = {name: targets for name, targets in relaxed.items() if name not in still}
+    return kept(find_candidates(problem.with_relaxed_targets(relaxed), known=whole))
 
 
 def missed_targets(problem: Problem, server: Server) -> Iterator[MissedTarget]:

@@ -119,6 +119,10 @@ class Rejected:
     fits: BoolArray
     blocking: FloatArray
 
+    def take(self, which: npt.NDArray[np.intp] | BoolArray) -> Rejected:
+        """Return the chosen rows."""
+        return Rejected(*(getattr(self, field.name)[which] for field in fields(self)))
+
 
 @dataclass(frozen=True, slots=True)
 class Candidates:

@@ -201,7 +201,8 @@ class Explanation:
 
 def _sentences(server: ServerExplanation, currency: str) -> list[str]:
     if server.reason is not None:
-        return [f"{server.name} is not served in full: {server.reason}."]
+        is_carried = bool(server.accelerators) and "best_effort" not in server.parts
+        return [f"{server.name} {'misses its targets' if is_carried else 'is not served in full'}: {server.reason}."]
     if not server.accelerators:
         return [f"{server.name} needs no replicas."]
     names = " and ".join(server.accelerators)

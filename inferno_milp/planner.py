@@ -14,7 +14,7 @@ from inferno_milp.assemble import Assigned, assemble, assign
 from inferno_milp.attainable import find_attainable_candidates
 from inferno_milp.batches import slow_batches
 from inferno_milp.candidates import Candidates, find_candidates
-from inferno_milp.check import check_plan
+from inferno_milp.check import Considered, check_plan
 from inferno_milp.choice import Choice
 from inferno_milp.differences import changes_from_today
 from inferno_milp.errors import OptionError, PlanCheckError
@@ -103,10 +103,30 @@ def plan_candidates(table: Candidates, *, time_limit_s: float | None = None, gap
     As `optimize` with solver "milp", and checked as there, but nothing is advised in the plan's messages.
     """
     _check_options(table.problem, "milp", time_limit_s, gap)
-    return _plan(table, "milp", gap, _Clock(None, time_limit_s), advised=False)
+    considered = _considered(table) if table.problem.relaxed_targets else None
+    return _plan(table, "milp", gap, _Clock(None, time_limit_s), advised=False, considered=considered)
 
 
-def _plan(table: Candidates, solver: str, gap: float, clock: _Clock, *, advised: bool) -> Plan:
+def _considered(table: Candidates) -> Considered:
+    """Return the server, accelerator and batch size of every row of a table, good or rejected."""
+    problem = table.problem
+    servers, accelerators = [s.name for s in problem.servers], [a.name for a in problem.accelerators]
+    return frozenset(
+        (servers[s], accelerators[a], n)
+        for part in (table.rows, table.rejected)
+        for s, a, n in zip(part.server.tolist(), part.accelerator.tolist(), part.batch_size.tolist(), strict=True)
+    )
+
+
+def _plan(
+    table: Candidates,
+    solver: str,
+    gap: float,
+    clock: _Clock,
+    *,
+    advised: bool,
+    considered: Considered | None = None,
+) -> Plan:
     problem = table.problem
     with clock.stage("build"):
         program = make_program(table, pruned=solver == "milp")
@@ -125,7 +145,7 @@ def _plan(table: Candidates, solver: str, gap: float, clock: _Clock, *, advised:
     advice = (*_messages(table, plan, clock), *_hints(table, assigned)) if advised else ()
     messages = (*_not_planned(problem), *advice, *(profile_warnings(problem, plan) if advised else ()))
     plan = replace(plan, changes=changes_from_today(problem, plan), messages=messages)
-    check_plan(problem, plan, gap=gap)
+    check_plan(problem, plan, gap=gap, considered=considered)
     return plan
 
 

@@ -287,6 +287,8 @@ def test_mixes_of_accelerators_equal_brute_force(a):
 
 
 ONE = [data()["servers"][0]]
+TOO_SMALL = {**PROFILE, "model": "n", "accelerator": "small", "alpha_ms": 20.0, "beta_ms": 1.0, "delta_ms": 0.1,
+             "kv_tokens": 10}  # fmt: skip
 
 
 def test_one_period_is_never_started_again():
@@ -318,14 +320,15 @@ def test_least_times_beyond_the_cycle():
 
 
 def test_a_server_that_nothing_can_serve_in_a_scenario_that_need_not_be():
-    classes = [*data()["service_classes"], {"name": "d", "targets": {"m": {"ttft_ms": 1, "itl_ms": 0.1}}}]
-    never = {**ONE[0], "name": "z", "service_class": "d", "load": {**ONE[0]["load"], "rate_per_s": 0.0}}
+    classes = [*data()["service_classes"], {"name": "d", "targets": {"n": {}}}]
+    never = {**ONE[0], "name": "z", "service_class": "d", "model": "n", "load": {**ONE[0]["load"], "rate_per_s": 0.0}}
     scenarios = [{"name": "q", "probability": 0.9}, {"name": "l", "probability": 0.1, "rates_per_s": {"z": 1.0}}]
-    problem = im.read_problem_data(data(servers=[*ONE, never], service_classes=classes, scenarios=scenarios))
+    problem = im.read_problem_data(data(servers=[*ONE, never], service_classes=classes, scenarios=scenarios,
+                                        profiles=[*data()["profiles"], TOO_SMALL]))  # fmt: skip
     certain = im.plan_scenarios(problem).plan
     assert certain.status == "partial"
     assert [one.server for one in certain.unserved] == ["z"]
-    assert "ITL at least" in certain.unserved[0].reason
+    assert "do not fit into 10 tokens" in certain.unserved[0].reason
     found = im.plan_scenarios(problem, served=0.9)
     assert found.plan.status == "optimal"
     assert [moment.is_served for moment in found.plan.moments] == [True, False]
@@ -505,18 +508,20 @@ class TestServersThatCannotAllBeServed:
     """`infeasible` means that not a single server can be served; otherwise a plan is partial, by priority."""
 
     def some(self, **changes):
-        """Three servers, of which the first has a target that nothing meets."""
+        """Three servers, of which the first has requests that no cache holds."""
         classes = [
-            {"name": "never", "priority": 1, "targets": {"m": {"ttft_ms": 1.0}}},
+            {"name": "never", "priority": 1, "targets": {"n": {}}},
             {"name": "high", "priority": 1, "targets": {"m": {}}},
             {"name": "low", "priority": 2, "targets": {"m": {}}},
         ]
         servers = [{**ONE[0], "name": name, "service_class": name} for name in ("never", "high", "low")]
-        return data(servers=servers, service_classes=classes, **changes)
+        servers[0]["model"] = "n"
+        profiles = [*data()["profiles"], TOO_SMALL]
+        return data(servers=servers, service_classes=classes, profiles=profiles, **changes)
 
     @pytest.mark.parametrize("assignment", ["single", "mixed"])
     @pytest.mark.parametrize("section", ["periods", "scenarios"])
-    def test_a_target_that_nothing_meets(self, section, assignment):
+    def test_one_that_nothing_can_serve(self, section, assignment):
         moments = [{"name": "x"}, {"name": "y", "factor": 2.0}]
         if section == "scenarios":
             moments = [{**moment, "probability": 0.5} for moment in moments]

@@ -6,7 +6,7 @@ analysis again. Every plan passes here before anybody sees it.
 
 from __future__ import annotations
 
-from inferno_milp.check.attainable import attainable_violations, planned_problem
+from inferno_milp.check.attainable import Considered, attainable_violations, planned_problem
 from inferno_milp.check.latencies import latency_violations
 from inferno_milp.check.promises import identity_violations, server_violations
 from inferno_milp.check.totals import limit_violations, status_violations, total_violations
@@ -14,15 +14,16 @@ from inferno_milp.errors import PlanCheckError
 from inferno_milp.plan import Plan
 from inferno_milp.problem import Problem
 
-__all__ = ["check_plan"]
+__all__ = ["Considered", "check_plan"]
 
 
-def check_plan(problem: Problem, plan: Plan, *, gap: float | None = None) -> None:
+def check_plan(problem: Problem, plan: Plan, *, gap: float | None = None, considered: Considered | None = None) -> None:
     """Check a plan against the problem it is for.
 
     Parameters
     ----------
     gap : relative gap that was asked for; a plan called optimal must be within it.
+    considered : server, accelerator and batch size of all that the plan was made of; None: all of the problem's.
 
     Raises
     ------
@@ -32,7 +33,7 @@ def check_plan(problem: Problem, plan: Plan, *, gap: float | None = None) -> Non
     problem = planned_problem(problem, plan)
     violations = [
         *identity_violations(problem, plan),
-        *attainable_violations(problem, plan),
+        *attainable_violations(problem, plan, considered),
         *server_violations(problem, plan),
         *latency_violations(problem, plan),
         *limit_violations(problem, plan),

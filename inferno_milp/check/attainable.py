@@ -10,6 +10,9 @@ from inferno_milp.fields import Targets
 from inferno_milp.plan import Plan
 from inferno_milp.problem import Problem
 
+Considered = frozenset[tuple[str, str, int]]
+"""Servers, accelerators and batch sizes that a plan was made of."""
+
 
 def planned_problem(problem: Problem, plan: Plan) -> Problem:
     """Return the problem with the targets that the plan says it plans for."""
@@ -27,16 +30,26 @@ def planned_problem(problem: Problem, plan: Plan) -> Problem:
     return problem.with_relaxed_targets(relaxed)
 
 
-def attainable_violations(problem: Problem, plan: Plan) -> Iterator[str]:
-    """Analyse anew whether the promises that are said to be out of reach are, and whether they are the server's."""
+def attainable_violations(problem: Problem, plan: Plan, considered: Considered | None) -> Iterator[str]:
+    """Analyse anew whether the promises that are said to be out of reach are, and whether they are the server's.
+
+    Parameters
+    ----------
+    considered : server, accelerator and batch size of all that may be used; None: all of the problem's.
+    """
     missing = [(server, planned) for server, planned in pairs(problem, plan) if planned.missed]
     if not missing:
         return
     promised = problem.with_relaxed_targets({})
     alone = find_candidates(promised.with_servers([server for server, _ in missing]))
-    out_of_reach = {alone.problem.servers[s].name for s in alone.unservable.tolist()}
+    rows, names = alone.rows, [a.name for a in problem.accelerators]
+    kept = {
+        (alone.problem.servers[s].name, names[a], n)
+        for s, a, n in zip(rows.server.tolist(), rows.accelerator.tolist(), rows.batch_size.tolist(), strict=True)
+    }
+    within_reach = {name for name, *_ in (kept if considered is None else kept & considered)}
     for server, planned in missing:
-        if server.name not in out_of_reach:
+        if server.name in within_reach:
             yield f"{server.name}: its promises are said to be out of reach, and an accelerator keeps them"
         limits = {(latency, name): limit for latency, name, limit in promised.targets_of(server).limits_ms()}
         for one in planned.missed:

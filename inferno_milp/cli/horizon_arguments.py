@@ -94,4 +94,4 @@ def _show(
         return [*tables, *horizon_lines(plan), *(lines() if plan.has_plan else ())]
 
     show(arguments, parts, document, plan.to_frame)
-    return 0 if plan.has_plan and not plan.unserved else 1
+    return 0 if plan.has_plan and not plan.unserved and not plan.missed else 1

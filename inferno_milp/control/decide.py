@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from inferno_milp.attainable import find_attainable_candidates
-from inferno_milp.candidates import Candidates
+from inferno_milp.candidates import Candidates, IntArray
 from inferno_milp.control.config import ControlConfig
 from inferno_milp.control.fleet import Fleet, devices_per_replica
 from inferno_milp.plan import Plan
@@ -84,7 +85,7 @@ class Decider:
         staying = _replicas_alone(table)
         most = {s.name: math.inf if s.max_replicas is None else s.max_replicas for s in problem.servers}
         useless = _without_adapters(problem)
-        unserved = {s.name for s in right_now.servers if not s.meets_targets}
+        unserved = {s.name for s in right_now.servers if not s.is_carried}
         for name, wanted in _wanted_of(right_now).items():
             history = self._wanted.setdefault(name, deque())
             stays = {accelerator: staying.get((name, accelerator), 0) for accelerator in current[name]}
@@ -142,7 +143,7 @@ class Decider:
         by the program), is set aside: the server keeps it, and its devices are not there for the others.
         """
         priority = {s.name: s.priority for s in right_now.servers}
-        served = {s.name for s in right_now.servers if s.meets_targets}
+        served = {s.name for s in right_now.servers if s.is_carried}
         least = {s.name: _first_of(current[s.name], s.min_replicas) for s in problem.servers}
         aside = {name: hold for name, hold in holds.items() if len(hold) > 1}
         holds = {name: hold for name, hold in holds.items() if name not in aside}
@@ -153,7 +154,7 @@ class Decider:
             plan = self._optimize(_held(rest, holds), fleet)
             if plan.status == "no_solution":
                 break
-            hurt = [s.name for s in plan.servers if not s.meets_targets and s.name in served]
+            hurt = [s.name for s in plan.servers if not s.is_carried and s.name in served]
             highest = min((priority[name] for name in hurt), default=0)
             in_the_way = [name for name in (*holds, *aside) if hurt and (name in hurt or priority[name] > highest)]
             given_up = [name for name in in_the_way if holds.get(name, aside.get(name)) != least[name]]
@@ -187,22 +188,37 @@ def advise(problem: Problem, servers: Iterable[Server], left: Mapping[str, int] 
 
 
 def candidates_at_hand(problem: Problem, fleet: Fleet, *, may_move: bool) -> Candidates:
-    """Find the candidates: unless deployments may move, those where a server has one, with the batch size it runs."""
-    table = find_attainable_candidates(problem)
+    """Find the candidates: unless deployments may move, those where a server has one, with the batch size it runs.
+
+    A server that keeps its targets on none of them is planned for the best attainable there.
+    """
     if may_move:
-        return table
-    rows = table.rows
-    kept = np.zeros(len(rows), dtype=bool)
+        return find_attainable_candidates(problem)
+
+    def at_hand(table: Candidates) -> Candidates:
+        rows, rejected = table.rows, table.rejected
+        good = _at_hand(problem, fleet, rows.server, rows.accelerator, rows.batch_size)
+        bad = _at_hand(problem, fleet, rejected.server, rejected.accelerator, rejected.batch_size)
+        return replace(table, rows=rows.take(good), rejected=rejected.take(bad))
+
+    return find_attainable_candidates(problem, kept=at_hand)
+
+
+def _at_hand(
+    problem: Problem, fleet: Fleet, server: IntArray, accelerator: IntArray, batch_size: IntArray
+) -> npt.NDArray[np.bool_]:
+    """Return which rows are of a deployment: with its batch size, or the nearest below."""
+    kept = np.zeros(len(server), dtype=bool)
     positions = {a.name: i for i, a in enumerate(problem.accelerators)}
-    for s, server in enumerate(problem.servers):
-        for d in fleet.of(server.name):
-            own = (rows.server == s) & (rows.accelerator == positions[d.accelerator])
+    for s, one in enumerate(problem.servers):
+        for d in fleet.of(one.name):
+            own = (server == s) & (accelerator == positions[d.accelerator])
             if d.batch_size is not None and own.any():
-                smaller = own & (rows.batch_size <= d.batch_size)
-                at = rows.batch_size[smaller].max() if smaller.any() else rows.batch_size[own].min()
-                own &= rows.batch_size == at
+                smaller = own & (batch_size <= d.batch_size)
+                at = batch_size[smaller].max() if smaller.any() else batch_size[own].min()
+                own &= batch_size == at
             kept |= own
-    return replace(table, rows=rows.take(kept))
+    return kept
 
 
 def _replicas_alone(table: Candidates) -> dict[tuple[str, str], int]:

@@ -95,7 +95,7 @@ def _why_alone(view: View, name: str, seen: Observation | None) -> str:
 
 def _held_by_others(view: View, server: ServerPlan) -> str:
     """Return which devices a server that is not served in full cannot have: those of servers that are left alone."""
-    if view.planned is None or view.planned.capacity is None or server.meets_targets:
+    if view.planned is None or view.planned.capacity is None or server.is_carried:
         return ""
     parts = [
         f"{count - view.planned.capacity.get(name, 0)} of {count} {name}"

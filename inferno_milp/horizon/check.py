@@ -63,8 +63,10 @@ def check_horizon(
         wrong.append("not everybody is served in every period")
     if planning is not None:
         wrong += _least_times(plan, moments, planning)
-    if (plan.status == "partial") != bool(plan.unserved):
-        wrong.append(f"status {plan.status}, with {len(plan.unserved)} servers left out")
+    if (plan.status == "partial") != bool(plan.unserved or plan.missed):
+        wrong.append(f"status {plan.status}, with {len(plan.unserved) + len(plan.missed)} servers not as promised")
+    if {one.server for one in plan.missed} != problem.relaxed_targets.keys() - {one.server for one in plan.unserved}:
+        wrong.append("the servers that miss their targets are not those that are planned for others")
     if wrong:
         raise PlanCheckError(wrong)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from inferno_milp.attainable import missed_targets, words_of_missed
 from inferno_milp.deadline import until
 from inferno_milp.errors import OptionError
 from inferno_milp.horizon.assemble import assemble, is_served
@@ -75,6 +76,13 @@ def _assembled(setup: Setup, moments: Sequence[Moment], solved: _Solved) -> Hori
     """Make a plan: `partial` where it leaves servers out, `infeasible` where these are all that need replicas."""
     ways = solved.left_out.ways
     plan = assemble(ways, setup, moments, solved.found)
+    missed = tuple(
+        Unserved(server.name, words_of_missed(found))
+        for s, server in enumerate(ways.problem.servers)
+        if s not in ways.left_out and (found := tuple(missed_targets(ways.problem, server)))
+    )
+    if missed and plan.has_plan:
+        plan = replace(plan, missed=missed, status="partial")
     if not ways.left_out:
         return plan
     unserved = tuple(_unserved(ways, s, is_proven=solved.left_out.is_proven) for s in sorted(ways.left_out))
@@ -84,6 +92,11 @@ def _assembled(setup: Setup, moments: Sequence[Moment], solved: _Solved) -> Hori
                        unserved=unserved)  # fmt: skip
     status = "partial" if plan.has_plan else plan.status
     return replace(plan, unserved=unserved, status=status)
+
+
+def _as_planned(problem: Problem, ways: Ways) -> Problem:
+    """Return the problem with the targets that are planned for."""
+    return problem.with_relaxed_targets(ways.problem.relaxed_targets)
 
 
 def _unserved(ways: Ways, s: int, *, is_proven: bool) -> Unserved:
@@ -150,7 +163,7 @@ def plan_periods(
 
     solved = _solve(find_ways(problem, periods), setup, clock, start)
     plan = _assembled(setup, periods, solved)
-    check_horizon(problem, plan, periods, planning=problem.planning)
+    check_horizon(_as_planned(problem, solved.left_out.ways), plan, periods, planning=problem.planning)
     hours = float(setup.weights.sum())
     peak, alone = (
         None if found is None or found.objective is None or not plan.has_plan else found.objective / hours
@@ -212,7 +225,7 @@ def plan_scenarios(
     if found.objective is not None and served < 1:
         solved = replace(solved, found=replace(found, replicas=_with_what_is_paid(ways, found)))
     plan = _assembled(setup, scenarios, solved)
-    check_horizon(problem, plan, scenarios, planning=None, served=served, worst=criterion == "worst")
+    check_horizon(_as_planned(problem, ways), plan, scenarios, planning=None, served=served, worst=criterion == "worst")
     if not compared or not plan.has_plan:
         return ScenariosPlan(plan, None, None)
     known = expected_cost(_at_most(ways, found, each_alone(ways, clock.part())), chances)

@@ -52,7 +52,7 @@ class MomentPlan:
 
 @dataclass(frozen=True, slots=True)
 class Unserved:
-    """A server that gets nothing in any moment, and why."""
+    """A server that is not served within its targets, and why: it gets nothing in any moment, or misses them."""
 
     server: str
     reason: str
@@ -65,12 +65,14 @@ class HorizonPlan:
     Attributes
     ----------
     status : optimal (proven within the gap), feasible (not proven), partial (some servers are left out of all
-        moments), infeasible (proven: not a single server can be served), no_solution (the time ran out).
+        moments, or miss their targets), infeasible (proven: not a single server can be served), no_solution (the time
+        ran out).
     cost_per_hour : mean over the hours, or expected; of the criterion `worst` the dearest scenario's. None without a
         plan, as `bound` and `gap`.
     parts : of the cost: `reserved`, `extra` (devices beyond), `starts` (starts and ends of replicas).
     reserved : units of each accelerator that are reserved.
     unserved : servers that are left out, since not every server can be served in every moment.
+    missed : servers whose promises no accelerator can keep, planned for the best attainable latencies.
     """
 
     problem_name: str
@@ -83,6 +85,7 @@ class HorizonPlan:
     moments: tuple[MomentPlan, ...]
     held: tuple[Held, ...]
     unserved: tuple[Unserved, ...] = ()
+    missed: tuple[Unserved, ...] = ()
 
     @property
     def has_plan(self) -> bool:

@@ -63,4 +63,5 @@ def horizon_lines(plan: HorizonPlan) -> Iterator[str]:
 
 
 def _left_out(plan: HorizonPlan) -> Iterator[str]:
-    return (f"{one.server} is left out: {one.reason}" for one in plan.unserved)
+    yield from (f"{one.server} is left out: {one.reason}" for one in plan.unserved)
+    yield from (f"{one.server} misses its targets: {one.reason}" for one in plan.missed)

@@ -192,6 +192,7 @@ class HorizonDocument(DocumentModel):
     moments: list[MomentPlan]
     held: list[Held]
     unserved: list[Unserved]
+    missed: list[Unserved]
 
 
 class PeriodsDocument(DocumentModel):

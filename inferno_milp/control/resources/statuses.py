@@ -52,7 +52,8 @@ def _server(item: Object, report: Report, said: _Conditions) -> dict[str, Any]:
     if planned is None:
         said.add("Served", None, "LeftAlone", seen.reason)
     else:
-        said.add("Served", planned.meets_targets, "Planned" if planned.meets_targets else "Short", planned.reason or "")
+        why = "Planned" if planned.meets_targets else "TargetsMissed" if planned.is_carried else "Short"
+        said.add("Served", planned.meets_targets, why, planned.reason or "")
     status: dict[str, Any] = {
         "current": [{"accelerator": a, "replicas": n, "ready": seen.ready.get(a, 0)} for a, n in seen.running.items()],
         "desired": list(_desired(seen, planned)),
