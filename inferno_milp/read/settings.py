@@ -22,6 +22,7 @@ from inferno_milp.read.document import Document
 from inferno_milp.read.source import read_value
 from inferno_milp.read.validate import validate
 from inferno_milp.sections import Sections
+from inferno_milp.synonyms import nearest_key
 
 Operation = Literal["=", "*=", "+="]
 KEYS: dict[str, tuple[str, ...]] = {
@@ -188,7 +189,7 @@ class _WrongPathError(Exception):
 def _apply(data: dict[str, Any], setting: Setting) -> None:
     section, _, rest = setting.path.partition(".")
     if section not in SECTIONS:
-        raise _WrongPathError(f"unknown section {section!r}", nearest(section, SECTIONS))
+        raise _WrongPathError(f"unknown section {section!r}", nearest_key(section, SECTIONS, Document.__name__))
     if not rest:
         _change(data, section, setting)
         return
