@@ -72,7 +72,9 @@ class Room:
         for j in np.flatnonzero((usage > self.slack + self.tolerance) & self._plain).tolist():
             limit = self.limits.of[j]
             name = None if limit.type is None else self.table.types[limit.type]
-            lacks.append(Lack(limit.name, name, limit.size, float(usage[j]), max(float(self.slack[j]), 0.0)))
+            # Replicas too large for any node share a limit, which knows by how much only of the smallest.
+            size = int(rows.devices_per_replica[row]) if ">" in limit.name else limit.size
+            lacks.append(Lack(limit.name, name, size, float(usage[j]), max(float(self.slack[j]), 0.0)))
         type_, size = int(rows.type[row]), int(rows.devices_per_replica[row])
         if not lacks and replicas and type_ in self._cut and not self._packs(type_, size, replicas):
             lacks.append(Lack("nodes", self.table.types[type_], size, replicas, self._most(type_, size, replicas)))

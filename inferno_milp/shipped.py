@@ -33,9 +33,8 @@ def _by_name() -> dict[str, tuple[str, Path]]:
 def shipped_file(name: str) -> Path | None:
     """Find a file that comes with the program: `small.yaml`, `instances/small.yaml`; None if it is none.
 
-    Folders before `instances` and `models` do not matter: `../models/cloud.yaml`. Any other folder does.
+    What stands before `instances` and `models` does not matter: `../models/cloud.yaml`. Any other folder does.
     """
     path = PurePath(name.replace("\\", "/"))
     folder, file = _by_name().get(path.name, ("", None))
-    parents = [part for part in path.parent.parts if part not in ("..", ".")]
-    return file if parents in ([], [folder]) and not path.is_absolute() else None
+    return file if path.parent.name in ("", "..", folder) and not path.is_absolute() else None

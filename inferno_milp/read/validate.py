@@ -90,7 +90,7 @@ def _fault(model: type[BaseModel], data: Any, detail: ErrorDetails) -> Fault:
     path = _path_in(data, tuple(p for p in detail["loc"] if p != "[key]" and not str(p).startswith("~")))
     problem, remedy = _words(detail)
     if detail["type"] == "extra_forbidden":
-        remedy = _nearest_key(str(path[-1]), _model_at(model, path[:-1]))
+        remedy = _nearest_key(str(path[-1]), model_at(model, path[:-1]))
     elif detail["type"] == "missing":
         remedy = _description(model, path)
     return Fault(problem, remedy, path)
@@ -185,7 +185,7 @@ def _nearest_key(key: str, model: type[BaseModel] | None) -> str:
 
 
 def _description(model: type[BaseModel], path: tuple[PathPart, ...]) -> str:
-    found = _model_at(model, path[:-1])
+    found = model_at(model, path[:-1])
     if found is None:
         return ""
     by_key = {field.alias or name: field for name, field in found.model_fields.items()}
@@ -196,7 +196,8 @@ def _description(model: type[BaseModel], path: tuple[PathPart, ...]) -> str:
     return f"give {path[-1]}: {sentence[:1].lower()}{sentence[1:]}"
 
 
-def _model_at(model: type[BaseModel], path: tuple[PathPart, ...]) -> type[BaseModel] | None:
+def model_at(model: type[BaseModel], path: tuple[PathPart, ...]) -> type[BaseModel] | None:
+    """Return the model of what stands at a path of a document; None where there is none."""
     here: Any = model
     for part in path:
         here = _without_none(here)
