@@ -22,7 +22,7 @@ from inferno_milp.errors import OptionError
 from inferno_milp.service import page, v1
 from inferno_milp.service.analyst import Analyst
 from inferno_milp.service.config import ServiceConfig
-from inferno_milp.service.connections import TimedProtocol
+from inferno_milp.service.connections import limited_protocol
 from inferno_milp.service.failures import FAILURES
 from inferno_milp.service.guard import Bounded, Guarded, Headed, Told
 from inferno_milp.service.jobs import Jobs
@@ -138,7 +138,7 @@ def run_service(config: ServiceConfig) -> None:
             timeout_graceful_shutdown=max(int(config.grace_s), 1),
             h11_max_incomplete_event_size=65536,
             limit_concurrency=MOST_CONNECTIONS,
-            http=TimedProtocol,
+            http=limited_protocol(config.connections_per_address),
         ),
         app,
     )
