@@ -6,7 +6,7 @@ import os
 from argparse import Namespace
 from pathlib import Path
 
-from inferno_milp.cli.output import missing_extra
+from inferno_milp.cli.output import missing_extra, tell
 from inferno_milp.cli.shared_arguments import Subparsers
 from inferno_milp.cli.values import positive, whole
 from inferno_milp.errors import InputError, OptionError
@@ -117,7 +117,7 @@ def run_serve(arguments: Namespace) -> int:
         origins=tuple(arguments.allow_origin),
         **{name: value for name, value in given.items() if value is not None},
     )
-    run_service(config)
+    run_service(config, on_ready=lambda urls: tell(f"serving a page and an API on {', '.join(urls)} (Ctrl-C ends it)"))
     return 0
 
 
