@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from running_service import RunningService
+from running_service import PATIENCE_S, RunningService
 
 from conftest import ROOT
 from inferno_milp.cli import main, output
@@ -18,7 +18,7 @@ def run(*arguments: str, folder: Path, **environment: str) -> subprocess.Complet
     command = [sys.executable, "-m", "inferno_milp", "serve", *arguments]
     return subprocess.run(
         command, cwd=folder, env={"PYTHONPATH": str(ROOT), **environment}, capture_output=True, text=True, check=False,
-        timeout=60,
+        timeout=PATIENCE_S,
     )  # fmt: skip
 
 

@@ -8,7 +8,6 @@ import os
 import signal
 import sqlite3
 import stat
-import time
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ import httpx
 import pytest
 import uvicorn
 import yaml
-from running_service import RunningService
+from running_service import PATIENCE_S, RunningService
 from test_service_v1 import slow_problem
 
 from conftest import ROOT, as_system_data, make_problem
@@ -156,7 +155,7 @@ class TestBounds:
             await running
             return answers, again
 
-        answers, again = asyncio.run(asyncio.wait_for(main(), 60))
+        answers, again = asyncio.run(asyncio.wait_for(main(), PATIENCE_S))
         assert [answer.split()[1] for answer in answers] == [b"204", b"204", b"429"]
         assert again.split()[1] == b"204"
 
@@ -165,13 +164,11 @@ class TestSignals:
     def test_what_stops_the_whole_group(self, tmp_path: Path) -> None:
         """A supervisor tells all processes of a service to stop: work is handed back to the next one all the same."""
         with RunningService(tmp_path, "--workers", "1", "--grace", "1") as first:
-            body = {"kind": "optimize", "problem": slow_problem(), "gap": 0, "time_limit_s": 600}
+            body = {"kind": "optimize", "problem": slow_problem(), "gap": 0, "time_limit_s": 3600}
             job = first.client.post("/v1/jobs", json=body).json()["id"]
-            first.wait_for(job, "running")
-            while not first.client.get(f"/v1/jobs/{job}").json()["progress"]:  # a worker has begun
-                time.sleep(0.05)
+            first.wait_for_work(job)
             os.killpg(first.process.pid, signal.SIGTERM)
-            assert first.process.wait(60) == 0
+            assert first.process.wait(PATIENCE_S) == 0
         with sqlite3.connect(tmp_path / "jobs.sqlite3") as database:
             assert database.execute("SELECT status, result FROM jobs").fetchall() == [("queued", None)]
 
@@ -190,7 +187,7 @@ class TestTheStore:
         folder = service.log_path.parent
         with sqlite3.connect(folder / "jobs.sqlite3", isolation_level=None) as database:
             database.execute("BEGIN IMMEDIATE")
-            answer = httpx.get(f"{service.url}/readyz", timeout=60)
+            answer = httpx.get(f"{service.url}/readyz", timeout=PATIENCE_S)
             assert answer.status_code == 503
             assert service.client.get("/healthz").status_code == 200
             database.execute("ROLLBACK")
