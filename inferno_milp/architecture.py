@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -73,3 +74,13 @@ class LanguageModel(Model):
     def active_bytes(self, precision: str) -> float:
         """Bytes of the weights that one token passes through."""
         return self.active_parameters_b * 1e9 * BYTES[precision]
+
+
+def models_by_word(models: Iterable[LanguageModel]) -> dict[str, LanguageModel]:
+    """Return models by all that they may be called, in lower case: name, aliases, and the last part of each."""
+    by_word: dict[str, LanguageModel] = {}
+    for model in models:
+        for word in (model.name, *model.aliases):
+            by_word.setdefault(word.casefold(), model)
+            by_word.setdefault(word.rpartition("/")[2].casefold(), model)
+    return by_word

@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from inferno_milp.architecture import LanguageModel
+from inferno_milp.architecture import LanguageModel, models_by_word
 from inferno_milp.errors import OptionError, nearest
 from inferno_milp.read import read_sections
 from inferno_milp.sections import Profile, Sections
-from inferno_milp.shipped import MODELS, shipped
+from inferno_milp.shipped import catalogue_files
 from inferno_milp.supply import Accelerator
-
-CLOUD, LANGUAGE_MODELS, MEASURED, ESTIMATED = "cloud", "language_models", "measured", "estimated"
-"""Files of the catalogue; the others in the folder are llm-inferno's sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +50,7 @@ class Catalogue:
 
     def language_model(self, name: str) -> LanguageModel:
         """Find a model by its name, an alias, or the last part of either; OptionError if there is none."""
-        by_word: dict[str, LanguageModel] = {}
-        for model in self.language_models.values():
-            for word in (model.name, *model.aliases):
-                by_word.setdefault(word.casefold(), model)
-                by_word.setdefault(word.rpartition("/")[2].casefold(), model)
+        by_word = models_by_word(self.language_models.values())
         found = by_word.get(name.casefold())
         if found is None:
             raise OptionError(f"unknown model {name!r}; {nearest(name, by_word)}")
@@ -104,8 +97,7 @@ def make_catalogue(sections: Iterable[Sections]) -> Catalogue:
 
 @cache
 def _shipped_sections() -> tuple[Sections, ...]:
-    paths = {path.stem: path for path in shipped(MODELS)}
-    return tuple(read_sections(paths[name]) for name in (CLOUD, LANGUAGE_MODELS, MEASURED, ESTIMATED))
+    return tuple(read_sections(path) for path in catalogue_files())
 
 
 @cache

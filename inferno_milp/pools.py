@@ -45,6 +45,10 @@ def with_pools(problem: Problem) -> Problem:
     ]
     capacity = dict(problem.capacity or {})
     capacity |= {pooled(pool.type, pool.name): pool.count for pool in problem.pools}
-    return problem.model_copy(
-        update={"accelerators": tuple(accelerators), "profiles": tuple(profiles), "capacity": capacity, "pools": ()}
+    buyable = problem.buyable and tuple(
+        name
+        for type_ in problem.buyable
+        for name in ([pooled(type_, pool.name) for pool in of_type[type_]] if type_ in of_type else [type_])
     )
+    changed = {"accelerators": tuple(accelerators), "profiles": tuple(profiles), "capacity": capacity, "pools": ()}
+    return problem.model_copy(update={**changed, "buyable": buyable})

@@ -65,6 +65,13 @@ class Problem(Sections):
         return dict(available)
 
     @property
+    def buyable_types(self) -> frozenset[str]:
+        """Accelerator types that may be bought: those of which there is a count, where nothing else is given."""
+        if self.buyable is not None:
+            return frozenset(self.buyable)
+        return frozenset(self.devices_available or {})
+
+    @property
     def accelerators_per_replica(self) -> dict[tuple[str, str], int]:
         """Accelerators that a replica takes, by model and accelerator."""
         return {(p.model, p.accelerator): p.accelerators_per_replica for p in self.profiles}
@@ -202,9 +209,9 @@ def reference_faults(
     for i, profile in enumerate(sections.profiles):
         if profile.accelerator not in accelerators:
             yield _unknown("accelerator", profile.accelerator, accelerators, ("profiles", i, "accelerator"))
-    for type_name in capacity or {}:
-        if type_name not in types:
-            yield _unknown("accelerator type", type_name, types, ("capacity", type_name))
+    named: list[tuple[str, tuple[PathPart, ...]]] = [(name, ("capacity", name)) for name in capacity or {}]
+    named += [(name, ("buyable", i)) for i, name in enumerate(sections.buyable or ())]
+    yield from (_unknown("accelerator type", name, types, path) for name, path in named if name not in types)
     yield from _node_faults(sections, capacity, types)
     yield from _power_faults(sections)
     yield from _pool_faults(sections, capacity, types)

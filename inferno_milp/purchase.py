@@ -53,7 +53,7 @@ def find_purchase(table: Candidates, *, time_limit_s: float) -> tuple[Purchase, 
     if table.available is None or not len(table.rows) or time_limit_s <= 0:
         return None
     program = make_program(table, pruned=False)
-    items = purchasable(table)
+    items = [item for item in purchasable(table) if item.type in table.problem.buyable_types]
     side = _columns(table, program.limits, items)
     master = replace(program.master.without_cost(), side=side)
     master = replace(master, options=prune(master.options))
@@ -71,11 +71,15 @@ def find_purchase(table: Candidates, *, time_limit_s: float) -> tuple[Purchase, 
 
 
 def purchasable(table: Candidates) -> list[Purchase]:
-    """Return what can be added, one of each: a device of each type that has a candidate, or nodes of its sizes."""
+    """Return what can be added or taken away, one of each: devices of types that have a candidate, or nodes of them.
+
+    These are the types that may be bought, and those that are there.
+    """
+    known = table.problem.buyable_types | {name for name, n in (table.problem.devices_available or {}).items() if n}
     return [
         Purchase(name, devices, 1)
         for t, name in enumerate(table.types)
-        if (table.rows.type == t).any()
+        if name in known and (table.rows.type == t).any()
         for devices in [group.devices for group in nodes_of(table, t)] or [1]
     ]
 
@@ -143,9 +147,28 @@ def device_prices(table: Candidates) -> list[float]:
 def words_of(table: Candidates, purchase: tuple[Purchase, ...] | None) -> Iterator[str]:
     """Say what would have to be bought."""
     if not purchase:
+        yield from _not_buyable(table)
         return
     servable = "all servers" if not table.unservable.size else "all servers that an accelerator can serve"
-    yield f"{servable} would fit with {words_of_items(purchase)} more, the cheapest devices to add"
+    price = f"{purchase_cost_per_hour(table, purchase):.6g} {table.problem.currency}/h"
+    yield f"{servable} would fit with {words_of_items(purchase)} more ({price}), the cheapest devices to add"
+
+
+def purchase_cost_per_hour(table: Candidates, purchase: Sequence[Purchase]) -> float:
+    """Return what devices cost per hour, each at the least price at which an accelerator sells it."""
+    prices = dict(zip(table.types, device_prices(table), strict=True))
+    return sum(item.count * item.devices * prices[item.type] for item in purchase)
+
+
+def _not_buyable(table: Candidates) -> Iterator[str]:
+    """Say so where a server runs on no type that there is or that may be bought."""
+    buyable = table.problem.buyable_types
+    able = np.array([name in buyable for name in table.types])[table.rows.type]
+    lost = sorted(set(table.rows.server.tolist()) - set(table.rows.server[able].tolist()))
+    if lost:
+        types = sorted({table.types[t] for t in table.rows.type[np.isin(table.rows.server, lost)].tolist()})
+        names = ", ".join(table.problem.servers[s].name for s in lost[:3]) + (", …" if len(lost) > 3 else "")
+        yield f"{names}: only {', '.join(types[:4])} could serve it; name under `buyable` what may be bought"
 
 
 def words_of_items(items: Sequence[Purchase]) -> str:

@@ -232,5 +232,6 @@ def _lack_words(lack: Lack, word: str) -> str:
     if lack.limit.startswith("capacity["):
         return f"{_plain(lack.needs, 12)} {lack.type} {left}"
     if ">" in lack.limit:
-        return f"nodes of at least {lack.size} {lack.type} (there are none)"
+        held = lack.limit.rpartition(">")[2].rstrip("]")
+        return f"{lack.size} {lack.type} in one node (nodes hold {held})"
     return f"room for {_plain(lack.needs, 12)} × {lack.size} {lack.type} in nodes {left}"

@@ -72,8 +72,10 @@ class Room:
         for j in np.flatnonzero((usage > self.slack + self.tolerance) & self._plain).tolist():
             limit = self.limits.of[j]
             name = None if limit.type is None else self.table.types[limit.type]
+            # Replicas too large for any node share a limit, which knows by how much only of the smallest.
+            size = int(rows.devices_per_replica[row]) if ">" in limit.name else limit.size
             needs, left = limit.unit * float(usage[j]), limit.unit * max(float(self.slack[j]), 0.0)
-            lacks.append(Lack(limit.name, name, limit.size, needs, left))
+            lacks.append(Lack(limit.name, name, size, needs, left))
         type_, size = int(rows.type[row]), int(rows.devices_per_replica[row])
         if not lacks and replicas and type_ in self._cut and not self._packs(type_, size, replicas):
             lacks.append(Lack("nodes", self.table.types[type_], size, replicas, self._most(type_, size, replicas)))

@@ -340,6 +340,9 @@ class Sections(Model):
     nodes: tuple[NodeGroup, ...] = ()
     pools: tuple[Pool, ...] = ()
     """Supply pools; a type that has some has no capacity besides."""
+    buyable: tuple[Name, ...] | None = None
+    """Accelerator types that may be bought, of which advice on what is missing is made; None: those of which there is a
+    count."""
     latencies_ms: dict[Name, dict[Name, NonNegative]] = Field(default_factory=dict)
     """From the region of a server to that of an accelerator, ms, there and back; of all pairs that may be."""
     periods: tuple[Period, ...] = ()

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-START_S = 60.0
+PATIENCE_S = 600.0
+"""How long tests wait for what must come: no machine is so slow, and only a test that fails takes so long."""
 
 
 class RunningService:
@@ -43,10 +45,10 @@ class RunningService:
         )
         self.url = self._listening(before)
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        self.client = httpx.Client(base_url=self.url, timeout=60, headers=headers)
+        self.client = httpx.Client(base_url=self.url, timeout=PATIENCE_S, headers=headers)
 
     def _listening(self, before: int) -> str:
-        end = time.monotonic() + START_S
+        end = time.monotonic() + PATIENCE_S
         while time.monotonic() < end:
             for line in self.lines(before):
                 if line.get("event") == "listening":
@@ -67,7 +69,7 @@ class RunningService:
                 found.append({"event": line})
         return found
 
-    def line(self, seconds: float = 30.0, **fields: Any) -> dict[str, Any]:
+    def line(self, seconds: float = PATIENCE_S, **fields: Any) -> dict[str, Any]:
         """Wait for a line of the log with such fields: it is written once the answer is sent."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -77,7 +79,7 @@ class RunningService:
             time.sleep(0.05)
         raise AssertionError(f"no line of the log with {fields}: {self.log_path.read_text()[-2000:]}")
 
-    def wait_for(self, job: str, *statuses: str, seconds: float = 60.0) -> dict[str, Any]:
+    def wait_for(self, job: str, *statuses: str, seconds: float = PATIENCE_S) -> dict[str, Any]:
         """Wait until a job has one of some statuses."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -86,6 +88,22 @@ class RunningService:
                 return found
             time.sleep(0.05)
         raise AssertionError(f"the job is {found['status']}, not {' or '.join(statuses)}")
+
+    def wait_until(self, holds: Callable[[], bool], words: str) -> None:
+        """Wait until something holds."""
+        end = time.monotonic() + PATIENCE_S
+        while not holds():
+            assert time.monotonic() < end, f"never {words}"
+            time.sleep(0.05)
+
+    def wait_for_work(self, job: str) -> None:
+        """Wait until a worker works on a job."""
+        self.wait_until(lambda: bool(self.client.get(f"/v1/jobs/{job}").json()["progress"]), "begun")
+
+    def wait_for_running(self, count: int) -> None:
+        """Wait until so many requests are being solved."""
+        line = f'inferno_work_running{{pool="solve"}} {count:.1f}'
+        self.wait_until(lambda: line in self.client.get("/metrics").text, line)
 
     def processes(self) -> list[int]:
         """Return the process ids of the service and all that it has started."""
@@ -105,9 +123,9 @@ class RunningService:
     def kill(self) -> None:
         """Kill it, as a machine that fails would."""
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=PATIENCE_S)
 
-    def stop(self, seconds: float = 60.0) -> int:
+    def stop(self, seconds: float = PATIENCE_S) -> int:
         """Tell it to stop, and wait until it has; return the exit code."""
         if self.process.poll() is None:
             self.process.terminate()

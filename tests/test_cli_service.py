@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from running_service import PATIENCE_S, RunningService
 
 from conftest import ROOT
 from inferno_milp.cli import main, output
@@ -17,7 +18,7 @@ def run(*arguments: str, folder: Path, **environment: str) -> subprocess.Complet
     command = [sys.executable, "-m", "inferno_milp", "serve", *arguments]
     return subprocess.run(
         command, cwd=folder, env={"PYTHONPATH": str(ROOT), **environment}, capture_output=True, text=True, check=False,
-        timeout=60,
+        timeout=PATIENCE_S,
     )  # fmt: skip
 
 
@@ -34,7 +35,7 @@ def test_a_missing_extra_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         ((), {"INFERNO_PORT": "tcp://10.0.0.1:8080"}, "--port"),
         (("--workers", "0"), {}, "--workers"),
         (("--time-limit", "-1"), {}, "--time-limit"),
-        (("--token-file", "nothing"), {}, "--token-file: nothing: No such file"),
+        (("--token-file", "nothing"), {}, "--token-file: nothing: no such file"),
         (("--token-file", "empty"), {}, "it is empty"),
         (("--database", "nonsense"), {}, "--database"),
         (("--database", "sqlite:////nowhere/at/all"), {}, "--database"),
@@ -54,3 +55,10 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         done = run("--host", "127.0.0.1", "--port", port, folder=tmp_path)
     assert done.returncode == 2
     assert f"cannot listen on 127.0.0.1:{port}: is another service there?" in done.stderr
+
+
+def test_where_it_listens_is_said_once_it_answers(tmp_path: Path) -> None:
+    with RunningService(tmp_path, "--workers", "1") as running:
+        assert running.client.get("/healthz").status_code == 200
+        told = [line["event"] for line in running.lines() if str(line["event"]).startswith("serving ")]
+        assert told == [f"serving a page and an API on {running.url} (Ctrl-C ends it)"]

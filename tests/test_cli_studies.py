@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import inferno_milp as im
+from conftest import ROOT
 from inferno_milp.cli import BAD_INPUT, SERVES_ALL, UNSERVED, main
 from inferno_milp.cli.study_commands import PICTURES, read_axes
 
@@ -291,3 +294,29 @@ def test_a_missing_extra_is_said(
     assert (code, "pip install 'inferno-milp[plots]'" in err) == (BAD_INPUT, True)
     code, _, err = run(capsys, "report", small, "--html", str(tmp_path / "p.html"))
     assert (code, "pip install 'inferno-milp[report]'" in err) == (BAD_INPUT, True)
+
+
+class TestProgress:
+    """On a terminal every command that plans says that it does; a bar whose end is not known does not stand at 0 %."""
+
+    @pytest.mark.parametrize(
+        ("command", "problem"),
+        [
+            ("route", "mixes"), ("share", "small"), ("disaggregate", "small"), ("periods", "day"),
+            ("explain", "small"), ("prices", "small"), ("transition", "small"),
+        ],
+    )  # fmt: skip
+    def test_it_is_shown(self, monkeypatch: pytest.MonkeyPatch, command: str, problem: str) -> None:
+        class Terminal(io.StringIO):
+            def isatty(self) -> bool:
+                return True
+
+        told = Terminal()
+        monkeypatch.setattr("sys.stderr", told)
+        monkeypatch.setenv("TERM", "xterm")
+        assert main([command, str(ROOT / "instances" / f"{problem}.yaml"), "--json", os.devnull, "--csv", "-"]) in (
+            0,
+            1,
+        )
+        assert "planning" in told.getvalue()
+        assert " 0%" not in told.getvalue()

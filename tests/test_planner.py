@@ -71,7 +71,7 @@ class TestStatus:
         (use,) = plan.priorities
         assert (use.weight, use.served, use.could) == (2, 1, 1)
         assert plan.gap == pytest.approx(0, abs=1e-8)
-        assert plan.messages[0] == "all servers would fit with 1 B more, the cheapest devices to add"
+        assert plan.messages[0] == "all servers would fit with 1 B more (25 cents/h), the cheapest devices to add"
 
     def test_infeasible_names_who_cannot_be_served(self, instances: Path) -> None:
         plan = im.optimize(im.read_problem(instances / "infeasible.yaml"))

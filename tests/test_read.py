@@ -179,7 +179,7 @@ def change(data: Any, path: str, value: Any) -> Any:
 BAD_FIELDS: list[tuple[str, Any, str, str]] = [
     ("servers.0.lod", 1, "unknown key", "did you mean 'load'?"),
     ("capasity", {}, "unknown key", "did you mean 'capacity'?"),
-    ("servers.0.load.rate_per_hour", 1, "unknown key", "did you mean 'rate_per_s'?"),
+    ("servers.0.load.rate_per_hour", 1, "unknown key", "did you mean 'rate_per_s' or 'rate_per_min'?"),
     ("profiles.0.alpha_ms", ..., "is missing", "iteration time of decoding"),
     ("servers.0.service_class", ..., "is missing", ""),
     ("accelerators.0.name", "", "must not be empty", ""),

@@ -21,8 +21,8 @@ from conftest import ROOT, as_system_data, problem_data
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; .ci/run installs it")
 LIMITED = ROOT / "instances" / "limited.yaml"
-WAIT_MS = 60_000
-expect.set_options(timeout=20_000)
+WAIT_MS = 600_000
+expect.set_options(timeout=WAIT_MS)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from running_service import RunningService
 
 import inferno_milp as im
 from conftest import DATA, as_system_data
+from inferno_milp.read import read_problem_data
 
 ALLOCATION = ["accelerator", "numReplicas", "maxBatch", "cost", "itlAverage", "ttftAverage", "load"]
 LOAD = ["arrivalRate", "throughput", "avgInTokens", "avgOutTokens"]
@@ -249,6 +250,68 @@ def test_a_session_over_every_path(service: RunningService, sample: dict[str, An
     again = post("/optimize", {"unlimited": False, "milpSolver": True})["allocations"]
     assert all(allocation["accelerator"] != "AIU2" for allocation in again.values())
     assert asked == STATEFUL
+
+
+def test_a_class_that_is_given_again_replaces_what_was_there(service: RunningService) -> None:
+    def given(priority: int, *models: str) -> dict[str, Any]:
+        targets = [{"model": model, "slo-itl": 40, "slo-ttft": 900, "slo-tps": 0} for model in models]
+        return {"name": "Twice", "priority": priority, "modelTargets": targets}
+
+    for class_ in (given(3, "a", "b"), given(5, "c")):
+        assert service.client.post("/setServiceClasses", json={"serviceClasses": [class_]}).status_code == 200
+        assert service.client.get("/getServiceClass/Twice").json() == class_
+    both = {"serviceClasses": [given(3, "a"), given(7, "b")]}
+    service.client.post("/setServiceClasses", json=both)
+    assert service.client.get("/getServiceClass/Twice").json() == given(7, "b")
+    service.client.get("/removeServiceClass/Twice")
+
+
+@pytest.mark.parametrize("path", sorted(STATEFUL))
+def test_a_slash_at_the_end(service: RunningService, path: str) -> None:
+    """The seed's router, gin, sends such clients to the path without it."""
+    filled = re.sub(r"{\w+}", "a%20b", path)
+    answer = service.client.get(f"{filled}/?x=1")
+    is_get = answer.status_code != 405
+    if not is_get:
+        answer = service.client.post(f"{filled}/?x=1", json={})
+    assert answer.status_code == (301 if is_get else 307)
+    assert answer.headers["location"] == f"{filled}?x=1"
+
+
+def test_a_slash_leads_to_no_other_host(service: RunningService) -> None:
+    place = service.client.get("//evil.example/getServers/").headers.get("location", "/")
+    assert not place.startswith("//")
+
+
+def test_servers_with_a_slash(service: RunningService) -> None:
+    answer = service.client.get("/getServers/", follow_redirects=True)
+    assert answer.json() == service.client.get("/getServers").json()
+
+
+GRANITE = {
+    "acceleratorData": {"accelerators": [{"name": "G2", "type": "G2", "multiplicity": 1, "cost": 23.0}]},
+    "modelData": {"models": [{"name": "granite_13b", "acc": "G2", "accCount": 1, "maxBatchSize": 76, "atTokens": 512,
+                              "perfParms": {"alpha": 17.15, "beta": 0.034, "gamma": 0.0010625}}]},
+    "serviceClassData": {"serviceClasses": [{"name": "Bronze", "priority": 2, "modelTargets": [
+        {"model": "granite_13b", "slo-itl": 80, "slo-ttft": 2000}]}]},
+    "serverData": {"servers": [{"name": "Bronze-granite_13b", "class": "Bronze", "model": "granite_13b",
+                                "currentAlloc": {"load": {"arrivalRate": 240, "AvgInTokens": 128,
+                                                          "AvgOutTokens": 1024}}}]},
+    "optimizerData": {"optimizer": {}},
+    "capacityData": {"count": [{"type": "G2", "count": 256}]},
+}  # fmt: skip
+"""One engine of llm-inferno's newest sample (sample-data, large, in the form with `perfParms`)."""
+
+
+def test_the_newer_form_as_the_newest_seed_reads_it(service: RunningService) -> None:
+    """Its highest rate is 0.734/s there; taken for geometric lengths, 0.4997."""
+    found = service.client.post("/optimizeOne", json={"system": GRANITE}).json()["allocations"]["Bronze-granite_13b"]
+    assert found["numReplicas"] == 6  # 240 per minute, 4/s
+    problem = read_problem_data({"system": GRANITE})
+    assert problem.servers[0].load is not None
+    assert problem.servers[0].load.cv2_output == 0
+    (server,) = im.optimize(problem).servers
+    assert server.allocations[0].max_rate_per_s == pytest.approx(0.734177, rel=1e-5)
 
 
 def test_changed_while_it_is_planned_for(service: RunningService, sample: dict[str, Any]) -> None:

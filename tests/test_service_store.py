@@ -160,7 +160,7 @@ def test_two_services_on_one_postgres(postgres: str, tmp_path: Path) -> None:
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
     arguments = ("--database", postgres, "--workers", "1", "--grace", "1")
-    slow = {"kind": "optimize", "problem": slow_problem(), "gap": 0, "time_limit_s": 600}
+    slow = {"kind": "optimize", "problem": slow_problem(), "gap": 0, "time_limit_s": 3600}
     with (
         RunningService(tmp_path / "first", *arguments) as first,
         RunningService(tmp_path / "second", *arguments) as second,
@@ -174,11 +174,11 @@ def test_two_services_on_one_postgres(postgres: str, tmp_path: Path) -> None:
         first.wait_for(running, "running")
         assert second.client.post(f"/v1/jobs/{running}/cancel").json()["status"] == "cancelled"
         again = first.client.post("/v1/jobs", json=slow).json()["id"]
-        first.wait_for(again, "running", seconds=20)  # so the cancelled one was ended there
+        first.wait_for(again, "running")  # so the cancelled one was ended there
         waiting = first.client.post("/v1/jobs", json={"kind": "optimize", "problem": problem_data()}).json()["id"]
         first.kill()
         assert second.client.get(f"/v1/jobs/{waiting}").json()["status"] == "queued"
-        second.wait_for(waiting, "done", seconds=60)
+        second.wait_for(waiting, "done")
         assert second.client.get(f"/v1/jobs/{again}").json()["status"] == "interrupted"
 
 

@@ -21,7 +21,7 @@ import httpx
 import pytest
 import uvicorn
 import yaml
-from running_service import RunningService
+from running_service import PATIENCE_S, RunningService
 
 import inferno_milp as im
 from benchmarks import service as service_benchmark
@@ -280,14 +280,14 @@ class TestJobs:
         return str(answer.json()["id"])
 
     def test_followed_until_it_is_deleted(self, service: RunningService, slow: dict[str, Any]) -> None:
-        job = self.add(service, problem=slow, gap=0, time_limit_s=600)
+        job = self.add(service, problem=slow, gap=0, time_limit_s=3600)
         service.wait_for(job, "running")
-        with ThreadPoolExecutor(1) as pool:
-            followed = pool.submit(service.client.get, f"/v1/jobs/{job}/events")
-            time.sleep(0.5)
+        with service.client.stream("GET", f"/v1/jobs/{job}/events") as followed:
+            lines = followed.iter_lines()
+            assert next(lines) == "event: status"
             service.client.post(f"/v1/jobs/{job}/cancel")
             service.client.delete(f"/v1/jobs/{job}")
-            assert "event: end" in followed.result().text
+            assert "event: end" in list(lines)
         assert no_solver_left(service)
 
     def test_followed_to_its_end(self, service: RunningService) -> None:
@@ -354,9 +354,8 @@ class TestJobs:
         assert service.client.get(f"/v1/jobs/{job}/plan.csv").status_code == 409
 
     def test_cancelled_while_it_runs(self, service: RunningService, slow: dict[str, Any]) -> None:
-        job = self.add(service, problem=slow, gap=0, time_limit_s=600)
-        service.wait_for(job, "running")
-        time.sleep(1)
+        job = self.add(service, problem=slow, gap=0, time_limit_s=3600)
+        service.wait_for_work(job)
         assert service.client.delete(f"/v1/jobs/{job}").status_code == 409
         assert service.client.post(f"/v1/jobs/{job}/cancel").json()["status"] == "cancelled"
         assert service.client.get(f"/v1/jobs/{job}/result").status_code == 409
@@ -368,7 +367,7 @@ class TestJobs:
         assert service.client.get(f"/v1/jobs/{job}").status_code == 404
 
     def test_cancelled_while_it_waits(self, service: RunningService, slow: dict[str, Any]) -> None:
-        first = [self.add(service, problem=slow, gap=0, time_limit_s=600) for _ in range(2)]
+        first = [self.add(service, problem=slow, gap=0, time_limit_s=3600) for _ in range(2)]
         for job in first:
             service.wait_for(job, "running")
         waiting = self.add(service, problem=SMALL)
@@ -395,7 +394,7 @@ class TestJobs:
         assert service.client.post(f"/v1/jobs/{job}/cancel").status_code == 404
 
 
-def no_solver_left(service: RunningService, seconds: float = 10.0) -> bool:
+def no_solver_left(service: RunningService, seconds: float = PATIENCE_S) -> bool:
     """Whether nothing that a service started still takes up a processor."""
 
     def used() -> dict[int, int]:
@@ -425,11 +424,11 @@ class TestRestarts:
             done = first.client.post("/v1/jobs", json={"kind": "optimize", "problem": LIMITED}).json()["id"]
             first.wait_for(done, "done")
             plan = first.client.get(f"/v1/jobs/{done}/result").json()
-            body = {"kind": "optimize", "problem": slow, "gap": 0, "time_limit_s": 600}
+            body = {"kind": "optimize", "problem": slow, "gap": 0, "time_limit_s": 3600}
             running = first.client.post("/v1/jobs", json=body).json()["id"]
             waiting = first.client.post("/v1/jobs", json={"kind": "optimize", "problem": SMALL}).json()["id"]
-            first.wait_for(running, "running")
-            time.sleep(1.5)
+            first.wait_for_work(running)
+            first.wait_until(lambda: seen_lately(tmp_path / "jobs.sqlite3", waiting), "seen")
             processes = first.processes()
             assert len(processes) >= 3
             first.kill()
@@ -445,7 +444,7 @@ class TestRestarts:
         """What can end in time ends; what cannot is done from the start by the next service."""
         with RunningService(tmp_path, "--workers", "1", "--grace", "2") as first:
             short = first.client.post("/v1/jobs", json={"kind": "optimize", "problem": LIMITED}).json()["id"]
-            body = {"kind": "optimize", "problem": slow, "gap": 0, "time_limit_s": 600}
+            body = {"kind": "optimize", "problem": slow, "gap": 0, "time_limit_s": 3600}
             first.wait_for(short, "done")
             long = first.client.post("/v1/jobs", json=body).json()["id"]
             first.wait_for(long, "running")
@@ -457,25 +456,26 @@ class TestRestarts:
             second.wait_for(long, "running")
             second.client.post(f"/v1/jobs/{long}/cancel")
 
-    def test_a_request_ends_before_the_service_does(self, tmp_path: Path) -> None:
-        with RunningService(tmp_path, "--workers", "1") as running, ThreadPoolExecutor(1) as pool:
-            asked = pool.submit(running.client.post, "/v1/optimize", json={"problem": LIMITED})
-            while 'inferno_work_running{pool="solve"} 1.0' not in running.client.get("/metrics").text:
-                time.sleep(0.02)
+    def test_a_request_ends_before_the_service_does(self, tmp_path: Path, slow: dict[str, Any]) -> None:
+        with RunningService(tmp_path, "--workers", "1", "--grace", "3600") as running, ThreadPoolExecutor(1) as pool:
+            body = {"problem": slow, "gap": 0, "time_limit_s": 5}
+            asked = pool.submit(running.client.post, "/v1/optimize", json=body)
+            running.wait_for_running(1)
             assert running.stop() == 0
-            assert asked.result().json()["total_cost_per_hour"] == pytest.approx(26300.5)
+            assert asked.result().status_code == 200
 
     def test_stops_at_once_though_jobs_are_followed(self, tmp_path: Path, slow: dict[str, Any]) -> None:
-        with RunningService(tmp_path, "--workers", "1", "--grace", "30") as running, ThreadPoolExecutor(1) as pool:
+        # Who follows must not hold the service up: it would then last as long as the grace.
+        with RunningService(tmp_path, "--workers", "1", "--grace", "3600") as running:
             body = {"kind": "optimize", "problem": slow, "gap": 0, "time_limit_s": 4}
             job = running.client.post("/v1/jobs", json=body).json()["id"]
             running.wait_for(job, "running")
-            followed = pool.submit(running.client.get, f"/v1/jobs/{job}/events")
-            time.sleep(1)
-            start = time.monotonic()
+            with running.client.stream("GET", f"/v1/jobs/{job}/events") as followed:
+                lines = followed.iter_lines()
+                assert next(lines) == "event: status"
+                running.process.terminate()
+                assert "event: end" not in list(lines)
             assert running.stop() == 0
-            assert followed.result().text.startswith("event: status")
-            assert time.monotonic() - start < 25
         with RunningService(tmp_path, "--workers", "1") as second:
             assert second.client.get(f"/v1/jobs/{job}").json()["status"] == "done"
 
@@ -497,7 +497,14 @@ class TestRestarts:
             RunningService(tmp_path)
 
 
-def gone(processes: list[int], seconds: float = 10.0) -> bool:
+def seen_lately(path: Path, job: str) -> bool:
+    """Whether a service has said of a job, since it was added, that it is alive."""
+    with sqlite3.connect(path) as database:
+        ((created_at, seen_at),) = database.execute("SELECT created_at, seen_at FROM jobs WHERE id = ?", (job,))
+    return bool(seen_at > created_at)
+
+
+def gone(processes: list[int], seconds: float = PATIENCE_S) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         alive = [process for process in processes if Path(f"/proc/{process}").exists() and not _is_zombie(process)]
@@ -516,29 +523,37 @@ def _is_zombie(process: int) -> bool:
 
 class TestSafety:
     def test_health_while_all_workers_are_stuck(self, service: RunningService, slow: dict[str, Any]) -> None:
-        body = {"problem": slow, "gap": 0, "time_limit_s": 8}
+        body = {"problem": slow, "gap": 0, "time_limit_s": 5}
         with ThreadPoolExecutor(8) as pool:
             asked = [pool.submit(service.client.post, "/v1/optimize", json=body) for _ in range(2)]
-            time.sleep(1)
-            for path in ("/healthz", "/readyz", "/metrics"):
-                assert service.client.get(path, timeout=5).status_code == 200
-            metrics = service.client.get("/metrics").text
-            assert 'inferno_work_running{pool="solve"} 2.0' in metrics
+            service.wait_for_running(2)
+            stuck = service.processes()[1:]
+            for process in stuck:
+                os.kill(process, signal.SIGSTOP)
+            try:
+                for path in ("/healthz", "/readyz", "/metrics"):
+                    assert service.client.get(path).status_code == 200
+                assert not any(answer.done() for answer in asked)
+            finally:
+                for process in stuck:
+                    os.kill(process, signal.SIGCONT)
             for answer in asked:
                 found = answer.result()
-                assert found.status_code == 200
-                assert found.json()["status"] in ("partial", "feasible", "no_solution")
+                # A worker that stood still for longer than its time limit and what it may take beyond is ended.
+                assert found.status_code in (200, 504)
 
-    def test_a_client_that_goes_away(self, service: RunningService, slow: dict[str, Any]) -> None:
+    def test_a_client_that_goes_away(self, tmp_path: Path, slow: dict[str, Any]) -> None:
         """Nobody works for who is not there any more."""
-        with pytest.raises(httpx.ReadTimeout):
-            service.client.post("/v1/optimize", json={"problem": slow, "gap": 0, "time_limit_s": 50}, timeout=2)
-        assert no_solver_left(service)
+        with RunningService(tmp_path, "--workers", "1", "--grace", "1", "--time-limit", "3600") as running:
+            with pytest.raises(httpx.ReadTimeout):
+                running.client.post("/v1/optimize", json={"problem": slow, "gap": 0}, timeout=2)
+            running.wait_for_running(0)
+            assert no_solver_left(running)
 
     def test_full(self, tmp_path: Path, slow: dict[str, Any]) -> None:
         """Who finds no room is told when to come again."""
         with RunningService(tmp_path, "--workers", "1", "--most-jobs", "3", "--grace", "1") as running:
-            body = {"kind": "optimize", "problem": slow, "gap": 0, "time_limit_s": 600}
+            body = {"kind": "optimize", "problem": slow, "gap": 0, "time_limit_s": 3600}
             first = running.client.post("/v1/jobs", json=body).json()["id"]
             running.wait_for(first, "running")
             answers = [running.client.post("/v1/jobs", json={**body, "problem": "x"}) for _ in range(5)]
@@ -558,15 +573,16 @@ class TestSafety:
             for process in running.processes()[1:]:
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
-            time.sleep(1)
             for path, body in bodies.items():
-                assert running.client.post(f"/v1/{path}", json=body).status_code == 200
+                # One that was given to a worker which is dead, and not known to be, fails.
+                running.wait_until(
+                    lambda p=path, b=body: running.client.post(f"/v1/{p}", json=b).status_code == 200, path
+                )
             job = running.client.post("/v1/jobs", json={"kind": "optimize", "problem": SMALL}).json()["id"]
             running.wait_for(job, "done")
-            body = {"kind": "optimize", "problem": slow, "gap": 0, "time_limit_s": 600}
+            body = {"kind": "optimize", "problem": slow, "gap": 0, "time_limit_s": 3600}
             job = running.client.post("/v1/jobs", json=body).json()["id"]
-            running.wait_for(job, "running")
-            time.sleep(1)
+            running.wait_for_work(job)
             for process in running.processes()[1:]:
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
@@ -575,14 +591,17 @@ class TestSafety:
             job = running.client.post("/v1/jobs", json={"kind": "optimize", "problem": SMALL}).json()["id"]
             running.wait_for(job, "done")
 
-    def test_no_room_but_for_what_is_done_now(self, tmp_path: Path) -> None:
-        with RunningService(tmp_path, "--workers", "1", "--most-waiting", "0", "--most-jobs", "3") as running:
+    def test_no_room_but_for_what_is_done_now(self, tmp_path: Path, slow: dict[str, Any]) -> None:
+        with RunningService(
+            tmp_path, "--workers", "1", "--most-waiting", "0", "--most-jobs", "3", "--grace", "1"
+        ) as running:
             assert running.client.post("/v1/optimize", json={"problem": SMALL}).status_code == 200
+            busy = {"kind": "optimize", "problem": slow, "gap": 0, "time_limit_s": 3600}
+            running.wait_for(running.client.post("/v1/jobs", json=busy).json()["id"], "running")
             body = {"kind": "prices", "problem": LIMITED}
             with ThreadPoolExecutor(30) as pool:
                 answers = list(pool.map(lambda _: running.client.post("/v1/jobs", json=body).status_code, range(30)))
-            assert 3 <= answers.count(202) <= 5  # those that wait, and those that a worker has taken meanwhile
-            assert answers.count(429) == 30 - answers.count(202)
+            assert (answers.count(202), answers.count(429)) == (3, 27)
 
     def test_a_store_that_is_locked(self, tmp_path: Path) -> None:
         """Whoever asks for jobs waits a moment and is told; nothing else is held up."""
@@ -591,12 +610,11 @@ class TestSafety:
             with sqlite3.connect(tmp_path / "jobs.sqlite3", isolation_level=None) as database:
                 database.execute("BEGIN IMMEDIATE")
                 body = {"kind": "optimize", "problem": SMALL}
-                asked = [pool.submit(running.client.post, "/v1/jobs", json=body, timeout=90) for _ in range(30)]
-                time.sleep(1)
+                asked = [pool.submit(running.client.post, "/v1/jobs", json=body) for _ in range(30)]
                 for path in ("/healthz", "/static/page.css", "/getServers"):
-                    assert running.client.get(path, timeout=4).status_code == 200
-                assert running.client.post("/v1/optimize", json={"problem": SMALL}, timeout=20).status_code == 200
-                assert running.client.post("/optimizeOne", json={"system": {}}, timeout=4).status_code == 200
+                    assert running.client.get(path).status_code == 200
+                assert running.client.post("/v1/optimize", json={"problem": SMALL}).status_code == 200
+                assert running.client.post("/optimizeOne", json={"system": {}}).status_code == 200
                 assert {answer.result().status_code for answer in asked} == {503}
                 database.execute("ROLLBACK")
             assert running.client.post("/v1/jobs", json=body).status_code == 202
@@ -604,12 +622,11 @@ class TestSafety:
     def test_a_client_of_llm_inferno_that_goes_away(self, tmp_path: Path, slow: dict[str, Any]) -> None:
         system = as_system_data(im.read_problem_data(slow))
         body = {"system": {**system, "optimizerData": {"optimizer": {"milpSolver": True}}}}
-        with RunningService(tmp_path, "--workers", "1", "--grace", "1") as running:
+        with RunningService(tmp_path, "--workers", "1", "--grace", "1", "--time-limit", "3600") as running:
             running.client.post("/v1/optimize", json={"problem": SMALL})
             with pytest.raises(httpx.ReadTimeout):
                 running.client.post("/optimizeOne", json=body, timeout=3)
-            time.sleep(1)
-            assert 'inferno_work_running{pool="solve"} 0.0' in running.client.get("/metrics").text
+            running.wait_for_running(0)
 
     def test_large_bodies(self, service: RunningService) -> None:
         answer = service.client.post("/v1/optimize", json={"problem": "x" * 3_000_000})
@@ -626,14 +643,14 @@ class TestSafety:
         """A hundred of them: each is refused, and the memory of the service does not grow with them."""
         for path in ("validate", "optimize", "simulate", "jobs"):  # so that all workers have started
             kind = {"kind": "optimize"} if path == "jobs" else {}
-            service.client.post(f"/v1/{path}", json={**kind, "problem": SMALL})
-        time.sleep(3)
+            started = service.client.post(f"/v1/{path}", json={**kind, "problem": SMALL})
+        service.wait_for(started.json()["id"], "done")
         before = service.memory_mb()
         bodies = list(hostile_bodies())
         assert len(bodies) >= 100
         for path, body in bodies:
             headers = {"content-type": "application/json"}
-            answer = service.client.post(path, content=body, headers=headers, timeout=60)
+            answer = service.client.post(path, content=body, headers=headers)
             assert 400 <= answer.status_code < 500, (path, body[:200], answer.text[:300])
             assert "Traceback" not in answer.text
             assert len(answer.content) < 200_000
@@ -649,7 +666,7 @@ class TestSafety:
                 sock = socket.create_connection((host, int(port)))
                 sock.sendall(b"POST /v1/optimize HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{")
                 sockets.append(sock)
-            assert running.client.get("/healthz", timeout=5).status_code == 200
+            assert running.client.get("/healthz").status_code == 200
             for sock in sockets:
                 sock.close()
 

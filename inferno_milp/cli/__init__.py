@@ -12,11 +12,11 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
-from pathlib import Path
 
 from inferno_milp.cli.arguments import SUBCOMMANDS, make_parser
 from inferno_milp.cli.output import tell
-from inferno_milp.errors import InputError, OptionError, nearest
+from inferno_milp.cli.parser import with_subcommand
+from inferno_milp.errors import InputError, OptionError
 
 SERVES_ALL, UNSERVED, BAD_INPUT, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -28,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     ----------
     argv : arguments after the program's name; by default the process's own.
     """
-    arguments = make_parser().parse_args(_with_subcommand(list(sys.argv[1:] if argv is None else argv)))
+    parser = make_parser()
+    arguments = parser.parse_all(with_subcommand(sys.argv[1:] if argv is None else argv, SUBCOMMANDS, parser))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that has no "–" gets "?", not a failure
@@ -70,13 +71,3 @@ def _run(arguments: Namespace) -> int:
             "internal error: %s: %s", type(error).__name__, error, exc_info=arguments.verbose
         )
         return INTERNAL_ERROR
-
-
-def _with_subcommand(argv: list[str]) -> list[str]:
-    """`inferno-milp PROBLEM …` means `inferno-milp optimize PROBLEM …`."""
-    if not argv or argv[0] in SUBCOMMANDS or argv[0] in ("-h", "--help", "--version"):
-        return argv or ["optimize"]
-    meant = nearest(argv[0], SUBCOMMANDS)
-    if meant.startswith("did you mean") and not Path(argv[0]).exists():
-        make_parser().error(f"no subcommand and no file {argv[0]!r}; {meant}")
-    return ["optimize", *argv]

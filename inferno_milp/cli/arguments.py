@@ -16,6 +16,7 @@ from inferno_milp.cli import (
     service_arguments,
     study_arguments,
 )
+from inferno_milp.cli.parser import Parser
 from inferno_milp.cli.shared_arguments import LAWS, Subparsers, add_output, add_problem, add_solving, add_volume
 from inferno_milp.cli.values import count, covariance, number, positive, whole
 from inferno_milp.fields import LARGEST_BATCH
@@ -30,9 +31,9 @@ SUBCOMMANDS = (
 )  # fmt: skip
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """Build the parser; every subcommand sets `run`, which takes the parsed arguments and returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="inferno-milp",
         description="Which GPU type, how many replicas and what batch size for each language model, at the least cost.",
         epilog="`inferno-milp PROBLEM …` is short for `inferno-milp optimize PROBLEM …`. "

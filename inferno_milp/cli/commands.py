@@ -21,6 +21,7 @@ from inferno_milp.cli.output import (
 )
 from inferno_milp.errors import Fault, InputError
 from inferno_milp.plan import Change, Running
+from inferno_milp.spreadsheet import csv_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -151,7 +152,7 @@ def show(
     draw : draws on so many `panels`, where `--plot` asks for that.
     """
     if arguments.csv:
-        write_text(frame().to_csv(index=False), arguments.csv)
+        write_text(csv_text(frame()), arguments.csv)
     if arguments.json:
         write_json(document(), arguments.json)
     if draw is not None and arguments.plot:

@@ -13,6 +13,7 @@ from inferno_milp.cli.shared_arguments import Subparsers, add_output, add_proble
 from inferno_milp.cli.values import number, positive, whole
 from inferno_milp.errors import OptionError
 from inferno_milp.export import KINDS
+from inferno_milp.spreadsheet import csv_text
 
 if TYPE_CHECKING:
     from inferno_milp.control.emulation.timeline import Timeline
@@ -231,7 +232,7 @@ def _write_day(arguments: Namespace, problem: Problem, timeline: Timeline) -> No
     if arguments.json is not None:
         write_json(timeline.to_dict(), arguments.json)
     if arguments.csv is not None:
-        write_text(timeline.to_frame().to_csv(index=False), arguments.csv)
+        write_text(csv_text(timeline.to_frame()), arguments.csv)
     if arguments.plot is not None:
         from inferno_milp.plots.timeline import draw_days
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from inferno_milp.cli.commands import read, show
-from inferno_milp.cli.output import counted_progress, write_text
+from inferno_milp.cli.output import busy, counted_progress, write_text
 from inferno_milp.cli.shared_arguments import Subparsers, add_output, add_problem, add_solving
 from inferno_milp.cli.values import positive
 
@@ -51,13 +51,14 @@ def run_disaggregate(arguments: Namespace) -> int:
     from inferno_milp.problem_file import problem_text
 
     problem = read(arguments)
-    found = disaggregate(
-        problem,
-        network_gb_per_s=arguments.network_gb_per_s,
-        kv_bytes_per_token=arguments.kv_bytes_per_token,
-        time_limit_s=arguments.time_limit,
-        gap=arguments.gap,
-    )
+    with busy("planning with phases apart", quiet=arguments.quiet):
+        found = disaggregate(
+            problem,
+            network_gb_per_s=arguments.network_gb_per_s,
+            kv_bytes_per_token=arguments.kv_bytes_per_token,
+            time_limit_s=arguments.time_limit,
+            gap=arguments.gap,
+        )
     if arguments.split_problem:
         write_text(problem_text(found.problem), arguments.split_problem)
     simulated: tuple[SplitSimulation, ...] = ()

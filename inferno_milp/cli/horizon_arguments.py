@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from inferno_milp.cli.commands import read, running, show
+from inferno_milp.cli.output import busy
 from inferno_milp.cli.shared_arguments import Subparsers, add_output, add_problem, add_solving, add_spreading
 from inferno_milp.cli.values import share
 
@@ -47,7 +48,9 @@ def run_periods(arguments: Namespace) -> int:
     """Plan periods, beside the peak all the time and each period by itself."""
     from inferno_milp.horizon.plan import plan_periods
 
-    found = plan_periods(read(arguments), **running(arguments))
+    problem = read(arguments)
+    with busy("planning all periods together", quiet=arguments.quiet):
+        found = plan_periods(problem, **running(arguments))
 
     def lines() -> Iterator[str]:
         yield from _beside(found.plan, "all the time for the peak", found.peak_cost_per_hour)
@@ -61,12 +64,9 @@ def run_scenarios(arguments: Namespace) -> int:
     """Plan scenarios, beside who knows which comes and who plans for the mean."""
     from inferno_milp.horizon.plan import plan_scenarios
 
-    found = plan_scenarios(
-        read(arguments),
-        criterion=arguments.criterion,
-        served=arguments.served,
-        **running(arguments),
-    )
+    problem = read(arguments)
+    with busy("planning for all scenarios", quiet=arguments.quiet):
+        found = plan_scenarios(problem, criterion=arguments.criterion, served=arguments.served, **running(arguments))
 
     def lines() -> Iterator[str]:
         if arguments.criterion == "expected" and arguments.served == 1:

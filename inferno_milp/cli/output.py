@@ -212,6 +212,14 @@ def progress(*, quiet: bool) -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
+def busy(words: str, *, quiet: bool) -> Iterator[None]:
+    """Show on stderr that something is being done; only where it is a terminal."""
+    with progress(quiet=quiet) as tell_stage:
+        tell_stage(words)
+        yield
+
+
+@contextmanager
 def counted_progress(words: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """Show on stderr how much is done of how much; only where it is a terminal."""
     if quiet or sys.stderr is None or not sys.stderr.isatty():
@@ -221,5 +229,5 @@ def counted_progress(words: str, *, quiet: bool) -> Iterator[Callable[[int, int]
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bars:
-        bar = bars.add_task(words)
+        bar = bars.add_task(words, total=None)  # the bar moves until it is known how much there is to do
         yield lambda done, total: bars.update(bar, completed=done, total=total)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inferno_milp.cli.commands import read, show
-from inferno_milp.cli.output import STDOUT, check_outputs, write_text
+from inferno_milp.cli.output import STDOUT, busy, check_outputs, write_text
 from inferno_milp.cli.shared_arguments import Subparsers, add_output, add_problem, add_solving, add_volume
 from inferno_milp.cli.values import edges
 from inferno_milp.errors import OptionError
@@ -78,7 +78,9 @@ def run_share(arguments: Namespace) -> int:
     from inferno_milp.problem_file import problem_text
     from inferno_milp.sharing.share import share_replicas
 
-    found = share_replicas(read(arguments), time_limit_s=arguments.time_limit, gap=arguments.gap)
+    problem = read(arguments)
+    with busy("planning with replicas shared", quiet=arguments.quiet):
+        found = share_replicas(problem, time_limit_s=arguments.time_limit, gap=arguments.gap)
     if arguments.shared_problem:
         write_text(problem_text(found.problem), arguments.shared_problem)
 
@@ -125,7 +127,9 @@ def _route_problem(arguments: Namespace) -> int:
     from inferno_milp.problem_file import problem_text
     from inferno_milp.routing.route import find_routes
 
-    found = find_routes(read(arguments), time_limit_s=arguments.time_limit, gap=arguments.gap)
+    problem = read(arguments)
+    with busy("planning with requests routed by their sizes", quiet=arguments.quiet):
+        found = find_routes(problem, time_limit_s=arguments.time_limit, gap=arguments.gap)
     if arguments.routed_problem:
         write_text(problem_text(found.problem), arguments.routed_problem)
 
@@ -169,7 +173,8 @@ def _route_table(arguments: Namespace, table: ThroughputTable) -> int:
         gpus = {name: gpu.model_copy(update={"count": None}) for name, gpu in table.gpu_info.items()}
         table = table.model_copy(update={"gpu_info": gpus})
     limit = math.inf if arguments.time_limit is None else arguments.time_limit
-    plan = route_table(table, time_limit_s=limit, gap=arguments.gap)
+    with busy("planning with requests routed by their sizes", quiet=arguments.quiet):
+        plan = route_table(table, time_limit_s=limit, gap=arguments.gap)
     show(arguments, lambda console: list(_table_parts(plan, console)), plan.to_dict, plan.to_frame)
     return 0 if plan.cost_per_hour is not None else 1
 

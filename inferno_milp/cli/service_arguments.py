@@ -6,10 +6,11 @@ import os
 from argparse import Namespace
 from pathlib import Path
 
-from inferno_milp.cli.output import missing_extra
+from inferno_milp.cli.output import missing_extra, tell
 from inferno_milp.cli.shared_arguments import Subparsers
 from inferno_milp.cli.values import positive, whole
-from inferno_milp.errors import OptionError
+from inferno_milp.errors import InputError, OptionError
+from inferno_milp.read.source import read_text
 
 SUBCOMMANDS = ("serve",)
 NEEDED = (
@@ -69,6 +70,13 @@ def add_service(subparsers: Subparsers) -> None:
         metavar="D",
         help="of finished jobs; 0: all (default: 90)",
     )
+    parser.add_argument(
+        "--connections-per-address",
+        type=whole(1, 10**6),
+        metavar="N",
+        help="connections that one address may have, of 10000 altogether; behind a proxy all are its own "
+        "(default: 2500)",
+    )
     parser.add_argument("--grace", type=positive, metavar="S", help="for what runs when told to stop (default: 20)")
     parser.add_argument("--token-file", type=Path, metavar="FILE", help="file that holds the bearer token")
     parser.add_argument(
@@ -100,6 +108,7 @@ def run_serve(arguments: Namespace) -> int:
         "keep_days": arguments.keep_days,
         "body_mb": arguments.body_limit,
         "worker_memory_gb": arguments.worker_memory,
+        "connections_per_address": arguments.connections_per_address,
         "grace_s": arguments.grace,
     }
     config = ServiceConfig(
@@ -108,7 +117,7 @@ def run_serve(arguments: Namespace) -> int:
         origins=tuple(arguments.allow_origin),
         **{name: value for name, value in given.items() if value is not None},
     )
-    run_service(config)
+    run_service(config, on_ready=lambda urls: tell(f"serving a page and an API on {', '.join(urls)} (Ctrl-C ends it)"))
     return 0
 
 
@@ -116,10 +125,9 @@ def _token(path: Path | None) -> str | None:
     if path is None:
         return os.environ.get("INFERNO_TOKEN") or None
     try:
-        token = path.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OptionError(f"--token-file: {path}: {reason}") from None
+        token = read_text(path, str(path)).strip()
+    except InputError as error:
+        raise OptionError(f"--token-file: {error}") from None
     if not token:
         raise OptionError(f"--token-file: {path}: it is empty")
     return token

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from inferno_milp.cli.commands import plan_of, plan_with, read, running, show
 from inferno_milp.cli.output import (
+    busy,
     counted_progress,
     progress,
     write_picture,
@@ -309,7 +310,8 @@ def run_transition(arguments: Namespace) -> int:
 
     problem = read(arguments)
     changed = change_loads(problem, least_factor=arguments.least_factor, seed=arguments.seed)
-    found = find_transition(problem, changed, gap=arguments.gap, time_limit_s=arguments.time_limit)
+    with busy("planning before and after", quiet=arguments.quiet):
+        found = find_transition(problem, changed, gap=arguments.gap, time_limit_s=arguments.time_limit)
     if arguments.write:
         words = f"{problem.name}, every load changed at random (seed {arguments.seed}), with what ran before."
         write_text(problem_text(found.problem, description=words), arguments.write)

@@ -9,11 +9,18 @@ from typing import Any
 
 from inferno_milp.errors import Fault, InputError
 from inferno_milp.problem import Problem
-from inferno_milp.read.document import Loader, read_document, read_parts
-from inferno_milp.read.source import Source, UnreadableError, load_source, opened_files, parse_source
+from inferno_milp.read.document import Loader, load_included, read_document, read_parts
+from inferno_milp.read.regular import UnreadableError
+from inferno_milp.read.source import (
+    Source,
+    load_source,
+    not_unicode,
+    opened_files,
+    parse_source,
+)
 from inferno_milp.read.system_data import is_system_data, read_system_file, read_system_folder
 from inferno_milp.sections import Sections
-from inferno_milp.shipped import INSTANCES, MODELS, shipped
+from inferno_milp.shipped import shipped_file
 
 __all__ = ["opened_files", "read_problem", "read_problem_data", "read_problem_text", "read_sections"]
 
@@ -24,7 +31,8 @@ def read_problem(path: str | PathLike[str]) -> Problem:
     Parameters
     ----------
     path : a YAML or JSON file in the layout of docs/problem.md, a file with llm-inferno's `{"system": …}`, or a folder
-        of llm-inferno's six files.
+        of llm-inferno's six files. Where there is none, the file of that name that comes with the program:
+        `instances/small.yaml`, `small.yaml`.
 
     Returns
     -------
@@ -39,7 +47,7 @@ def read_problem(path: str | PathLike[str]) -> Problem:
     try:
         if path.is_dir():
             return read_system_folder(path, label)
-        return _read(load_source(path, label), load_source)
+        return _read(load_included(path, label, label), load_included)
     except InputError as error:
         raise InputError(_in_order(error.faults)) from None
     except (OSError, ValueError) as error:
@@ -54,7 +62,7 @@ def read_problem_text(text: str, *, name: str = "problem.yaml", files: Mapping[s
     text : YAML, or JSON where `name` ends with `.json`, as `read_problem` takes it from a file.
     name : of the text, for its faults.
     files : texts that it may include, by name. A name that is none of these may be one of the files that come with this
-        program, its catalogue and its examples, by its last part: `models/sample.yaml`.
+        program, its catalogue and its examples: `models/sample.yaml`, `sample.yaml`.
 
     Raises
     ------
@@ -70,6 +78,8 @@ def read_problem_text(text: str, *, name: str = "problem.yaml", files: Mapping[s
 def read_problem_data(data: dict[str, Any], *, files: Mapping[str, str] | None = None) -> Problem:
     """Read a problem that is a document already: mappings, lists, texts and numbers; else as `read_problem_text`."""
     try:
+        if wrong := not_unicode(data):
+            raise InputError([wrong])
         return _read(Source("", Path(), data, ""), _from_texts(files or {}))
     except InputError as error:
         raise InputError(_in_order(error.faults)) from None
@@ -84,7 +94,7 @@ def read_sections(path: str | PathLike[str]) -> Sections:
         With every fault of the file, and of those that it includes.
     """
     try:
-        return read_parts(load_source(Path(path), fspath(path)))
+        return read_parts(load_included(Path(path), fspath(path), fspath(path)))
     except InputError as error:
         raise InputError(_in_order(error.faults)) from None
 
@@ -96,13 +106,13 @@ def _read(source: Source, load: Loader) -> Problem:
 def _from_texts(files: Mapping[str, str]) -> Loader:
     by_last_part = {PurePosixPath(name).name: text for name, text in files.items()}
 
-    def load(path: Path, label: str) -> Source:
+    def load(path: Path, label: str, name: str) -> Source:
         text = files.get(label, by_last_part.get(path.name))
         if text is not None:
             return parse_source(text, path, label)
-        known = {file.name: file for folder in (INSTANCES, MODELS) for file in shipped(folder)}
-        if path.name in known:
-            return load_source(known[path.name], label)
+        shipped = shipped_file(name)
+        if shipped is not None:
+            return load_source(shipped, label)
         raise UnreadableError([Fault("no such file was given, and none is in the catalogue", file=label)])
 
     return load

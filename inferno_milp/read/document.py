@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -14,9 +14,12 @@ from inferno_milp.errors import Fault, InputError, PathPart
 from inferno_milp.fields import Name
 from inferno_milp.pools import with_pools
 from inferno_milp.problem import Problem, reference_faults
-from inferno_milp.read.source import Source, UnreadableError, load_source
+from inferno_milp.read.model_names import resolve_models
+from inferno_milp.read.regular import UnreadableError
+from inferno_milp.read.source import Source, load_source
 from inferno_milp.read.validate import MOST_FAULTS, Validated, validate
-from inferno_milp.sections import Sections, Server
+from inferno_milp.sections import Profile, Sections, Server
+from inferno_milp.shipped import CATALOGUE, catalogue_files, shipped_file
 from inferno_milp.supply import Capacity
 
 LISTS = (
@@ -30,7 +33,7 @@ LISTS = (
     "periods",
     "scenarios",
 )
-SINGLES = ("name", "currency", "capacity", "latencies_ms", "planning", "options")
+SINGLES = ("name", "currency", "capacity", "buyable", "latencies_ms", "planning", "options")
 
 Origins = dict[tuple[PathPart, ...], tuple[Source, tuple[PathPart, ...]]]
 """For a path in the joined sections, the file it comes from and its path there."""
@@ -40,8 +43,8 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Loader = Callable[[Path, str], Source]
-"""Finds an included file, by its path and by how the user would name it; raises InputError."""
+Loader = Callable[[Path, str, str], Source]
+"""Finds an included file, by its path, its label for the user, and its name in the document; raises InputError."""
 Includes = Annotated[tuple[Name, ...], BeforeValidator(_as_list)]
 
 
@@ -49,7 +52,8 @@ class Document(Sections):
     """What one file may hold: the sections of a problem, what it includes, and words for the reader."""
 
     include: Includes = ()
-    """Files whose sections are added to this one's; relative to this file."""
+    """Files whose sections are added to this one's; relative to this file, or of those that come with the program.
+    `catalogue` is all of its accelerators, language models and profiles."""
     description: str = ""
     """What this file is, for the reader."""
     source: str = ""
@@ -65,10 +69,17 @@ class _Parts:
     files: list[tuple[Source, Validated[Document]]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     seen: dict[Path, bool] = field(default_factory=dict)  # True while the file's own includes are being read
+    catalogue: list[Source] = field(default_factory=list)  # files whose items yield to those of the others
     unreadable: bool = False  # whether a file could not be read, which may have defined anything
 
 
-def read_document(source: Source, load: Loader = load_source) -> Problem:
+def load_included(path: Path, label: str, name: str) -> Source:
+    """Load a file, or where there is none the one of that name that comes with the program; raises InputError."""
+    shipped = shipped_file(name)
+    return load_source(path if shipped is None or path.exists() else shipped, label)
+
+
+def read_document(source: Source, load: Loader = load_included) -> Problem:
     """Read a document and all it includes.
 
     Parameters
@@ -83,6 +94,7 @@ def read_document(source: Source, load: Loader = load_source) -> Problem:
     parts = _Parts()
     _collect(source, parts, load)
     merged, origins = _merge(parts)
+    parts.faults += [_placed(fault, origins, source) for fault in resolve_models(merged)]
     if "capacity" not in merged:
         if not any("capacity" in source.data for source, _ in parts.files) and not parts.unreadable:
             remedy = "give `capacity:` with a count for each accelerator type, or `capacity: unlimited`"
@@ -106,7 +118,7 @@ def read_document(source: Source, load: Loader = load_source) -> Problem:
 def read_parts(source: Source) -> Sections:
     """Read the sections of a file and all it includes, which need not make a whole problem; InputError as above."""
     parts = _Parts()
-    _collect(source, parts, load_source)
+    _collect(source, parts, load_included)
     merged, _ = _merge(parts)
     if parts.faults:
         raise InputError(parts.faults)
@@ -123,30 +135,42 @@ def _collect(source: Source, parts: _Parts, load: Loader) -> None:
     parts.seen[resolved] = True
     parts.faults += source.faults
     validated = validate(Document, source.data)
-    for i, name in enumerate(validated.model.include):
-        path, label = source.path.parent / name, str(Path(source.label).parent / name)
-        place: tuple[PathPart, ...] = ("include", validated.kept["include"][i] if "include" in validated.kept else i)
+    for name, path, label, place in _included(source, validated):
         reading = parts.seen.get(_resolved(path))
         if reading:
             parts.faults.append(source.fault(f"{name!r} includes this file in turn", "break the circle", place))
         if reading is not None:
             continue
         try:
-            included = load(path, label)
+            included = load_source(path, label) if name == CATALOGUE else load(path, label, name)
         except InputError as error:
             parts.seen[_resolved(path)] = False
             parts.unreadable = True
             if isinstance(error, UnreadableError):
                 # Not a fault of that file, but of the line that includes it.
                 problem = f"includes {name!r}: {error.faults[0].problem}"
-                parts.faults.append(source.fault(problem, "paths are relative to this file", place))
+                remedy = "paths are relative to this file; `catalogue` is all that comes with the program"
+                parts.faults.append(source.fault(problem, remedy, place))
             else:
                 parts.faults += error.faults
             continue
-        _collect(included, parts, load)
+        if name == CATALOGUE:
+            parts.catalogue.append(included)
+        if _resolved(included.path) not in parts.seen:  # what comes with the program has several names
+            _collect(included, parts, load)
     parts.seen[resolved] = False
     parts.files.append((source, validated))
     parts.faults += [source.placed(fault) for fault in validated.faults]
+
+
+def _included(source: Source, validated: Validated[Document]) -> Iterator[tuple[str, Path, str, tuple[PathPart, ...]]]:
+    """Yield what a file includes: its name there, its path, its label, and the place that names it."""
+    for i, name in enumerate(validated.model.include):
+        place: tuple[PathPart, ...] = ("include", validated.kept["include"][i] if "include" in validated.kept else i)
+        if name == CATALOGUE:
+            yield from ((name, file, f"{CATALOGUE}/{file.name}", place) for file in catalogue_files())
+        else:
+            yield name, source.path.parent / name, str(Path(source.label).parent / name), place
 
 
 def _resolved(path: Path) -> Path:
@@ -157,21 +181,33 @@ def _resolved(path: Path) -> Path:
 
 
 def _merge(parts: _Parts) -> tuple[dict[str, Any], Origins]:
-    """Join the sections of all files; for each joined item, say where it stands."""
+    """Join the sections of all files; for each joined item, say where it stands.
+
+    An item of the catalogue yields to one of the same name that a document has itself.
+    """
     merged: dict[str, Any] = {key: [] for key in LISTS}
     origins: Origins = {}
     root = parts.files[-1][0]
+    own = {
+        (key, _identity(item))
+        for source, validated in parts.files
+        if not _is_in(source, parts.catalogue)
+        for key in KEYS
+        for item in getattr(validated.model, key)
+    }
     given: dict[str, Source] = {}
     for source, validated in parts.files:
-        document = validated.model
+        document, yields = validated.model, _is_in(source, parts.catalogue)
         for key in LISTS:
             for item, position in zip(getattr(document, key), validated.kept.get(key, ()), strict=True):
+                if yields and (key, _identity(item)) in own:
+                    continue
                 origins[key, len(merged[key])] = (source, (key, position))
                 merged[key].append(item)
         for key in SINGLES:
-            if key not in document.model_fields_set:
+            if key not in document.model_fields_set or (yields and key in given):
                 continue
-            if key in given and source is not root:
+            if key in given and source is not root and not _is_in(given[key], parts.catalogue):
                 text = f"{key} is also given in {given[key].label}"
                 parts.faults.append(source.fault(text, "say it in one of them, or in the including file", (key,)))
             given[key] = source
@@ -179,6 +215,18 @@ def _merge(parts: _Parts) -> tuple[dict[str, Any], Origins]:
             value = getattr(document, key)
             merged[key] = "unlimited" if key == "capacity" and value is None else value
     return merged, origins
+
+
+KEYS = ("accelerators", "profiles", "language_models")
+"""Sections of the catalogue."""
+
+
+def _identity(item: Any) -> tuple[str, ...]:
+    return (item.model, item.accelerator) if isinstance(item, Profile) else (getattr(item, "name", ""),)
+
+
+def _is_in(source: Source, sources: list[Source]) -> bool:
+    return any(source is other for other in sources)
 
 
 def _faulty_servers(parts: _Parts, origins: Origins, count: int) -> list[Server]:

@@ -1,7 +1,8 @@
 """Other figures for a problem, named by their path: `servers.gold-chat.load.rate_per_min=240`, `capacity.H100*=2`.
 
 A path names items by what they are called, not by position, and may hold `*` and `?`: `servers.*.load.rate_per_s`.
-Names may have dots in them; of several readings of a path the one with the longest names holds.
+Names may have dots in them: of several readings of a path the one with the longest names holds, and of patterns the one
+with the shortest, if what is left names a figure.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from inferno_milp.pools import with_pools
 from inferno_milp.problem import Problem
 from inferno_milp.read.document import Document
 from inferno_milp.read.source import read_value
-from inferno_milp.read.validate import validate
+from inferno_milp.read.validate import model_at, validate
 from inferno_milp.sections import Sections
+from inferno_milp.synonyms import nearest_key
 
 Operation = Literal["=", "*=", "+="]
 KEYS: dict[str, tuple[str, ...]] = {
@@ -188,7 +190,7 @@ class _WrongPathError(Exception):
 def _apply(data: dict[str, Any], setting: Setting) -> None:
     section, _, rest = setting.path.partition(".")
     if section not in SECTIONS:
-        raise _WrongPathError(f"unknown section {section!r}", nearest(section, SECTIONS))
+        raise _WrongPathError(f"unknown section {section!r}", nearest_key(section, SECTIONS, Document.__name__))
     if not rest:
         _change(data, section, setting)
         return
@@ -196,7 +198,7 @@ def _apply(data: dict[str, Any], setting: Setting) -> None:
         _set_capacity(data, rest, setting)
         return
     if section in KEYS:
-        items, rest = _items(data.get(section, []), KEYS[section], rest)
+        items, rest = _items(data.get(section, []), section, rest)
         if not rest:
             raise _WrongPathError("names a whole item, not one of its figures", "go on with a dot and the field's name")
         places = [(item, rest) for item in items]
@@ -225,15 +227,32 @@ def _set_capacity(data: dict[str, Any], path: str, setting: Setting) -> None:
         _change(capacity, name, setting)
 
 
-def _items(listed: Sequence[Any], keys: tuple[str, ...], path: str) -> tuple[list[Any], str]:
+def _items(listed: Sequence[Any], section: str, path: str) -> tuple[list[Any], str]:
     """Items whose names the path begins with, and the rest of it."""
+    model = model_at(Document, (section, 0))
+    fields = {} if model is None else model.model_fields
+    readings = list(_item_readings(listed, KEYS[section], path))
+    for items, rest in readings:
+        first = rest.partition(".")[0]
+        if first in fields or set(first) & {"*", "?"}:
+            return items, rest
+    if readings:
+        return readings[0]
     rest = path
-    for key in keys:
+    for key in KEYS[section]:  # one of them has no such name
         names = dict.fromkeys(str(item[key]) for item in listed)
         kind = f"profile of {listed[0]['model']} on" if key == "accelerator" else _words(key)
         found, rest = _take(rest, names, kind)
         listed = [item for item in listed if str(item[key]) in found]
-    return list(listed), rest
+    raise AssertionError("unreachable")
+
+
+def _item_readings(listed: Sequence[Any], keys: tuple[str, ...], path: str) -> Iterator[tuple[list[Any], str]]:
+    if not keys:
+        yield list(listed), path
+        return
+    for found, rest in _readings(path, dict.fromkeys(str(item[keys[0]]) for item in listed)):
+        yield from _item_readings([item for item in listed if str(item[keys[0]]) in found], keys[1:], rest)
 
 
 def _words(key: str) -> str:
@@ -241,21 +260,27 @@ def _words(key: str) -> str:
 
 
 def _take(path: str, names: Iterable[str], kind: str) -> tuple[set[str], str]:
-    """Names that the path begins with, the longest ones first, and what follows them."""
+    """Names that the path begins with, and what follows them."""
     names = list(names)
-    ends = [len(path), *(m.start() for m in reversed(list(re.finditer(r"\.", path))))]
-    for matches in (_is_same, _is_like):
-        for end in ends:
-            found = {name for name in names if matches(path[:end], name)}
-            if found:
-                return found, path[end + 1 :]
+    for reading in _readings(path, names):
+        return reading
     first = path.partition(".")[0]
     word = "no" if kind.startswith("profile of") else "unknown"
     raise _WrongPathError(f"{word} {kind} {first!r}", nearest(first, names))
 
 
-def _is_same(pattern: str, name: str) -> bool:
-    return pattern == name
+def _readings(path: str, names: Iterable[str]) -> Iterator[tuple[set[str], str]]:
+    """Yield the ways to read the beginning of a path as names, and what follows them.
+
+    The longest name is first, since it may hold dots itself; of patterns, which match dots as well, the shortest.
+    """
+    names = list(names)
+    ends = [*(match.start() for match in re.finditer(r"\.", path)), len(path)]
+    yield from (({path[:end]}, path[end + 1 :]) for end in reversed(ends) if path[:end] in names)
+    for end in ends:
+        found = {name for name in names if _is_like(path[:end], name)}
+        if found:
+            yield found, path[end + 1 :]
 
 
 def _is_like(pattern: str, name: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import stat
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Any
 import yaml
 
 from inferno_milp.errors import Fault, InputError, PathPart
+from inferno_milp.read.regular import UnreadableError, regular_content
 
 MAX_FILE_BYTES = 20_000_000
 """A file larger than this is refused; 10,000 servers take about 2 MB."""
@@ -112,10 +112,6 @@ class Source:
         return self._indexed[id(node)]
 
 
-class UnreadableError(InputError):
-    """A file that could not be opened: missing, no file, or not permitted."""
-
-
 _OPENED: ContextVar[list[Path] | None] = ContextVar("opened", default=None)
 
 
@@ -149,6 +145,8 @@ def parse_source(text: str, path: Path, label: str) -> Source:
     """Parse the text of a file, JSON by its name or else YAML; errors as of `load_source`."""
     loaded = _load_json(text, label) if path.suffix.lower() == ".json" else _load_yaml(text, label)
     data, faults = loaded
+    if wrong := not_unicode(data):
+        raise InputError([Source(label, path, data, text).placed(wrong)])
     if data is None:
         raise InputError([Fault("the file is empty", "see docs/problem.md for what it holds", file=label)])
     if not isinstance(data, dict):
@@ -157,14 +155,9 @@ def parse_source(text: str, path: Path, label: str) -> Source:
 
 
 def read_text(path: Path, label: str, most_bytes: int = MAX_FILE_BYTES) -> str:
-    """Read the text of one file; InputError if it is missing, unreadable, too large or not UTF-8."""
+    """Read the text of one file; InputError if it is missing, no regular file, unreadable, too large or not UTF-8."""
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
-            raise UnreadableError([Fault(f"cannot be read: it is {what}", file=label)])
-        with path.open("rb") as file:
-            content = file.read(most_bytes + 1)
+        content = regular_content(path, label, most_bytes)
     except FileNotFoundError:
         raise UnreadableError([Fault("no such file", file=label)]) from None
     except (OSError, ValueError) as error:
@@ -212,6 +205,21 @@ def _parse_int(digits: str) -> int | float:
     return int(digits) if len(digits) <= MAX_DIGITS else float(digits)
 
 
+def not_unicode(data: Any) -> Fault | None:
+    """Find half of a surrogate pair in a text of a document: JSON can write it, and nothing can store it."""
+    rest: list[tuple[tuple[PathPart, ...], Any]] = [((), data)]
+    while rest:
+        path, item = rest.pop()
+        if isinstance(item, dict):
+            rest += [entry for key, value in item.items() for entry in ((path, key), ((*path, key), value))]
+        elif isinstance(item, list):
+            rest += [((*path, i), value) for i, value in enumerate(item)]
+        elif isinstance(item, str) and not item.isascii() and (half := re.search("[\ud800-\udfff]", item)):
+            problem = f"must be Unicode text, and holds half of a character, \\u{ord(half[0]):04x}"
+            return Fault(problem, "write whole characters", path)
+    return None
+
+
 def too_much(data: Any) -> str:
     """Say what there is too much of in a document, depth or values, found without recursion; empty if it is neither."""
     level, values = [data], 0
@@ -231,6 +239,8 @@ def too_much(data: Any) -> str:
 
 
 def _load_yaml(text: str, label: str) -> tuple[Any, list[Fault]]:
+    if wrong := not_unicode(text):
+        raise InputError([replace(wrong, file=label)])
     # Both the parser's tree and ours are made by recursion: depth and size are bounded before either sees the text.
     try:
         _check_events(text)

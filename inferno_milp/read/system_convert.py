@@ -50,6 +50,7 @@ def to_sections(valid: dict[str, Any], name: str, label: str) -> tuple[Sections,
         return getattr(valid[part], field) if part in valid else ()
 
     models = items("modelData", "models")
+    newer = {perf.name for perf in models if perf.perfparms}
     measured = [i for i, perf in enumerate(models) if perf.is_measured]
     for perf in models:
         if not perf.is_measured:
@@ -63,7 +64,7 @@ def to_sections(valid: dict[str, Any], name: str, label: str) -> tuple[Sections,
         accelerators=tuple(_accelerator(a) for a in items("acceleratorData", "accelerators")),
         profiles=tuple(_profile(models[i]) for i in measured),
         service_classes=tuple(_service_class(c) for c in items("serviceClassData", "serviceclasses")),
-        servers=tuple(_server(s) for s in items("serverData", "servers")),
+        servers=tuple(_server(s, fixed_outputs=s.model in newer) for s in items("serverData", "servers")),
         options=_options(valid["optimizerData"].optimizer if "optimizerData" in valid else SystemOptimizer()),
     )
     return sections, measured
@@ -137,7 +138,14 @@ def _service_class(data: SystemServiceClass) -> ServiceClass:
     return ServiceClass(name=data.name, priority=read_priority(data.priority), targets=targets)
 
 
-def _server(data: SystemServer) -> Server:
+def _server(data: SystemServer, *, fixed_outputs: bool) -> Server:
+    """Convert a server.
+
+    Parameters
+    ----------
+    fixed_outputs : whether all outputs are of the mean length. `perfParms` are made for that: a sequence has half of
+        its output in its context on average, and not all of it, as where lengths are geometric.
+    """
     now = data.currentalloc
     load = None
     if now.load.arrivalrate > 0 or now.load.avgouttokens >= 1:
@@ -145,6 +153,7 @@ def _server(data: SystemServer) -> Server:
             rate_per_min=now.load.arrivalrate,
             input_tokens=now.load.avgintokens,
             output_tokens=max(now.load.avgouttokens, 1.0),
+            **({"cv2_output": 0.0} if fixed_outputs else {}),
         )
     current: tuple[CurrentAllocation, ...] = ()
     if now.accelerator:

@@ -31,6 +31,7 @@ from inferno_milp.read.system_models import (
     SystemServiceClassData,
 )
 from inferno_milp.read.validate import MOST_FAULTS, Validated, validate
+from inferno_milp.synonyms import nearest_key
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +162,7 @@ def _misspelt(data: dict[str, Any], model: type[BaseModel], label: str, path: tu
     faults: list[Fault] = []
     for key, value in data.items():
         if key not in fields:
-            remedy = nearest(key, fields)
+            remedy = nearest_key(key, fields, model.__name__)
             if remedy.startswith("did you mean"):
                 faults.append(Fault("unknown key", remedy, (*path, key)))
             else:

@@ -11,7 +11,8 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from inferno_milp.errors import Fault, PathPart, nearest
+from inferno_milp.errors import Fault, PathPart, did_you_mean
+from inferno_milp.synonyms import meant_by, nearest_key
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -89,7 +90,7 @@ def _fault(model: type[BaseModel], data: Any, detail: ErrorDetails) -> Fault:
     path = _path_in(data, tuple(p for p in detail["loc"] if p != "[key]" and not str(p).startswith("~")))
     problem, remedy = _words(detail)
     if detail["type"] == "extra_forbidden":
-        remedy = nearest(str(path[-1]), _fields_at(model, path[:-1]))
+        remedy = _nearest_key(str(path[-1]), model_at(model, path[:-1]))
     elif detail["type"] == "missing":
         remedy = _description(model, path)
     return Fault(problem, remedy, path)
@@ -168,14 +169,23 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def _fields_at(model: type[BaseModel], path: tuple[PathPart, ...]) -> list[str]:
-    """Names of the fields that the model found at `path` has."""
-    found = _model_at(model, path)
-    return [field.alias or name for name, field in found.model_fields.items()] if found else []
+def _nearest_key(key: str, model: type[BaseModel] | None) -> str:
+    """Say which key of a model, or of a part of it, was meant."""
+    if model is None:
+        return ""
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
+    if not meant_by(key, model.__name__):
+        for name, field in fields.items():
+            part = _without_none(field.annotation)
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                meant = [key] if key in part.model_fields else meant_by(key, part.__name__)
+                if meant:
+                    return did_you_mean([f"{name}.{inner}" for inner in meant])
+    return nearest_key(key, fields, model.__name__)
 
 
 def _description(model: type[BaseModel], path: tuple[PathPart, ...]) -> str:
-    found = _model_at(model, path[:-1])
+    found = model_at(model, path[:-1])
     if found is None:
         return ""
     by_key = {field.alias or name: field for name, field in found.model_fields.items()}
@@ -186,7 +196,8 @@ def _description(model: type[BaseModel], path: tuple[PathPart, ...]) -> str:
     return f"give {path[-1]}: {sentence[:1].lower()}{sentence[1:]}"
 
 
-def _model_at(model: type[BaseModel], path: tuple[PathPart, ...]) -> type[BaseModel] | None:
+def model_at(model: type[BaseModel], path: tuple[PathPart, ...]) -> type[BaseModel] | None:
+    """Return the model of what stands at a path of a document; None where there is none."""
     here: Any = model
     for part in path:
         here = _without_none(here)

@@ -15,6 +15,10 @@ PLAIN_WIDTH = 100_000
 """Width of a console that is no terminal: lines of plain text are never cut."""
 
 
+FOLDED_WIDTH = 8
+"""Width to which names are folded before columns that matter are left out."""
+
+
 class _ResultConsole(Console):
     """Writes text as it is: no name is markup."""
 
@@ -45,12 +49,14 @@ class Grid:
     ----------
     numbers : columns that are numbers: set to the right, never folded.
     droppable : columns to leave out, in this order, while the table is wider than the terminal.
+    vital : columns to leave out last, in this order, only where the table is too wide with its names folded as well.
     """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[RenderableType, ...], ...]
     numbers: frozenset[str] = frozenset()
     droppable: tuple[str, ...] = ()
+    vital: tuple[str, ...] = ()
 
 
 def fitted(grid: Grid, console: Console) -> RenderableType:
@@ -59,17 +65,19 @@ def fitted(grid: Grid, console: Console) -> RenderableType:
     table = _laid_out(grid, console, dropped)
     if not console.is_terminal:
         return table
-    for column in grid.droppable:
-        if Measurement.get(console, console.options.update(max_width=10_000), table).maximum <= console.width:
-            break
-        dropped.append(column)
-        table = _laid_out(grid, console, dropped)
+    for columns, narrow in ((grid.droppable, False), (grid.vital, True)):
+        for column in columns:
+            measured = _laid_out(grid, console, dropped, narrow=narrow)
+            if Measurement.get(console, console.options.update(max_width=10_000), measured).maximum <= console.width:
+                break
+            dropped.append(column)
+    table = _laid_out(grid, console, dropped)
     if not dropped:
         return table
     return Group(table, Text(f"(left out, for the terminal is narrow: {', '.join(dropped)})", style="dim"))
 
 
-def _laid_out(grid: Grid, console: Console, dropped: Sequence[str]) -> Table:
+def _laid_out(grid: Grid, console: Console, dropped: Sequence[str], *, narrow: bool = False) -> Table:
     plain = not console.is_terminal
     table = Table(
         box=None if plain else box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0) if plain else (0, 1, 0, 0)
@@ -83,6 +91,7 @@ def _laid_out(grid: Grid, console: Console, dropped: Sequence[str]) -> Table:
             justify="right" if is_number else "left",
             no_wrap=plain or is_number,
             min_width=len(column) if is_number else None,
+            max_width=FOLDED_WIDTH if narrow and not is_number else None,
             overflow="fold",
         )
     for row in grid.rows:
@@ -95,6 +104,7 @@ def make_grid(
     numbers: Sequence[str],
     rows: Iterable[tuple[RenderableType, ...]],
     droppable: tuple[str, ...] = (),
+    vital: tuple[str, ...] = (),
 ) -> Grid:
     """Make a grid of names followed by numbers."""
-    return Grid((*names, *numbers), tuple(rows), frozenset(numbers), droppable)
+    return Grid((*names, *numbers), tuple(rows), frozenset(numbers), droppable, vital)

@@ -217,6 +217,7 @@ def difference_report(before: Plan, after: Plan, console: Console) -> Iterator[R
         charges = [plan.objective_parts.get("changes", 0.0) for plan in (before, after)]
         if any(charges):
             yield Text(f"besides, changes of accelerator are charged {charges[0]:.6g} before, {charges[1]:.6g} after")
+    yield from (Text(f"note, after: {message}") for message in after.messages)
 
 
 def _batch_changes(before: Plan, after: Plan, console: Console) -> Iterator[RenderableType]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from inferno_milp.errors import Fault, InputError, OptionError
+from inferno_milp.read.regular import check_regular
 
 FloatArray = npt.NDArray[np.float64]
 INPUT_EDGES = (25, 100, 250, 500, 1000, 2000, 4000, 8000, 12_000, 16_000)
@@ -73,7 +75,10 @@ def _read(path: str) -> Any:
     import pandas as pd
 
     try:
+        check_regular(Path(path), path)
         frame = pd.read_csv(path)
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         words = getattr(error, "strerror", None) or str(error)
         raise InputError(

@@ -7,7 +7,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import uuid4
@@ -22,7 +22,7 @@ from inferno_milp.errors import OptionError
 from inferno_milp.service import page, v1
 from inferno_milp.service.analyst import Analyst
 from inferno_milp.service.config import ServiceConfig
-from inferno_milp.service.connections import TimedProtocol
+from inferno_milp.service.connections import limited_protocol
 from inferno_milp.service.failures import FAILURES
 from inferno_milp.service.guard import Bounded, Guarded, Headed, Told
 from inferno_milp.service.jobs import Jobs
@@ -115,8 +115,12 @@ def make_app(config: ServiceConfig | None = None) -> FastAPI:
     return app
 
 
-def run_service(config: ServiceConfig) -> None:
+def run_service(config: ServiceConfig, *, on_ready: Callable[[list[str]], None] | None = None) -> None:
     """Run the service until it is told to stop (SIGTERM, SIGINT); then what runs may end, within its grace.
+
+    Parameters
+    ----------
+    on_ready : called with its addresses, as URLs, once it answers.
 
     Raises
     ------
@@ -138,9 +142,10 @@ def run_service(config: ServiceConfig) -> None:
             timeout_graceful_shutdown=max(int(config.grace_s), 1),
             h11_max_incomplete_event_size=65536,
             limit_concurrency=MOST_CONNECTIONS,
-            http=TimedProtocol,
+            http=limited_protocol(config.connections_per_address),
         ),
         app,
+        on_ready,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # to which uvicorn goes back when it has ended: to stop is no failure
@@ -155,15 +160,19 @@ def run_service(config: ServiceConfig) -> None:
 class _Server(uvicorn.Server):
     """Says where it listens, and lets jobs know first when it is told to stop: who follows one would hold it up."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI):
+    def __init__(self, config: uvicorn.Config, app: FastAPI, on_ready: Callable[[list[str]], None] | None):
         super().__init__(config)
-        self._app = app
+        self._app, self._on_ready = app, on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen, and say where."""
         await super().startup(sockets)
         places = [place.getsockname()[:2] for server in getattr(self, "servers", []) for place in server.sockets]
         log.info("listening", addresses=[f"{host}:{port}" for host, port in places], version=__version__)
+        if places and self._on_ready is not None:
+            self._on_ready(
+                [f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for host, port in places]
+            )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop."""

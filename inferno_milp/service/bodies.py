@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 from inferno_milp.fields import BatchSize, NonNegative, PositiveCount, Targets, Variability
 from inferno_milp.horizon.program import Criterion
 from inferno_milp.plan import DEFAULT_GAP, SolverName
-from inferno_milp.read.source import too_much
+from inferno_milp.read.source import not_unicode, too_much
 from inferno_milp.sections import Law
 
 
@@ -17,28 +17,22 @@ def not_too_much(value: Any) -> Any:
     """Return a JSON value, if it is not so deep or large that reading it would take too much."""
     if reason := too_much(value):
         raise ValueError(reason)
-    if not _is_unicode(value):
-        raise ValueError("a text in it is not Unicode")
     return value
-
-
-def _is_unicode(value: Any) -> bool:
-    """Whether no text holds half of a surrogate pair, which JSON can write and nothing can store."""
-    if isinstance(value, dict):
-        return all(_is_unicode(key) and _is_unicode(item) for key, item in value.items())
-    if isinstance(value, list):
-        return all(map(_is_unicode, value))
-    if not isinstance(value, str) or value.isascii():
-        return True
-    return not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 Document = Annotated[dict[str, Any], AfterValidator(not_too_much)]
 """A JSON object."""
 ProblemSource = str | Document
 """A problem as its text, YAML or JSON, or as a JSON object."""
-Settings = Annotated[Document | list[str], Field(examples=[["servers.*.load.rate_per_min*=2"]])]
+MOST_SETTINGS, MOST_FILES, MOST_NAMES = 1000, 200, 10_000
+"""Items that lists of a request may have: each takes a worker's time."""
+Settings = Annotated[
+    Annotated[Document, Field(max_length=MOST_SETTINGS)] | Annotated[list[str], Field(max_length=MOST_SETTINGS)],
+    Field(examples=[["servers.*.load.rate_per_min*=2"]]),
+]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
+Files = Annotated[dict[Name, str], Field(max_length=MOST_FILES)]
+Names = Annotated[list[Name], Field(max_length=MOST_NAMES)]
 RequestCount = Annotated[int, Field(ge=1000, le=1_000_000)]
 Rate = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
@@ -72,13 +66,20 @@ class Body(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _only_unicode(cls, data: Any) -> Any:
+        if wrong := not_unicode(data):
+            raise ValueError(str(wrong))
+        return data
+
 
 class ProblemBody(Body):
     """A problem, and other figures for it."""
 
     problem: ProblemSource
     """The problem (docs/problem.md): its text, in YAML or JSON, or a JSON object. llm-inferno's system data as well."""
-    files: dict[Name, str] = Field(default_factory=dict)
+    files: Files = Field(default_factory=dict)
     """Texts that the problem includes, by name; names of the catalogue that comes with the service need not be here."""
     settings: Settings = Field(default_factory=list)
     """Other figures, as `--set` takes them: `["capacity.H100=64"]`, or `{"capacity.H100": 64}`."""
@@ -142,7 +143,7 @@ class AnalyzeBody(Body):
     )
 
     problem: ProblemSource | None = None
-    files: dict[Name, str] = Field(default_factory=dict)
+    files: Files = Field(default_factory=dict)
     settings: Settings = Field(default_factory=list)
     server: Name | None = None
     """Server of the problem."""
@@ -173,9 +174,9 @@ class ExplainBody(SolvingBody):
 
     model_config = ConfigDict(json_schema_extra=_example())
 
-    servers: list[Name] | None = None
+    servers: Names | None = None
     """Servers whose alternatives are told; all by default."""
-    compared: list[Name] | None = None
+    compared: Names | None = None
     """Servers for which the whole is planned anew with each alternative; by default those named in `servers`."""
 
 
@@ -211,7 +212,9 @@ class PricesBody(SolvingBody):
 
     relaxed: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """By how much promises are made looser."""
-    of: Annotated[list[Literal["devices", "promises"]], Field(min_length=1)] = Field(default=["devices", "promises"])
+    of: Annotated[list[Literal["devices", "promises"]], Field(min_length=1, max_length=2)] = Field(
+        default=["devices", "promises"]
+    )
 
 
 PERIODS = [{"name": "night", "hours": 8, "factor": 0.3}, {"name": "day", "hours": 16}]

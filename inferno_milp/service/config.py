@@ -26,6 +26,7 @@ class ServiceConfig:
     body_mb, body_time_s : largest body, MB, and how long it may take to come.
     bodies_mb : of all bodies that are being read or worked on, MB; at least those of two.
     worker_memory_gb : address space of a worker process, GB.
+    connections_per_address : connections that one address may have; behind a proxy all come from its address.
     grace_s : how long running work may take when the service is told to stop.
     token : bearer token that requests must carry; None asks for none.
     origins : other origins (`https://host`) whose pages may call the service; none by default.
@@ -46,6 +47,7 @@ class ServiceConfig:
     bodies_mb: float = 64.0
     body_time_s: float = 30.0
     worker_memory_gb: float = 4.0
+    connections_per_address: int = 2500
     grace_s: float = 20.0
     token: str | None = None
     origins: tuple[str, ...] = ()

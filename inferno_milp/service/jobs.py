@@ -187,26 +187,34 @@ class Jobs:
         task = Task(body.kind, body, self._config.job_time_limit_s, key=job)
         work = self._running[job] = asyncio.create_task(self._pool.do(task, time_limit_s=task.longest_s + OVERTIME_S))
         self._waiting.discard(job)
-        status: JobStatus = "failed"
         try:
-            answer = await work
-            status = "done" if answer.status == 200 else "failed"
+            answer = await self._answer(job, work)
+        finally:
+            self._running.pop(job, None)
+            self._progress.forget(job)
+        if answer is not None:
+            await self._kept(job, body.kind, "done" if answer.status == 200 else "failed", answer)
+
+    async def _answer(self, job: str, work: asyncio.Task[Answer]) -> Answer | None:
+        """Wait for what comes of a job; None if it was cancelled, or is left for the next service: the store knows."""
+        try:
+            return await work
         except asyncio.CancelledError:
             if not work.cancelled():
                 work.cancel()
                 raise
-            return  # cancelled, or left for the next service: the store knows
+            return None
         except TimeUpError:
-            answer = refusal("the time limit was over before there was an answer", status=504)
+            return refusal("the time limit was over before there was an answer", status=504)
         except CrashError:
-            answer = refusal("the worker died over it: it may need more memory than there is", status=500)
+            await asyncio.sleep(WATCH_S)  # what tells the service to stop may reach a worker that starts before it
+            if self.closing:
+                await self._stubbornly(self._store.requeue, job)
+                return None
+            return refusal("the worker died over it: it may need more memory than there is", status=500)
         except BrokenError as error:
             logger.error("job %s: %s", job, error)
-            answer = refusal("internal error", status=500)
-        finally:
-            self._running.pop(job, None)
-            self._progress.forget(job)
-        await self._kept(job, body.kind, status, answer)
+            return refusal("internal error", status=500)
 
     async def _kept(self, job: str, kind: str, status: JobStatus, answer: Answer) -> None:
         """Keep what came of a job."""

@@ -42,6 +42,7 @@ from inferno_milp.service.bodies import (
 )
 from inferno_milp.service.progress import ProgressSender
 from inferno_milp.simulate import simulate_plan
+from inferno_milp.spreadsheet import csv_text
 from inferno_milp.why import explain
 
 COMPARE_SHARE = 0.7
@@ -301,4 +302,4 @@ def do_problem_yaml(task: Task, sender: ProgressSender) -> Answer:
 
 def do_plan_csv(task: Task, sender: ProgressSender) -> Answer:
     """Write a plan as a table."""
-    return Answer(200, Plan.from_dict(task.extra).to_frame().to_csv(index=False).encode(), CSV)
+    return Answer(200, csv_text(Plan.from_dict(task.extra).to_frame()).encode(), CSV)

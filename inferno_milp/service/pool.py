@@ -12,7 +12,7 @@ from concurrent.futures import TimeoutError as PoolTimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 
-from pebble import ProcessExpired, ProcessPool
+from pebble import CONSTS, ProcessExpired, ProcessPool
 
 from inferno_milp.lifeline import end_with_parent
 from inferno_milp.service.answers import Answer, Task
@@ -20,6 +20,7 @@ from inferno_milp.service.work import perform
 
 logger = logging.getLogger(__name__)
 
+CONSTS.term_timeout = 0.1  # pebble kills a worker that does not heed SIGTERM within that; none of ours does
 LONGEST_RETRY_S = 60
 WEIGHT = 0.2
 """Of the last piece of work in the mean time of a piece."""
@@ -135,8 +136,13 @@ class WorkerPool:
 
 
 def prepare_worker(parent: int, memory_gb: float) -> None:
-    """Make a process a worker: its memory bounded, its end tied to its parent's, deaf to the terminal's Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Make a process a worker: its memory bounded, its end tied to its parent's.
+
+    It ignores what tells the service to stop, which terminals and supervisors send to all of its processes: the service
+    ends its workers when their time comes.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     end_with_parent(parent)
     with suppress(ImportError, ValueError, OSError):
         import resource

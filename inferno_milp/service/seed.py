@@ -112,10 +112,12 @@ class Seed:
     def _get(self, path: str, model: Any, endpoint: Endpoint, responses: Errors = UNKNOWN) -> None:
         answers: Errors = {200: {"model": model}, **responses}
         self.router.get(path, responses=answers, response_class=Response)(_told(endpoint))
+        self.router.add_route(f"{path}/", _without_slash, ["GET"], include_in_schema=False)
 
     def _post(self, path: str, model: Any, endpoint: Endpoint, responses: Errors) -> None:
         answers: Errors = {200: {"model": model}, **responses}
         self.router.post(path, responses=answers, response_class=Response)(_told(endpoint))
+        self.router.add_route(f"{path}/", _without_slash, ["POST"], include_in_schema=False)
 
     # What is there.
 
@@ -215,7 +217,7 @@ class Seed:
         return name
 
     async def set_service_classes(self, data: Annotated[SystemServiceClassData, AnyCase, Body()]) -> Any:
-        """Add service classes, or targets to those that are there."""
+        """Add service classes; those that are there are replaced."""
         self.state.add_classes(data.serviceclasses)
         return data
 
@@ -321,6 +323,15 @@ class Seed:
         solution = state.solution(answer.summary["plan"])
         state.desire(solution)
         return solution, headers
+
+
+async def _without_slash(request: Request) -> Response:
+    """Send a client to the path without the slash at its end, as the seed's router (gin) does."""
+    path = request.scope.get("raw_path", b"").decode("latin-1") or request.url.path
+    query = f"?{request.url.query}" if request.url.query else ""
+    # One slash at the start: with two, the place would be another host.
+    place = f"/{path.strip('/')}{query}"
+    return Response(status_code=301 if request.method in ("GET", "HEAD") else 307, headers={"location": place})
 
 
 def _told(endpoint: Endpoint) -> Endpoint:

@@ -121,13 +121,10 @@ class SystemState:
             self.models.setdefault(profile.name, {})[profile.acc] = profile
 
     def add_classes(self, classes: Iterable[SystemServiceClass]) -> None:
-        """Add service classes; one that is there gets the new targets as well, and keeps its priority."""
+        """Add service classes; one that is there is replaced, its priority and all of its targets."""
         for service_class in classes:
-            known = self.classes.get(service_class.name)
-            if known is None:
-                priority = read_priority(service_class.priority)
-                known = service_class.model_copy(update={"priority": priority, "modeltargets": ()})
-            self.classes[service_class.name] = with_targets(known, service_class.modeltargets)
+            priority = read_priority(service_class.priority)
+            self.classes[service_class.name] = service_class.model_copy(update={"priority": priority})
 
     def add_servers(self, servers: Iterable[SystemServer]) -> None:
         """Add servers."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +26,10 @@ BUSY_S = 5.0
 THREADS = 8
 ALIVE_S = 30.0
 """A service that has not been heard of for so long is taken for dead."""
+FORGOTTEN_S = 86_400.0
+"""After so long its entry among the services is deleted."""
+PRIVATE = 0o600
+"""Mode of an SQLite file: what is asked, and its answer, is for nobody else on the machine."""
 
 _METADATA = sql.MetaData()
 _JOBS = sql.Table(
@@ -42,6 +48,13 @@ _JOBS = sql.Table(
     sql.Column("result_status", sql.Integer),
     sql.Column("result", sql.Text),
 )
+_SERVICES = sql.Table(
+    "services",
+    _METADATA,
+    sql.Column("owner", sql.String(40), primary_key=True),
+    sql.Column("seen_at", sql.Double, nullable=False),
+)
+"""Services that use the database, each with when it last wrote to it."""
 _HEAD = [_JOBS.c[name] for name in ("id", "kind", "status", "created_at", "started_at", "ended_at", "owner", "summary")]
 
 
@@ -109,9 +122,12 @@ class Store:
             self._lock.close()
 
     def ping(self) -> None:
-        """Make sure that the database answers."""
-        with self._engine.connect() as connection:
-            connection.execute(sql.select(sql.literal(1)))
+        """Make sure that the database can be written to: a full disk still answers what is read."""
+        mine, now = _SERVICES.c.owner == self.owner, time.time()
+        with self._engine.begin() as connection:
+            if not connection.execute(_SERVICES.update().where(mine).values(seen_at=now)).rowcount:
+                connection.execute(_SERVICES.delete().where(_SERVICES.c.seen_at < now - FORGOTTEN_S))
+                connection.execute(_SERVICES.insert().values(owner=self.owner, seen_at=now))
 
     def add(self, job: str, kind: str, request: str) -> None:
         """Take a job on."""
@@ -239,6 +255,10 @@ def _lock(database: str) -> IO[str]:
     import fcntl
 
     try:
+        for name in (f"{database}.lock", database):  # SQLite gives its other files the mode of the database
+            os.close(os.open(name, os.O_RDWR | os.O_CREAT, PRIVATE))
+            with suppress(PermissionError):  # another's file, which its owner lets us use
+                Path(name).chmod(PRIVATE)
         file = Path(f"{database}.lock").open("w")  # noqa: SIM115 - held as long as the store
     except OSError as error:
         raise OptionError(f"--database: {error.strerror}: {database}") from None

@@ -70,7 +70,7 @@ def _read(objects: list[Object], *, counts_nodes: bool) -> Problem:
     data: dict[str, Any] = {"include": list(sources)}
     if counts_nodes and not any(item["kind"] == "Capacity" for item in objects):
         data["capacity"] = "unlimited"
-    return read_document(Source("", Path(), data, ""), lambda path, label: sources[path.name])
+    return read_document(Source("", Path(), data, ""), lambda path, label, name: sources[name])
 
 
 def _source(item: Object) -> Source:
