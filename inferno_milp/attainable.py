@@ -7,6 +7,7 @@ cannot be met; the plan says which these are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -23,22 +24,31 @@ MARGIN = 0.25
 
 
 def find_attainable_candidates(
-    problem: Problem, *, known: Candidates | None = None, kept: Callable[[Candidates], Candidates] = lambda table: table
+    problem: Problem,
+    *,
+    known: Candidates | None = None,
+    kept: Callable[[Candidates], Candidates] = lambda table: table,
+    left_s: Callable[[], float] = lambda: math.inf,
 ) -> Candidates:
     """Analyse a problem as `find_candidates`, with the best attainable ones where a server has none.
 
     Parameters
     ----------
-    known : as of `find_candidates`.
+    known, left_s : as of `find_candidates`.
     kept : takes a table, and returns it with those candidates, good and rejected, that may be used at all.
 
     Returns
     -------
     Candidates
         Of the problem with relaxed targets for such servers: `Problem.relaxed_targets`.
+
+    Raises
+    ------
+    OutOfTimeError
+        When no seconds are left.
     """
     problem = problem.with_relaxed_targets({})
-    whole = find_candidates(problem, known=known)
+    whole = find_candidates(problem, known=known, left_s=left_s)
     table = kept(whole)
     relaxed = {
         problem.servers[s].name: targets
@@ -47,12 +57,12 @@ def find_attainable_candidates(
     }
     if not relaxed:
         return table
-    found = kept(find_candidates(problem.with_relaxed_targets(relaxed), known=whole))
+    found = kept(find_candidates(problem.with_relaxed_targets(relaxed), known=whole, left_s=left_s))
     still = {problem.servers[s].name for s in found.unservable.tolist()} & relaxed.keys()
     if not still:
         return found
     relaxed = {name: targets for name, targets in relaxed.items() if name not in still}
-    return kept(find_candidates(problem.with_relaxed_targets(relaxed), known=whole))
+    return kept(find_candidates(problem.with_relaxed_targets(relaxed), known=whole, left_s=left_s))
 
 
 def missed_targets(problem: Problem, server: Server) -> Iterator[MissedTarget]:

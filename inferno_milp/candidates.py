@@ -5,13 +5,15 @@ All pairs are analysed in one call of the queueing analysis; `reasons` says in w
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from inferno_milp.deadline import stop_if_late
 from inferno_milp.engines import EngineTable, engine_table, latency_targets, optional
 from inferno_milp.fields import LARGEST_BATCH
 from inferno_milp.problem import Problem
@@ -21,8 +23,9 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-AT_ONCE = 250_000
-"""Rows analysed at once: what is computed of them on the way takes a kilobyte each."""
+AT_ONCE, AT_ONCE_IN_TIME = 250_000, 10_000
+"""Rows analysed at once: what is computed of them on the way takes a kilobyte each. The second number holds where there
+is a time limit, which is looked at in between."""
 MOST_DEVICES = 10**12
 """A candidate that takes more devices than this is none."""
 
@@ -229,17 +232,25 @@ class _ProfileTable:
     availability: FloatArray
 
 
-def find_candidates(problem: Problem, *, known: Candidates | None = None) -> Candidates:
+def find_candidates(
+    problem: Problem, *, known: Candidates | None = None, left_s: Callable[[], float] = lambda: math.inf
+) -> Candidates:
     """Analyse every (server, accelerator, batch size) of a problem.
 
     Parameters
     ----------
     known : candidates of a problem like this one: what it says of servers that are the same is not analysed again.
+    left_s : seconds left.
 
     Returns
     -------
     Candidates
         Before any is dropped as dominated.
+
+    Raises
+    ------
+    OutOfTimeError
+        When no seconds are left.
     """
     types = tuple(dict.fromkeys(a.type for a in problem.accelerators))
     servers, profiles = _server_table(problem), _profile_table(problem, types)
@@ -247,12 +258,11 @@ def find_candidates(problem: Problem, *, known: Candidates | None = None) -> Can
     same = _same_servers(problem, known)
     server, profile = _pairs(problem, needs & ~same)
     server, profile, batch_size = _with_batch_sizes(problem, servers, profiles, server, profile)
-    parts = [
-        _analyse(
-            problem, servers, profiles, *(values[start : start + AT_ONCE] for values in (server, profile, batch_size))
-        )
-        for start in range(0, max(len(server), 1), AT_ONCE)
-    ]
+    parts, at_once = [], AT_ONCE if math.isinf(left_s()) else AT_ONCE_IN_TIME
+    for start in range(0, max(len(server), 1), at_once):
+        stop_if_late(left_s)
+        part = (values[start : start + at_once] for values in (server, profile, batch_size))
+        parts.append(_analyse(problem, servers, profiles, *part))
     rows, rejected = (_joined([part[i] for part in parts]) for i in range(2))
     if known is not None and same.any():
         rows, rejected = _beside(rows, known.rows, same), _beside(rejected, known.rejected, same)
@@ -266,6 +276,26 @@ def find_candidates(problem: Problem, *, known: Candidates | None = None) -> Can
         latency_targets=servers.latency_targets,
         rows=rows,
         rejected=rejected,
+    )
+
+
+def without_candidates(problem: Problem) -> Candidates:
+    """Return the table of a problem of which nothing was analysed."""
+    servers = _server_table(problem)
+    types = tuple(dict.fromkeys(a.type for a in problem.accelerators))
+    empty = np.empty(0, dtype=np.int64)
+    rows, rejected = _analyse(problem, servers, _profile_table(problem, types), empty, empty, empty)
+    needs = (servers.required_per_s > 0) | (servers.min_replicas > 0)
+    return Candidates(
+        problem,
+        types,
+        _available(problem, types),
+        servers.required_per_s,
+        needs,
+        servers.engines,
+        servers.latency_targets,
+        rows,
+        rejected,
     )
 
 

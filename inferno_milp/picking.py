@@ -15,8 +15,9 @@ import numpy as np
 
 from inferno_milp._pyomo import pyo, weighted_sum
 from inferno_milp.candidates import Candidates, FloatArray, Rows
+from inferno_milp.deadline import until
 from inferno_milp.errors import OptionError
-from inferno_milp.highs import solve_with_highs
+from inferno_milp.in_time import solve_in_time
 from inferno_milp.limits import CHANGES, Limits
 from inferno_milp.problem import Problem
 from inferno_milp.transition import price_today
@@ -122,7 +123,7 @@ def pick_ways(
         if users:
             model.limit.add(weighted_sum(usage[users, j].tolist(), [variables[i] for i in users]) <= available)
     left_s = max(end - time.perf_counter(), LEAST_S)
-    solution = solve_with_highs(model, gap=gap, time_limit_s=left_s)
+    solution = solve_in_time(model, gap=gap, left_s=until(time.perf_counter() + left_s))
     if solution.objective is None:
         return None
     chosen = tuple(k for k, pick in enumerate(picks) if pick.value > 0.5)

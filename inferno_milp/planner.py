@@ -13,9 +13,10 @@ from inferno_milp._pyomo import pyo
 from inferno_milp.assemble import Assigned, assemble, assign
 from inferno_milp.attainable import find_attainable_candidates
 from inferno_milp.batches import slow_batches
-from inferno_milp.candidates import Candidates, find_candidates
+from inferno_milp.candidates import Candidates, find_candidates, without_candidates
 from inferno_milp.check import Considered, check_plan
 from inferno_milp.choice import Choice
+from inferno_milp.deadline import OutOfTimeError
 from inferno_milp.differences import changes_from_today
 from inferno_milp.errors import OptionError, PlanCheckError
 from inferno_milp.greedy import solve_greedy
@@ -72,7 +73,8 @@ def optimize(
     solver : "milp" proves its plan; "greedy" is the heuristic of llm-inferno, for comparison, and knows single
         assignments alone.
     time_limit_s : seconds; None is no limit. The solver is stopped when they are up, and a plan found but not proven
-        by then has status "feasible". The analysis of the candidates and the check of the plan are not cut short.
+        by then has status "feasible"; if there is none, or the analysis of the candidates takes longer, it is
+        "no_solution".
     gap : relative gap between cost and bound at which a plan counts as optimal; 0 asks for the very least cost.
     on_stage : called with the name of each stage as it begins: "candidates", "build", "solve", "check".
     advised : whether a plan that does not serve everybody says what would have to be bought, which takes a moment.
@@ -92,7 +94,11 @@ def optimize(
     _check_options(problem, solver, time_limit_s, gap)
     clock = _Clock(on_stage, time_limit_s)
     with clock.stage("candidates"):
-        table = find_candidates(problem) if solver == "greedy" else find_attainable_candidates(problem)
+        find = find_candidates if solver == "greedy" else find_attainable_candidates
+        try:
+            table = find(problem, left_s=clock.left_s)
+        except OutOfTimeError:
+            table, advised = without_candidates(problem), False
     logger.info("%d candidates for %d servers", len(table.rows), len(problem.servers))
     return _plan(table, solver, gap, clock, advised=advised)
 

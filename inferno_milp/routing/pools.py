@@ -7,7 +7,8 @@ takes as long as the mix stays about as it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,14 +82,25 @@ def part_of(server: Server, flow: FloatArray) -> Load:
 
 
 def find_carried(
-    problem: Problem, pools: Sequence[Pool], flows: Sequence[FloatArray], batch_sizes: Sequence[int] | None = None
+    problem: Problem,
+    pools: Sequence[Pool],
+    flows: Sequence[FloatArray],
+    left_s: Callable[[], float] = lambda: math.inf,
+    *,
+    batch_sizes: Sequence[int] | None = None,
 ) -> list[Carried]:
     """Say what one replica of each pool carries of a flow.
 
     Parameters
     ----------
     flows : of each pool, rates of its server's buckets; only their proportions matter.
+    left_s : seconds left.
     batch_sizes : of each pool; None: the one that carries most.
+
+    Raises
+    ------
+    OutOfTimeError
+        When no seconds are left.
     """
     servers = []
     for i, (pool, flow) in enumerate(zip(pools, flows, strict=True)):
@@ -106,7 +118,7 @@ def find_carried(
         if batch_sizes is not None:
             update["max_batch_size"] = batch_sizes[i]
         servers.append(server.model_copy(update=update))
-    rows = find_candidates(problem.model_copy(update={"servers": tuple(servers)})).rows
+    rows = find_candidates(problem.model_copy(update={"servers": tuple(servers)}), left_s=left_s).rows
     best = rows.best_batches(by_rate=True)
     found = [Carried(np.nan, 0)] * len(pools)
     for row in best.tolist():
@@ -133,7 +145,7 @@ def find_weights(
             moved.append(step)
             owners.append(pool)
             batches.append(one.batch_size)
-    there = find_carried(problem, owners, moved, batches)
+    there = find_carried(problem, owners, moved, batch_sizes=batches)
     weights, at = [], 0
     for flow, one in zip(flows, carried, strict=True):
         rates = np.array([found.rate_per_s for found in there[at : at + len(flow)]])

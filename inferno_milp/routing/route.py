@@ -10,13 +10,16 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from inferno_milp.candidates import find_candidates
+from inferno_milp.deadline import OutOfTimeError, until
 from inferno_milp.errors import OptionError
+from inferno_milp.highs import Runner
+from inferno_milp.in_time import runner_for
 from inferno_milp.plan import DEFAULT_GAP, Plan
 from inferno_milp.planner import optimize, plan_candidates
 from inferno_milp.problem import Problem, new_name
@@ -28,6 +31,8 @@ from inferno_milp.sections import CurrentAllocation, Server
 logger = logging.getLogger(__name__)
 
 MOST_ROUNDS = 25
+PROGRAMS_PART = 0.75
+"""Part of a time limit that the programs of routing have; the rest is for the plan made of the best answer."""
 LEAST_S = 1.0
 """Seconds that the programs without routing have at the least: the analysis before them is not cut short."""
 SAFE = 1 + 1e-5
@@ -58,15 +63,17 @@ def find_routes(problem: Problem, *, time_limit_s: float | None = None, gap: flo
         raise OptionError("no server has a load with a mix of two buckets or more, and no target in tokens per second")
     _refuse(problem, members)
     problem = _without_today(problem, members)
-    end = math.inf if time_limit_s is None else time.perf_counter() + time_limit_s
-    search = _Search(problem, members, gap, end)
-    search.run_alike()
-    alike, split = search.plan(), tuple(search.routes())
-    plain = optimize(problem, time_limit_s=_left_s(end), gap=gap)
-    unrouted = RoutedPlan(problem, plain, (), plain, 0)
-    if alike is not None and _cost(alike[1]) < _cost(plain):
-        unrouted = RoutedPlan(*alike, split, alike[1], 0)
-    search.run()
+    began = time.perf_counter()
+    end = math.inf if time_limit_s is None else began + time_limit_s
+    with runner_for(until(end)) as runner:
+        search = _Search(problem, members, gap, end, runner)
+        search.run_alike()
+        alike, split = search.plan(), tuple(search.routes())
+        plain = optimize(problem, time_limit_s=_left_s(end), gap=gap)
+        unrouted = RoutedPlan(problem, plain, (), plain, 0)
+        if alike is not None and _cost(alike[1]) < _cost(plain):
+            unrouted = RoutedPlan(*alike, split, alike[1], 0)
+        search.run(until(began + PROGRAMS_PART * (end - began)))
     found = search.plan()
     if found is None or _cost(found[1]) >= _cost(unrouted.plan):
         return replace(unrouted, rounds=search.rounds)
@@ -121,8 +128,9 @@ class _Best:
 class _Search:
     """What is known of the pools, and the best routing so far."""
 
-    def __init__(self, problem: Problem, members: Sequence[int], gap: float, end: float):
+    def __init__(self, problem: Problem, members: Sequence[int], gap: float, end: float, runner: Runner):
         self.problem, self.members, self.gap, self.end = problem, list(members), gap, end
+        self.runner = runner
         self.rounds = 0
         self.best: _Best | None = None
         self.flows = {s: flows_of(problem.servers[s]) for s in members}
@@ -130,7 +138,7 @@ class _Search:
         self.types = list(dict.fromkeys(a.type for a in problem.accelerators))
         self.arrays, self.others, self.limits = self._arrays(), self._others(), self._limits()
         self.whole = find_carried(problem, self.pools, [self.flows[pool.server] for pool in self.pools])
-        self.alone = self._weights_alone()
+        self.alone: list[FloatArray] = []
 
     def _all_pools(self) -> Iterator[Pool]:
         positions = {a.name: i for i, a in enumerate(self.problem.accelerators)}
@@ -150,7 +158,7 @@ class _Search:
         yield [Cut(p, weights.get(p, alone)) for p, alone in enumerate(self.alone)]
         yield [Cut(p, alone) for p, alone in enumerate(self.alone)]
 
-    def _weights_alone(self) -> list[FloatArray]:
+    def _weights_alone(self, left_s: Callable[[], float]) -> list[FloatArray]:
         owners, flows = [], []
         for pool in self.pools:
             for b in range(len(self.flows[pool.server])):
@@ -158,7 +166,7 @@ class _Search:
                 flow[b] = 1.0
                 owners.append(pool)
                 flows.append(flow)
-        there = find_carried(self.problem, owners, flows)
+        there = find_carried(self.problem, owners, flows, left_s)
         found, at = [], 0
         for pool in self.pools:
             flow = self.flows[pool.server]
@@ -233,15 +241,18 @@ class _Search:
             shares = [np.full(size, share[0]) for size, share in zip(sizes, found.shares, strict=True)]
             self._learn(replace(found, shares=shares))
 
-    def run(self) -> None:
-        """From each start: solve, analyse, and mend, until an answer holds as it is."""
+    def run(self, left_s: Callable[[], float]) -> None:
+        """From each start: solve, analyse, and correct, until an answer holds as it is, or no seconds are left."""
+        try:
+            self.alone = self._weights_alone(left_s)
+        except OutOfTimeError:
+            return
         for cuts in self._starts():
             for _ in range(MOST_ROUNDS):
-                left = self.end - time.perf_counter()
-                if left <= 0:
+                if left_s() <= 0:
                     return
                 self.rounds += 1
-                found = self._solve(self.arrays, cuts, left)
+                found = self._solve(self.arrays, cuts, left_s())
                 if found.cost is None or (self.best is not None and found.cost >= self.best.cost * (1 - self.gap)):
                     break
                 learnt = self._learn(found)
@@ -250,7 +261,9 @@ class _Search:
                 cuts += learnt
 
     def _solve(self, pools: Pools, cuts: Sequence[Cut], left_s: float) -> Routed:
-        return solve_routing(pools, cuts, self.others, self.limits, gap=self.gap, time_limit_s=left_s)
+        return solve_routing(
+            pools, cuts, self.others, self.limits, gap=self.gap, time_limit_s=left_s, runner=self.runner
+        )
 
     def _learn(self, found: Routed) -> list[Cut]:
         """Analyse what pools were given; return what is learnt of those that cannot carry it."""
@@ -274,7 +287,10 @@ class _Search:
         fits = [i for i in wrong if carried[i].batch_size]
         weights = self._weights([used[i] for i in fits], [flows[i] for i in fits], [carried[i] for i in fits])
         unfit = [used[i] for i in wrong if not carried[i].batch_size]
-        return [*(Cut(p, weight) for p, weight in weights.items()), *(Cut(p, self.alone[p]) for p in unfit)]
+        return [
+            *(Cut(p, weight) for p, weight in weights.items()),
+            *(Cut(p, self.alone[p]) for p in unfit if self.alone),
+        ]
 
     def _used(self, replicas: np.ndarray, picked: np.ndarray) -> FloatArray:
         """Return the devices of each type that pools and the other servers take."""
