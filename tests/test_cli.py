@@ -16,7 +16,7 @@ import yaml
 
 from conftest import ROOT, problem_data
 from inferno_milp import cli
-from inferno_milp.simulate.fleet import REQUESTS
+from inferno_milp.simulate.fleet import MOST_REQUESTS
 
 LIMITED, SMALL = str(ROOT / "instances" / "limited.yaml"), str(ROOT / "instances" / "small.yaml")
 INFEASIBLE = str(ROOT / "instances" / "infeasible.yaml")
@@ -531,7 +531,7 @@ class TestSimulate:
 
     def test_the_default_is_told(self, capsys: pytest.CaptureFixture[str]) -> None:
         _, out, _ = run(capsys, "simulate", "--help")
-        assert f"(default: {REQUESTS})" in out
+        assert f"(default: {MOST_REQUESTS}," in out
 
     def test_verify(self, capsys: pytest.CaptureFixture[str]) -> None:
         code, out, _ = run(capsys, "optimize", SMALL, "--verify", "--json", "-")

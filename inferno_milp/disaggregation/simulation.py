@@ -14,13 +14,11 @@ from inferno_milp.disaggregation.transfer import BYTES_PER_GB_PER_MS
 from inferno_milp.loads import Load
 from inferno_milp.problem import Problem
 from inferno_milp.sections import Server
-from inferno_milp.simulate import Comparison, Requests, Stage, Trace, draw_arrivals, run_linked
+from inferno_milp.simulate import Comparison, Requests, Stage, draw_arrivals, run_linked
 from inferno_milp.simulate.comparison import blocking_comparison, figure_name, latency_comparisons, missed
-from inferno_milp.simulate.fleet import REQUESTS, RUNS, WARM_UP, check_requests, engine_of
+from inferno_milp.simulate.fleet import check_requests, engine_of, most_requests
+from inferno_milp.simulate.replications import Play, Replications, replicate
 from inferno_milp.simulate.workload import draw_requests
-
-LEAST_OF_REPLICA = 300
-"""Requests that each replica gets in a run, at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +27,7 @@ class SplitSimulation:
 
     Attributes
     ----------
-    requests : simulated in all runs, without those left out at the start of each.
+    requests : simulated requests that count, of all replications.
     comparisons : latencies of both phases together, and the share of requests that are turned away.
     """
 
@@ -51,7 +49,7 @@ def simulate_splits(
     problem: Problem,
     found: SplitPlan,
     *,
-    requests: int = REQUESTS,
+    requests: int | None = None,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[SplitSimulation, ...]:
@@ -60,7 +58,7 @@ def simulate_splits(
     Parameters
     ----------
     problem : that was split.
-    requests : for each server, ≥ 1000, in independent runs; more where there are many replicas.
+    requests : for each server at most, ≥ 1000, as for `simulate_plan`.
     seed : of the random numbers.
     on_progress : called with the number of servers done, and of all.
 
@@ -71,21 +69,23 @@ def simulate_splits(
     """
     check_requests(requests)
     servers = {server.name: server for server in problem.servers}
+    most = most_requests(requests, len(found.splits))
     results = []
     for done, split in enumerate(found.splits):
         if on_progress:
             on_progress(done, len(found.splits))
         rng = np.random.default_rng([seed, done])
-        results.append(_simulate(problem, servers[split.server], found, split, rng, requests))
+        results.append(_simulate(problem, servers[split.server], found, split, rng, most))
     if on_progress:
         on_progress(len(found.splits), len(found.splits))
     return tuple(results)
 
 
 def _simulate(
-    problem: Problem, server: Server, found: SplitPlan, split: Split, rng: np.random.Generator, requests: int
+    problem: Problem, server: Server, found: SplitPlan, split: Split, rng: np.random.Generator, most: int
 ) -> SplitSimulation:
-    assert server.load is not None
+    load = server.load
+    assert load is not None
     profiles = {(p.model, p.accelerator): p for p in problem.profiles}
     first, second = found.allocation(split.prefill), found.allocation(split.decode)
     near = server.model_copy(update={"region": None, "max_queue_size": None})  # both are the prompts' engine's
@@ -101,40 +101,42 @@ def _simulate(
         for of, a, speed in ends
     )
     rate = problem.required_rate_per_s(server)
-    all_of_run = max(requests / RUNS, LEAST_OF_REPLICA * max(prefill.replicas, decode.replicas))
-    of_each = math.ceil(all_of_run / prefill.replicas)
-    traces: list[Trace] = []
-    kept = slice(int(WARM_UP * of_each * prefill.replicas), None)
-    for stream in rng.spawn(RUNS):
-        sent = _draw(stream, server.load, rate, prefill.replicas, decode.replicas, of_each)
-        traces.append(
-            run_linked(
-                prefill,
-                decode,
-                sent,
-                bytes_per_token=split.link.bytes_per_token,
-                overhead_ms=split.link.overhead_ms,
-                measured_from_ms=float(sent.arrival_ms[kept.start]),
-            )
-        )
     predicted = {"ttft_ms": split.ttft_ms, "itl_ms": split.itl_ms}
     predicted |= {figure_name("ttft_ms", part.statistic): part.value_ms for part in split.promises}
     predicted |= {figure_name("itl_ms", u.statistic): u.value_ms for u in second.targets if u.latency == "itl_ms"}
-    comparisons = (
-        *latency_comparisons(traces, kept, predicted, problem.targets_of(server)),
-        blocking_comparison(traces, kept, 2 * problem.options.max_blocking),
-    )
-    return SplitSimulation(server.name, sum(len(t.ttft_ms[kept]) for t in traces), comparisons)
+    targets = problem.targets_of(server)
+
+    def draw(stream: np.random.Generator, count: int) -> Play:
+        sent = _draw(stream, load, rate, prefill.replicas, decode.replicas, math.ceil(count / prefill.replicas))
+        return lambda start, end: run_linked(
+            prefill,
+            decode,
+            sent,
+            bytes_per_token=split.link.bytes_per_token,
+            overhead_ms=split.link.overhead_ms,
+            measured_from_ms=start,
+            measured_until_ms=end,
+        )
+
+    def latencies(runs: Replications) -> tuple[Comparison, ...]:
+        return tuple(latency_comparisons(runs, predicted, targets))
+
+    runs = replicate(draw, rng, most=most, estimates=lambda some: [c.simulated for c in latencies(some)])
+    comparisons = (*latencies(runs), blocking_comparison(runs, 2 * problem.options.max_blocking))
+    return SplitSimulation(server.name, runs.requests, comparisons)
 
 
 def _draw(
     rng: np.random.Generator, load: Load, rate_per_s: float, senders: int, receivers: int, of_each: int
 ) -> Requests:
-    """Draw requests: a stream for each replica of the prompts' engines, and any of those of the outputs."""
-    arrivals = np.concatenate(
-        [draw_arrivals(rng, rate_per_s / senders, of_each, cv2=load.cv2_arrival) for _ in range(senders)]
-    )
+    """Draw requests: a stream for each replica of the prompts' engines, and any of those of the outputs.
+
+    All streams end with the first that does.
+    """
+    streams = [draw_arrivals(rng, rate_per_s / senders, of_each, cv2=load.cv2_arrival) for _ in range(senders)]
+    arrivals = np.concatenate(streams)
     order = np.argsort(arrivals, kind="stable")
+    order = order[arrivals[order] <= min(stream[-1] for stream in streams)]
     inputs, outputs = draw_requests(rng, load, len(order))
     return Requests(
         arrival_ms=arrivals[order],

@@ -45,7 +45,7 @@ def simulations_table(simulated: Sequence[SplitSimulation], console: Console) ->
             for c in server.comparisons:
                 if c.predicted is None and c.limit is None:
                     continue
-                margin = f" ± {c.simulated.half_width:.2g}"
+                margin = f" ± {c.margin:.2g}"
                 yield (
                     Text(server.server),
                     c.figure,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -116,14 +117,15 @@ def _words(figure: str) -> str:
 
 
 def verification(simulation: PlanSimulation) -> Iterator[RenderableType]:
-    """Say in words what the simulation makes of a plan: targets missed, predictions that are off."""
+    """Yield in words what the simulation makes of a plan: missed targets, wrong predictions, what it cannot tell."""
     count, missed = len(simulation.allocations), [a for a in simulation.allocations if a.missed]
+    shown = "" if count == 1 else "s"
     verdicts = [c.verdict for a in simulation.allocations for c in a.comparisons if _is_told(c)]
     kept = f"{verdicts.count('met')} of {len(verdicts)} targets met"
     if verdicts.count("near"):
         kept += f", {verdicts.count('near')} met or missed by less than the simulation can tell"
     yield Text()
-    yield Text(f"simulated {simulation.requests:,} requests for {count} allocations: {kept}")
+    yield Text(f"simulated {simulation.requests:,} requests for {count} allocation{shown}: {kept}")
     for a in missed:
         for c in a.missed:
             found = f"{_words(c.figure)} {_interval(c)}, limit {c.limit:g}"
@@ -135,11 +137,17 @@ def verification(simulation: PlanSimulation) -> Iterator[RenderableType]:
                 f"prediction off: {a.server} on {a.accelerator}: {_words(c.figure)} predicted {c.predicted:.3g}, "
                 f"simulated {_interval(c)}"
             )
+    for a in simulation.allocations:
+        if a.not_converged:
+            figures = ", ".join(f"{_words(c.figure)} {_interval(c)}" for c in a.not_converged)
+            yield Text(f"not converged: {a.server} on {a.accelerator}: {figures}; simulate with more --requests")
 
 
 def _interval(comparison: Comparison) -> str:
     unit = " ms" if comparison.figure.endswith("_ms") else ""
-    return f"{comparison.simulated.value:.3g} ± {comparison.simulated.half_width:.2g}{unit}"
+    if not math.isfinite(comparison.margin):
+        return f"{comparison.simulated.value:.3g}{unit}, not settled"
+    return f"{comparison.simulated.value:.3g} ± {comparison.margin:.2g}{unit}"
 
 
 def _figure(value: float) -> str:

@@ -85,9 +85,9 @@ class Trace:
     end_to_end_ms : time from arrival to last token; NaN where turned away.
     output_tokens : tokens asked for.
     preemptions : how often it lost its place and its KV cache.
-    gaps : times between tokens, counted from `measured_from_ms` on, in bins (see `gap_percentile`); those of whole
+    gaps : times between tokens, counted while measured, in bins (see `gap_percentile`); those of whole
         leaps are counted as their mean, and preempted sequences' as if they had gone on.
-    running : mean sequences in the batch, from `measured_from_ms` to the last arrival (one figure).
+    running : mean sequences in the batch while measured, at most to the last arrival (one figure).
     """
 
     arrival_ms: FloatArray
@@ -118,6 +118,7 @@ def run(
     *,
     cached_tokens: npt.ArrayLike = 0,
     measured_from_ms: float = 0.0,
+    measured_until_ms: float = math.inf,
     compiled: bool | None = None,
 ) -> Trace:
     """Run an engine over given requests, until the last one has its last token.
@@ -128,7 +129,7 @@ def run(
     input_tokens, output_tokens : tokens of each request; whole, inputs ≥ 0, outputs ≥ 1; shape (requests,).
     cached_tokens : tokens of each prompt whose KV cache comes with the request, computed elsewhere: fewer than all, at
         least one is computed here; one number, or of shape (requests,).
-    measured_from_ms : when counting times between tokens, and running sequences, begins.
+    measured_from_ms, measured_until_ms : when counting times between tokens, and running sequences, begins and ends.
     compiled : whether to run compiled by numba; None is if numba is installed.
 
     Raises
@@ -154,7 +155,8 @@ def run(
     cached = np.broadcast_to(np.asarray(cached_tokens, dtype=np.int64), arrivals.shape).copy()
     if (cached < 0).any() or ((cached >= inputs) & (cached > 0)).any():
         raise ValueError("cached_tokens must be at least 0, and fewer than input_tokens")
-    return _run_kernel(engine, arrivals, inputs, outputs, cached, measured_from_ms, compiled, 0, np.zeros(1))
+    measured_ms = (measured_from_ms, measured_until_ms)
+    return _run_kernel(engine, arrivals, inputs, outputs, cached, measured_ms, compiled, 0, np.zeros(1))
 
 
 def run_clients(
@@ -192,7 +194,8 @@ def run_clients(
     arrivals = np.full(inputs.size, np.inf)
     arrivals[:clients] = np.cumsum(think[:clients])
     none = np.zeros_like(inputs)
-    return _run_kernel(engine, arrivals, inputs, outputs, none, measured_from_ms, compiled, clients, think)
+    measured_ms = (measured_from_ms, math.inf)
+    return _run_kernel(engine, arrivals, inputs, outputs, none, measured_ms, compiled, clients, think)
 
 
 def _run_kernel(
@@ -201,7 +204,7 @@ def _run_kernel(
     inputs: IntArray,
     outputs: IntArray,
     cached: IntArray,
-    measured_from_ms: float,
+    measured_ms: tuple[float, float],
     compiled: bool | None,
     clients: int,
     think: FloatArray,
@@ -225,7 +228,8 @@ def _run_kernel(
         engine.places,
         int(engine.token_budget),
         int(UNLIMITED if engine.kv_tokens is None else engine.kv_tokens),
-        float(measured_from_ms),
+        float(measured_ms[0]),
+        float(measured_ms[1]),
     )
     gaps = np.zeros(GAP_BINS)
     if kernel is not None:

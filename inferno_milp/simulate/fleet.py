@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inferno_milp.errors import Fault, InputError
-from inferno_milp.fields import LARGEST_BATCH, Targets
+from inferno_milp.fields import LARGEST_BATCH
 from inferno_milp.plan import Allocation, Plan, ServerPlan
 from inferno_milp.problem import Problem
 from inferno_milp.sections import Profile, Server
@@ -22,7 +22,8 @@ from inferno_milp.simulate.comparison import (
     latency_comparisons,
     missed,
 )
-from inferno_milp.simulate.engine import Engine, Trace, run
+from inferno_milp.simulate.engine import Engine, run
+from inferno_milp.simulate.replications import Play, Replications, replicate
 from inferno_milp.simulate.statistics import estimate_of_runs
 from inferno_milp.simulate.workload import draw_arrivals, draw_requests
 
@@ -30,17 +31,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FEWEST_REQUESTS = 1000
-REQUESTS = 20_000
-"""Requests per allocation, by default."""
-RUNS = 8
-"""Independent runs per allocation, of replicas that are all alike; confidence intervals are from run to run."""
+MOST_REQUESTS, MOST_IN_ALL = 4_000_000, 10_000_000
+"""Requests at most, by default: of an allocation, and of all together, each with the same share."""
 IDLE_PER_S = 1e-6
 """An engine with fewer requests than this is idle, and not simulated."""
-FULL, PLACES = 0.85, 20
-"""An engine predicted to be this full is run for at least this many requests per place (N + Q): it fills slowly."""
 MOST_REPLICAS = 10**9
-WARM_UP = 0.2
-"""Share of each run's requests that is left out, since the engine starts empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +44,9 @@ class AllocationSimulation:
 
     Attributes
     ----------
-    replicas : replicas of the allocation; they are alike, so the runs stand for all of them.
-    requests : simulated in all runs, without those left out at the start of each.
+    replicas : replicas of the allocation; they are alike, so one that is replicated stands for all of them.
+    requests : simulated requests that count, of all replications.
+    is_long : whether the replications are so long that the intervals can be trusted.
     rate_per_s : arrival rate at each replica.
     comparisons : latencies, and utilization.
     throughput_per_s : of all replicas.
@@ -63,6 +59,7 @@ class AllocationSimulation:
     batch_size: int
     replicas: int
     requests: int
+    is_long: bool
     rate_per_s: float
     comparisons: tuple[Comparison, ...]
     throughput_per_s: float
@@ -82,6 +79,11 @@ class AllocationSimulation:
     def off(self) -> tuple[Comparison, ...]:
         """Predictions that the simulation does not bear out."""
         return tuple(c for c in self.comparisons if c.is_off)
+
+    @property
+    def not_converged(self) -> tuple[Comparison, ...]:
+        """Latencies of which the simulation cannot tell whether they are as predicted."""
+        return tuple(c for c in self.comparisons if c.is_open)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ def simulate_plan(
     problem: Problem,
     plan: Plan,
     *,
-    requests: int = REQUESTS,
+    requests: int | None = None,
     burstiness: float | None = None,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
@@ -146,8 +148,8 @@ def simulate_plan(
 
     Parameters
     ----------
-    requests : requests for each allocation, ≥ 1000, in independent runs of one of its replicas, which are alike;
-        more where the engine is predicted to be nearly full.
+    requests : requests to simulate for each allocation at most, ≥ 1000; fewer where the confidence intervals are
+        narrow and trustworthy before. None is 4,000,000, or an equal share of 10,000,000 where that is less.
     burstiness : c²_a, squared coefficient of variation of the times between arrivals at every replica; None is
         what each load says.
     seed : of the random numbers.
@@ -168,21 +170,27 @@ def simulate_plan(
     if burstiness is not None and not (math.isfinite(burstiness) and burstiness >= 0):
         raise ValueError(f"burstiness must be at least 0, not {burstiness}")
     work = _allocations(problem, plan)
+    most = most_requests(requests, len(work))
     found = []
     for done, (server, planned, allocation, profile) in enumerate(work):
         if on_progress:
             on_progress(done, len(work))
         rng = np.random.default_rng([seed, done])
-        found.append(_simulate(problem, server, planned, allocation, profile, rng, requests, burstiness))
+        found.append(_simulate(problem, server, planned, allocation, profile, rng, most, burstiness))
     if on_progress:
         on_progress(len(work), len(work))
     return PlanSimulation(tuple(found), sum(a.requests for a in found))
 
 
-def check_requests(requests: int) -> None:
+def check_requests(requests: int | None) -> None:
     """Check a number of requests to simulate; ValueError for too few."""
-    if requests < FEWEST_REQUESTS:
+    if requests is not None and requests < FEWEST_REQUESTS:
         raise ValueError(f"requests must be at least {FEWEST_REQUESTS}, not {requests}")
+
+
+def most_requests(requests: int | None, parts: int) -> int:
+    """Return how many requests to simulate at most for each of some parts of a plan; None is the default."""
+    return min(MOST_REQUESTS, MOST_IN_ALL // max(parts, 1)) if requests is None else requests
 
 
 def _allocations(problem: Problem, plan: Plan) -> list[tuple[Server, ServerPlan, Allocation, Profile]]:
@@ -240,32 +248,45 @@ def _simulate(
     allocation: Allocation,
     profile: Profile,
     rng: np.random.Generator,
-    requests: int,
+    most: int,
     burstiness: float | None,
 ) -> AllocationSimulation:
     load = server.load
     assert load is not None
     rate = _rate_per_s(problem, server, planned, allocation)
     engine = engine_of(problem, server, profile, allocation.batch_size)
-    count = math.ceil(requests / RUNS)
-    if allocation.utilization is None or allocation.utilization > FULL:
-        count = max(count, PLACES * engine.places)
-    traces, kept = [], slice(int(WARM_UP * count), None)
-    for stream in rng.spawn(RUNS):
-        arrivals = draw_arrivals(stream, rate, count, cv2=load.cv2_arrival if burstiness is None else burstiness)
-        inputs, outputs = draw_requests(stream, load, count)
-        traces.append(run(engine, arrivals, inputs, outputs, measured_from_ms=float(arrivals[kept.start])))
-    offered = np.concatenate([trace.ttft_ms[kept] for trace in traces])
-    blocking = float(np.isnan(offered).mean())
-    most = None if problem.options.law == "inferno" else problem.options.max_blocking
+    cv2_arrival = load.cv2_arrival if burstiness is None else burstiness
+    predicted = {figure_name(use.latency, use.statistic): use.value_ms for use in allocation.targets}
+    predicted |= {name: value for name in FIGURES if (value := getattr(allocation, name)) is not None}
+    targets = problem.targets_of(server)
+
+    def draw(stream: np.random.Generator, count: int) -> Play:
+        arrivals = draw_arrivals(stream, rate, count, cv2=cv2_arrival)
+        requests = arrivals, *draw_requests(stream, load, count)
+        return lambda start, end: run(engine, *requests, measured_from_ms=start, measured_until_ms=end)
+
+    def latencies(found: Replications) -> tuple[Comparison, ...]:
+        return tuple(latency_comparisons(found, predicted, targets))
+
+    found = replicate(draw, rng, most=most, estimates=lambda runs: [c.simulated for c in latencies(runs)])
+    traces, kept = found.traces, found.kept
+    shares = [trace.running / engine.max_batch for trace in traces]
+    utilization = estimate_of_runs(shares, float(np.mean(shares)))
+    blocking = float(np.isnan(np.concatenate([trace.ttft_ms[kept] for trace in traces])).mean())
+    most_blocking = None if problem.options.law == "inferno" else problem.options.max_blocking
     return AllocationSimulation(
         server=planned.name,
         accelerator=allocation.accelerator,
         batch_size=allocation.batch_size,
         replicas=allocation.replicas,
-        requests=offered.size,
+        requests=found.requests,
+        is_long=found.are_long,
         rate_per_s=rate,
-        comparisons=tuple(_comparisons(traces, kept, allocation, problem.targets_of(server), engine, most)),
+        comparisons=(
+            *latencies(found),
+            Comparison("utilization", allocation.utilization, utilization, None, found.widening),
+            blocking_comparison(found, most_blocking),
+        ),
         throughput_per_s=allocation.replicas * problem.availabilities[allocation.accelerator] * rate * (1 - blocking),
         blocking=blocking,
         preemptions_per_request=float(np.mean([trace.preemptions[kept].mean() for trace in traces])),
@@ -288,19 +309,3 @@ def engine_of(problem: Problem, server: Server, profile: Profile, batch_size: in
         token_budget=profile.token_budget,
         kv_tokens=profile.kv_tokens,
     )
-
-
-def _comparisons(
-    traces: list[Trace],
-    kept: slice,
-    allocation: Allocation,
-    targets: Targets,
-    engine: Engine,
-    max_blocking: float | None,
-) -> Iterator[Comparison]:
-    predicted = {figure_name(use.latency, use.statistic): use.value_ms for use in allocation.targets}
-    predicted |= {name: value for name in FIGURES if (value := getattr(allocation, name)) is not None}
-    yield from latency_comparisons(traces, kept, predicted, targets)
-    shares = [trace.running / engine.max_batch for trace in traces]
-    yield Comparison("utilization", allocation.utilization, estimate_of_runs(shares, float(np.mean(shares))), None)
-    yield blocking_comparison(traces, kept, max_blocking)

@@ -31,6 +31,7 @@ def play(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
     budget: int,
     kv_tokens: int,
     measured_from: float,
+    measured_until: float,
     arrivals: Any,
     inputs: Any,
     outputs: Any,
@@ -63,7 +64,7 @@ def play(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
     begins = [0] * requests if limited else [0]  # iteration after which it began to decode
     made = [0] * requests if limited else [0]  # tokens made before that
     now, iteration, running_ms, measured_ms = 0.0, 0, 0.0, 0.0
-    measured_until = arrivals[requests - 1] if requests > 0 else 0.0
+    last_arrival = arrivals[requests - 1] if requests > 0 else 0.0
     sent = clients if clients > 0 else requests  # requests whose arrival is known
     last_gap, place = -1.0, 0
     coming, in_system, decoding = 0, 0, 0
@@ -215,13 +216,13 @@ def play(  # noqa: C901 - one loop over one state: numba compiles it whole, and 
                     while steps * (duration + growth * (steps - 1) / 2) < wait:
                         steps += 1
             duration = steps * (duration + growth * (steps - 1) / 2)
-        if decoding > 0 and now >= measured_from:
+        if decoding > 0 and measured_from <= now < measured_until:
             gap = duration / steps
             if gap != last_gap:
                 place = int(math.log(max(gap, LEAST_GAP_MS) / LEAST_GAP_MS) / GAP_STEP)
                 last_gap, place = gap, min(place, GAP_BINS - 1)
             gaps[place] += steps * decoding
-        if measured_from <= now < measured_until:
+        if measured_from <= now < min(measured_until, last_arrival):
             running_ms += joined * duration
             measured_ms += duration
         now += duration

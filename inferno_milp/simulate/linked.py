@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -58,6 +59,7 @@ def run_linked(
     bytes_per_token: float,
     overhead_ms: float,
     measured_from_ms: float = 0.0,
+    measured_until_ms: float = math.inf,
     compiled: bool | None = None,
 ) -> Trace:
     """Run requests through engines of prompts, over a network, and through engines of outputs.
@@ -66,7 +68,7 @@ def run_linked(
     ----------
     bytes_per_token : of a KV cache.
     overhead_ms : what a transfer takes besides.
-    measured_from_ms, compiled : as for `run`.
+    measured_from_ms, measured_until_ms, compiled : as for `run`.
 
     Returns
     -------
@@ -80,7 +82,9 @@ def run_linked(
     the slower end needs; a receiver that was still busy is later by what is left of its own work. The outputs' engine
     computes the last token of the prompt once more. A request that either stage turns away is turned away.
     """
-    measured = {"measured_from_ms": measured_from_ms, "compiled": compiled}
+    measured: dict[str, Any] = {
+        "measured_from_ms": measured_from_ms, "measured_until_ms": measured_until_ms, "compiled": compiled
+    }  # fmt: skip
     first = _run_stage(
         prefill, requests.sender, requests, np.ones_like(requests.output_tokens), np.zeros_like(requests.input_tokens),
         **measured,
