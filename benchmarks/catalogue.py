@@ -62,7 +62,7 @@ LEAST_KV_TOKENS = 8192
 HEAD_MEASURED = """description: |
   Profiles of real models on real accelerators, fitted to published measurements: each names its source, how many runs
   and shapes it rests on, and its mean relative errors on shapes left out. Precision and engine are those of the
-  measurements, told in the source: they differ from accelerator to accelerator. Written by
+  measurements, and differ from accelerator to accelerator. Written by
   `python -m benchmarks.catalogue`; docs/profiles.md says how they were fitted.
 
 profiles:
@@ -84,6 +84,7 @@ class Group:
     ----------
     model, accelerator, devices, precision : what it is.
     source : where it was published.
+    engine, engine_version : inference engine; empty where the source does not say.
     """
 
     model: str
@@ -92,6 +93,8 @@ class Group:
     precision: str
     source: str
     runs: tuple[Measurement, ...]
+    engine: str = ""
+    engine_version: str = ""
 
 
 def groups(folder: Path) -> Iterator[Group]:
@@ -131,7 +134,7 @@ def _silicon(folder: Path) -> Iterator[Group]:
         words = ", ".join(word for word in (precision, backend, version) if word)
         if precision:
             source = f"{SOURCES['silicon']} ({words})"
-            yield Group(model, SYSTEMS[system], int(devices), precision, source, tuple(runs))
+            yield Group(model, SYSTEMS[system], int(devices), precision, source, tuple(runs), backend, version)
 
 
 def _batches(path: Path, name: str, ms: float) -> Iterator[Group]:
@@ -183,6 +186,10 @@ def fit_group(group: Group, catalogue: Catalogue, efficiency: Efficiency) -> Fit
         precision=group.precision,  # type: ignore[arg-type]
         priors=roofline_priors(model, accelerator, group.precision, efficiency),
     )
+    engine = {"engine": group.engine or None, "engine_version": group.engine_version or None}
+    assert fit.profile.origin is not None
+    origin = fit.profile.origin.model_copy(update=engine)
+    fit = dataclasses.replace(fit, profile=fit.profile.model_copy(update={"origin": origin}))
     return fit.with_kv_tokens(kv_tokens) if fit.memory.kv_tokens is None else fit
 
 

@@ -33,6 +33,7 @@ from inferno_milp.queueing import analyze
 from inferno_milp.reasons import why_left_out, why_not_in_full, why_not_placed
 from inferno_milp.room import Room
 from inferno_milp.transition import price_today
+from inferno_milp.trust import profile_use
 
 BATCH_SIZES_SHOWN = 24
 """Batch sizes of which a plan says what they would take, evenly spaced on a logarithmic scale."""
@@ -259,6 +260,7 @@ def _allocations(table: Candidates, assigned: Assigned) -> dict[int, list[Alloca
             **{name: float(values[i]) if is_loaded else None for name, values in figures.items()},
             targets=tuple(uses) if is_loaded else (),
             batch_sizes=tuple(_batch_size_choices(table, rows, i)) if is_loaded else (),
+            profile=profile_use(problem.profiles[rows.profile[i]]),
         )
         result.setdefault(s, []).append(allocation)
     return result

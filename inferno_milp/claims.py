@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inferno_milp.plan import Plan
+from inferno_milp.plan import Plan, ProfileUse
 
 STATUS = {
     "optimal": "optimal",
@@ -41,6 +41,25 @@ def proof_sentence(plan: Plan) -> str:
     if plan.gap is not None and plan.gap > TINY_GAP:
         words += f" by more than {100 * plan.gap:.2g} %"
     return f"{words}{hold}."
+
+
+def _profile_words(use: ProfileUse) -> tuple[str, str, str, str, str]:
+    """Return precision, engine, origin, and errors of the mean TTFT and ITL of a profile, in words."""
+    errors = ("–" if error is None else f"±{error:.0%}" for error in (use.ttft_error, use.itl_error))
+    engine = " ".join(word for word in (use.engine, use.engine_version) if word)
+    ttft_error, itl_error = errors
+    return use.precision or "–", engine or "–", use.kind or "–", ttft_error, itl_error
+
+
+def profile_rows(plan: Plan) -> list[tuple[str, ...]]:
+    """Return a row for each profile that the plan uses and whose origin is known."""
+    used = {
+        (server.model, a.accelerator): a.profile
+        for server in plan.servers
+        for a in server.allocations
+        if a.profile.is_known
+    }
+    return [(model, accelerator, *_profile_words(use)) for (model, accelerator), use in used.items()]
 
 
 def bound_words(plan: Plan) -> str:

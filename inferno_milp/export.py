@@ -10,9 +10,11 @@ from typing import Any, Literal, get_args
 
 import yaml
 
+from inferno_milp.catalogue import shipped_catalogue
 from inferno_milp.errors import OptionError
 from inferno_milp.plan import Allocation, Plan, ServerPlan
 from inferno_milp.problem import Problem
+from inferno_milp.sections import Profile
 
 Kind = Literal["deployments", "hpa", "keda"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -23,6 +25,14 @@ MANAGED, NAME, MODEL, CLASS, ACCELERATOR, BATCH = (
 """Labels of deployments that the control loop looks for; llm-inferno's."""
 LABEL_VALUE = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 LONGEST_NAME = 63
+ENGINE = "vllm"
+"""Engine whose arguments are written."""
+ARGUMENTS_OF = {
+    "bf16": ("--dtype", "bfloat16"),
+    "fp16": ("--dtype", "float16"),
+    "fp8": ("--quantization", "fp8"),
+}
+"""What makes vLLM load weights in a precision that is not the published one (docs.vllm.ai, engine arguments)."""
 METRIC = "inferno_desired_replicas"
 """What the control loop publishes, in its mode `publish`."""
 UNROUTED_S, LAST_S, LEAST_DRAIN_S = 15, 15, 30
@@ -59,6 +69,7 @@ def export_manifests(
     image: str = "vllm/vllm-openai:latest",
     resource: str = "nvidia.com/gpu",
     prometheus_url: str = "http://prometheus.monitoring:9090",
+    force: bool = False,
 ) -> str:
     """Write a plan as Kubernetes manifests.
 
@@ -70,6 +81,8 @@ def export_manifests(
     image : of the engines, vLLM's.
     resource : that counts devices.
     prometheus_url : that KEDA asks.
+    force : whether deployments are written though profiles are of another engine, or of weights that vLLM does not make
+        of a model as published.
 
     Returns
     -------
@@ -82,6 +95,9 @@ def export_manifests(
     """
     if kind not in KINDS:
         raise OptionError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
+    other = list(_other_engines(problem, plan)) if kind == "deployments" and not force else []
+    if other:
+        raise OptionError(f"{'; '.join(other)}: deployments would not be what was planned; `--force` writes them")
     found: dict[str, dict[str, Any]] = {}
     for server, allocation in _allocations(problem, plan):
         name = deployment_name(f"{server.name}-{allocation.accelerator}")
@@ -133,6 +149,7 @@ def _deployment(
     labels = {label: value for label, value in told.items() if re.fullmatch(LABEL_VALUE, value)}
     annotations = {label: value for label, value in told.items() if label not in labels}
     arguments = ["--model", server.model, "--max-num-seqs", str(allocation.batch_size)]
+    arguments += _engine_arguments(problem, server, allocation)
     adapters = {name for one in problem.servers if one.name == server.name for name in one.adapters}
     if adapters:
         arguments += ["--enable-lora", "--max-loras", str(len(adapters))]
@@ -165,6 +182,40 @@ def _deployment(
             },
         },
     }
+
+
+def _profile(problem: Problem, server: ServerPlan, allocation: Allocation) -> Profile:
+    return next(p for p in problem.profiles if (p.model, p.accelerator) == (server.model, allocation.accelerator))
+
+
+def _engine_arguments(problem: Problem, server: ServerPlan, allocation: Allocation) -> list[str]:
+    """Return the arguments that make an engine the one whose profile was planned with."""
+    profile = _profile(problem, server, allocation)
+    arguments = ["--max-num-batched-tokens", str(profile.token_budget)] if profile.origin else []
+    precision = None if profile.origin is None else profile.origin.precision
+    if precision is None or precision == _published(problem, server.model):
+        return arguments
+    return [*arguments, *ARGUMENTS_OF[precision]] if precision in ARGUMENTS_OF else arguments
+
+
+def _published(problem: Problem, model: str) -> str | None:
+    """Return the precision of a model's weights as published, where the problem or the catalogue knows it."""
+    known = (*problem.language_models, *shipped_catalogue().language_models.values())
+    return next((m.precision for m in known if model in (m.name, *m.aliases)), None)
+
+
+def _other_engines(problem: Problem, plan: Plan) -> Iterator[str]:
+    """Say which allocations are planned with profiles of engines that vLLM's arguments do not make."""
+    for server, allocation in _allocations(problem, plan):
+        origin = _profile(problem, server, allocation).origin
+        where = f"{server.name} on {allocation.accelerator} is planned with a profile of"
+        if origin is None:
+            continue
+        if origin.engine not in (None, ENGINE):
+            yield f"{where} {origin.engine}"
+        made = {*ARGUMENTS_OF, _published(problem, server.model)}
+        if origin.precision is not None and origin.precision not in made:
+            yield f"{where} {origin.precision} weights, which need a checkpoint of their own"
 
 
 def drain_seconds(problem: Problem, server: ServerPlan, allocation: Allocation) -> int:

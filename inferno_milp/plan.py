@@ -22,8 +22,17 @@ SolverName = Literal["milp", "greedy"]
 SOLVERS: tuple[str, ...] = get_args(SolverName)
 MOST_FAULTS = 20
 """Faults told of a file that is no plan."""
-NESTED = ("targets", "batch_sizes")
+NESTED = ("targets", "batch_sizes", "profile")
 """What an allocation says in lists of its own, which have no place in a row of a frame."""
+PROFILE_COLUMNS = {
+    "kind": "profile_kind",
+    "precision": "precision",
+    "engine": "engine",
+    "engine_version": "engine_version",
+    "ttft_error": "profile_ttft_error",
+    "itl_error": "profile_itl_error",
+}
+"""Columns of a frame for what an allocation says of its profile."""
 DEFAULT_GAP = 1e-4
 """Relative gap between cost and bound at which a plan counts as optimal, unless another is asked for."""
 
@@ -59,6 +68,31 @@ class BatchSizeChoice:
     max_rate_per_s: float
     replicas: int | None
     cost_per_hour: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileUse:
+    """What an allocation's speed rests on, as its profile's `origin` says; None where it does not.
+
+    Attributes
+    ----------
+    kind : `measured` or `estimated`.
+    precision : of the weights.
+    engine, engine_version : inference engine that was measured.
+    ttft_error, itl_error : mean relative errors of the mean latencies.
+    """
+
+    kind: str | None
+    precision: str | None
+    engine: str | None
+    engine_version: str | None
+    ttft_error: float | None
+    itl_error: float | None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anything is known."""
+        return any(getattr(self, name) is not None for name in self.__slots__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +137,7 @@ class Allocation:
     utilization: float | None
     targets: tuple[TargetUse, ...]
     batch_sizes: tuple[BatchSizeChoice, ...]
+    profile: ProfileUse = ProfileUse(None, None, None, None, None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,7 +428,7 @@ class Plan:
             }
             allocations: list[dict[str, Any]] = [_allocation_row(a) for a in server.allocations] or [{}]
             rows += [{**head, **allocation} for allocation in allocations]
-        names = [name for name in Allocation.__slots__ if name not in NESTED]
+        names = [*(name for name in Allocation.__slots__ if name not in NESTED), *PROFILE_COLUMNS.values()]
         columns = [*rows[0], *(name for name in names if name not in rows[0])] if rows else []
         frame = pd.DataFrame(rows, columns=columns)
         whole = {name: "Int64" for name in ("batch_size", "replicas", "devices") if name in frame}
@@ -416,7 +451,8 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _allocation_row(allocation: Allocation) -> dict[str, Any]:
-    return {name: getattr(allocation, name) for name in Allocation.__slots__ if name not in NESTED}
+    row = {name: getattr(allocation, name) for name in Allocation.__slots__ if name not in NESTED}
+    return {**row, **{PROFILE_COLUMNS[name]: getattr(allocation.profile, name) for name in PROFILE_COLUMNS}}
 
 
 def _server_dict(server: ServerPlan) -> dict[str, Any]:

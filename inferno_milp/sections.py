@@ -38,6 +38,10 @@ class Origin(Model):
     """What was measured, and where it is published; or what the estimate rests on."""
     precision: Precision | None = None
     """Of the weights."""
+    engine: Words | None = None
+    """Inference engine that was measured: `vllm`, `sglang`, `trtllm`."""
+    engine_version: Words | None = None
+    """Its version."""
     runs: Count | None = None
     """Runs that the fit rests on."""
     shapes: Count | None = None

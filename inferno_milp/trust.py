@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from inferno_milp.plan import Plan
+from inferno_milp.plan import Plan, ProfileUse
 from inferno_milp.problem import Problem
 from inferno_milp.sections import Profile
+
+
+def profile_use(profile: Profile) -> ProfileUse:
+    """Return what a profile's origin says of it."""
+    return ProfileUse(*(getattr(profile.origin, name, None) for name in ProfileUse.__slots__))
 
 
 def profile_warnings(problem: Problem, plan: Plan) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from inferno_milp.check.common import RELATIVE, is_batch, pairs, same
 from inferno_milp.check.latencies import power_faults
@@ -106,6 +107,9 @@ def _allocation_violations(
         if profile is None:
             yield f"{server.name}: no profile on {allocation.accelerator}"
             continue
+        for name, said in asdict(allocation.profile).items():
+            if said != getattr(profile.origin, name, None):
+                yield f"{server.name} on {allocation.accelerator}: {name} of its profile {said!r}"
         for fault in _figure_faults(server, allocation, required, profile, accelerators[allocation.accelerator]):
             yield f"{server.name} on {allocation.accelerator}: {fault}"
 

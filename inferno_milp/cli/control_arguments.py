@@ -59,6 +59,9 @@ def add_export(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--prometheus-url", metavar="URL", default="http://prometheus.monitoring:9090", help="that KEDA asks"
     )
+    parser.add_argument(
+        "--force", action="store_true", help="write deployments though profiles are of other engines or weights"
+    )
     parser.add_argument("-o", "--output", metavar="FILE", default=STDOUT, help="write to FILE (default: stdout)")
     add_solving(parser)
     add_volume(parser)
@@ -86,6 +89,7 @@ def run_export(arguments: Namespace) -> int:
         image=arguments.image,
         resource=arguments.resource,
         prometheus_url=arguments.prometheus_url,
+        force=arguments.force,
     )
     write_text(text, arguments.output)
     return 0 if plan.serves_all else 1

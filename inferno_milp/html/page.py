@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.axes import Axes
 
 from inferno_milp._version import __version__
-from inferno_milp.claims import proof_sentence
+from inferno_milp.claims import profile_rows, proof_sentence
 from inferno_milp.errors import InfernoError
 from inferno_milp.explanation import Explanation, ServerExplanation
 from inferno_milp.html.templates import load_template
@@ -113,6 +113,7 @@ def report_html(
         plan=plan,
         problem=problem,
         proof=proof_sentence(plan),
+        profiles=profile_rows(plan),
         why=why,
         reasons=[_reasons(server) for server in why.servers],
         compared=len(names),

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from inferno_milp.claims import bound_words, status_words
+from inferno_milp.claims import bound_words, profile_rows, status_words
 from inferno_milp.plan import Change, Plan, Running, ServerPlan
 from inferno_milp.report.grid import Grid, fitted, make_grid
 
@@ -27,6 +27,8 @@ def plan_report(plan: Plan, console: Console) -> Sequence[RenderableType]:
     if plan.changes:
         parts += [changes_table(plan.changes, plan.currency, console), Text()]
     parts += [_capacity_table(plan, console), Text()]
+    if profiles := profile_rows(plan):
+        parts += [_profiles_table(profiles, console), Text()]
     if plan.nodes:
         parts += [_nodes_table(plan, console), Text()]
     parts += [_total_line(plan), *_objective_lines(plan)]
@@ -131,6 +133,11 @@ def ms(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _profiles_table(rows: Sequence[tuple[str, ...]], console: Console) -> RenderableType:
+    names = ("profile of", "on", "precision", "engine", "origin")
+    return fitted(make_grid(names, ("TTFT err.", "ITL err."), rows), console)
 
 
 def _capacity_table(plan: Plan, console: Console) -> RenderableType:

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterator
 from typing import Any
 
-from inferno_milp.claims import proof_sentence
+from inferno_milp.claims import profile_rows, proof_sentence
 from inferno_milp.differences import diff
 from inferno_milp.one_engine import analyze_one
 from inferno_milp.plan import Plan
@@ -42,6 +42,7 @@ def do_plan_page(task: Task, sender: ProgressSender) -> Answer:
         problem=problem,
         plan=plan,
         proof=proof_sentence(plan),
+        profiles=profile_rows(plan),
         before=before,
         difference=None if None in costs else round(costs[0] - costs[1], 9),  # type: ignore[operator]
         lost=[] if before is None else sorted(set(plan.unserved) - set(before.unserved)),

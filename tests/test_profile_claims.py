@@ -1,0 +1,147 @@
+"""What a plan says of the profiles and of the proofs that it rests on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import inferno_milp as im
+from conftest import problem_data
+from inferno_milp.check import check_plan
+from inferno_milp.claims import bound_words, proof_sentence, status_words
+from inferno_milp.export import export_manifests
+from inferno_milp.html.page import report_html
+
+
+def with_origin(**origin: Any) -> im.Problem:
+    data = problem_data()
+    for profile in data["profiles"]:
+        profile["origin"] = {"kind": "measured", "itl_error": 0.12, **origin}
+    return im.Problem.model_validate(data)
+
+
+def test_allocations_name_precision_engine_origin_and_error() -> None:
+    problem = with_origin(precision="fp8", engine="vllm", engine_version="0.12")
+    plan = im.optimize(problem)
+    for server in plan.to_dict()["servers"].values():
+        for allocation in server["allocations"]:
+            assert allocation["profile"] == {
+                "kind": "measured", "precision": "fp8", "engine": "vllm", "engine_version": "0.12",
+                "ttft_error": None, "itl_error": 0.12,
+            }  # fmt: skip
+    frame = plan.to_frame()
+    assert frame[["precision", "engine", "profile_kind"]].iloc[0].tolist() == ["fp8", "vllm", "measured"]
+    assert im.Plan.from_dict(plan.to_dict()) == plan
+
+
+def test_the_check_holds_profiles_against_the_problem() -> None:
+    plan = im.optimize(with_origin(precision="fp8"))
+    with pytest.raises(im.PlanCheckError, match="precision of its profile 'fp8'"):
+        check_plan(with_origin(precision="bf16"), plan)
+
+
+def test_tables_and_pages_name_them(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from inferno_milp.cli import main
+
+    problem = with_origin(precision="fp8", engine="trtllm")
+    path = tmp_path / "problem.yaml"
+    path.write_text(yaml.safe_dump(problem.model_dump(mode="json", exclude_none=True)))
+    assert main([str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "precision" in out
+    assert "trtllm" in out
+    page = report_html(problem, requests=1000)
+    assert '<td class="t">fp8</td>' in page
+
+
+@pytest.mark.parametrize(
+    ("origin", "expected"),
+    [
+        ({"precision": "fp8"}, ["--quantization", "fp8"]),
+        ({"precision": "bf16", "engine": "vllm"}, ["--dtype", "bfloat16"]),
+        ({}, ["--max-num-batched-tokens", "8192"]),
+    ],
+)
+def test_exported_engines_are_those_that_were_planned(origin: dict[str, Any], expected: list[str]) -> None:
+    problem = with_origin(**origin)
+    for document in yaml.safe_load_all(export_manifests(problem, im.optimize(problem))):
+        arguments = document["spec"]["template"]["spec"]["containers"][0]["args"]
+        at = arguments.index(expected[0])
+        assert arguments[at : at + 2] == expected
+
+
+@pytest.mark.parametrize(
+    ("origin", "words"),
+    [({"engine": "trtllm", "precision": "fp8"}, "profile of trtllm"), ({"precision": "int4"}, "int4 weights")],
+)
+def test_an_engine_that_is_not_the_one_planned_is_refused(origin: dict[str, Any], words: str) -> None:
+    problem = with_origin(**origin)
+    plan = im.optimize(problem)
+    with pytest.raises(im.OptionError, match=words):
+        export_manifests(problem, plan)
+    assert "--model" in export_manifests(problem, plan, force=True)
+    assert "ScaledObject" in export_manifests(problem, plan, kind="keda")
+
+
+def test_weights_as_published_need_no_flag(instances: Path) -> None:
+    data = problem_data()
+    data["profiles"][0]["origin"] = {"kind": "measured", "precision": "fp4"}
+    data["capacity"] = {"A": 20}
+    data["language_models"] = [
+        {"name": "m", "parameters_b": 20.0, "layers": 24, "kv_values_per_layer": 1024, "precision": "fp4"}
+    ]
+    problem = im.Problem.model_validate(data)
+    text = export_manifests(problem, im.optimize(problem))
+    assert "--quantization" not in text
+
+
+def test_every_measured_profile_of_an_engine_names_it() -> None:
+    """The source says it in words, too: both agree."""
+    from inferno_milp.catalogue import shipped_catalogue
+
+    named = [p.origin for p in shipped_catalogue().profiles if p.origin and p.origin.engine]
+    assert len(named) > 30
+    for origin in named:
+        assert f"{origin.precision}, {origin.engine}" in str(origin.source)
+
+
+class TestProofs:
+    """What is claimed, and over which plans."""
+
+    def test_what_was_considered(self) -> None:
+        plan = im.optimize(im.Problem.model_validate(problem_data()))
+        assert status_words(plan) == "optimal, one accelerator per server"
+        assert proof_sentence(plan) == "Proven: no plan with one accelerator per server costs less."
+        mixed = im.optimize(im.Problem.model_validate(problem_data()).with_options(assignment="mixed"), gap=0.0)
+        assert status_words(mixed) == "optimal"
+        assert proof_sentence(mixed) == "Proven: no plan costs less."
+
+    def test_estimates_are_said(self) -> None:
+        plan = im.optimize(with_origin(kind="estimated"))
+        assert plan.rests_on_estimates
+        assert status_words(plan) == "optimal, one accelerator per server, by estimated profiles"
+        assert "if the estimated profiles hold" in proof_sentence(plan)
+        data = problem_data(capacity={"A": 0, "B": 0})
+        data["profiles"][0]["origin"] = {"kind": "estimated"}
+        nobody = im.optimize(im.Problem.model_validate(data))
+        assert nobody.status == "infeasible"
+        assert status_words(nobody).endswith("by estimated profiles")
+
+    def test_the_bound_is_of_the_objective_where_changes_are_charged(self) -> None:
+        data = problem_data()
+        data["servers"][0]["current"] = [{"accelerator": "2xB", "replicas": 3}]
+        plan = im.optimize(im.Problem.model_validate(data))
+        assert plan.objective is not None
+        assert plan.total_cost_per_hour is not None
+        assert plan.objective > plan.total_cost_per_hour
+        assert f"objective {plan.objective:.10g}" in bound_words(plan)
+        assert "has a lower objective" in proof_sentence(plan)
+        assert bound_words(replace(plan, bound=None)) == ""
+
+    def test_periods_in_a_file_are_not_ignored_in_silence(self, instances: Path) -> None:
+        messages = im.optimize(im.read_problem(instances / "day.yaml")).messages
+        assert any("24 periods are not planned here: `inferno-milp periods FILE`" in message for message in messages)
