@@ -38,7 +38,9 @@ class TestExplain:
     def test_all(self, capsys: pytest.CaptureFixture[str], small: str) -> None:
         code, out, err = run(capsys, "explain", small)
         assert (code, err) == (SERVES_ALL, "")
-        assert re.search(r"\ninteractive-chat-8b +H100 +4 +ITL +4 +H100 *\n", out), "the table has a line for each"
+        assert re.search(r"\ninteractive-chat-8b +H100 +4 +ITL and TTFT +4 +H100 *\n", out), (
+            "the table has a line for each"
+        )
         assert out.rstrip().endswith("38.3")
 
     def test_one_in_detail(self, capsys: pytest.CaptureFixture[str], small: str, tmp_path: Path) -> None:
@@ -55,7 +57,7 @@ class TestExplain:
         code, out, _ = run(capsys, "explain", str(instances / "infeasible.yaml"), "--json", "-")
         assert code == UNSERVED
         document = json.loads(out)
-        assert document["purchase"] == [{"type": "A100", "devices": 1, "count": 2}]
+        assert document["purchase"] == [{"type": "A100", "devices": 1, "count": 3}]
         assert document["conflict"]["words"].startswith("busy-chat-8b cannot be served in full")
 
 
@@ -103,7 +105,7 @@ class TestWhatIf:
 
     def test_batch_sizes_and_latencies_are_told(self, capsys: pytest.CaptureFixture[str], small: str) -> None:
         _, out, _ = run(capsys, "whatif", small, "--set", "servers.interactive-chat-8b.max_batch_size=60")
-        assert re.search(r"\ninteractive-chat-8b +29 → 60 +397 → ", f"\n{out}")
+        assert re.search(r"\ninteractive-chat-8b +36 → 60 +45.1 → ", f"\n{out}")
 
     def test_changes_are_charged(self, capsys: pytest.CaptureFixture[str], limited: str) -> None:
         _, out, _ = run(

@@ -56,7 +56,8 @@ def test_what_is_kept_is_not_planned_again(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_what_ran_out_of_time_is_planned_again(tmp_path: Path) -> None:
-    problem = {"c": im.read_problem(Path(__file__).parent.parent / "instances" / "small.yaml")}
+    path = Path(__file__).parent.parent / "instances" / "small.yaml"
+    problem = {"c": im.read_problem(path).with_options(assignment="mixed")}
     late = plan_clusters(problem, into=tmp_path, time_limit_s=1e-5)
     assert late["c"].status == "no_solution"
     assert not list(tmp_path.glob("*.parquet"))

@@ -42,7 +42,7 @@ def part(problem: Problem, servers: tuple[str, ...], limits: tuple[str, ...]) ->
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
-@given(systems(servers=2, rate=18.0))
+@given(systems(servers=2, rate=12.0, small=True))
 def test_each_part_is_needed(problem: Problem) -> None:
     """Whatever is left out of it, the rest can be kept: checked by trying everything."""
     assume(problem.capacity is not None)

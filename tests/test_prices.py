@@ -32,7 +32,7 @@ def agrees(worth: Worth, truth: float | None) -> bool:
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
-@given(systems(servers=2, rate=15.0))
+@given(systems(servers=2, rate=10.0, small=True))
 def test_devices(problem: Problem) -> None:
     assume(problem.capacity is not None)
     prices = find_prices(problem, time_limit_s=None)

@@ -40,7 +40,7 @@ def all_served(problem: Problem) -> bool:
 @st.composite
 def short_systems(draw: st.DrawFn) -> Problem:
     """A system with few devices, of servers that could be served each by itself with devices enough."""
-    problem = draw(systems(servers=2, rate=18.0))
+    problem = draw(systems(servers=2, rate=12.0, small=True))
     assume(problem.capacity is not None)
     capacity = {name: draw(st.integers(0, 2)) for name in problem.capacity or {}}
     nodes = tuple(group.model_copy(update={"count": draw(st.integers(0, 1))}) for group in problem.nodes)

@@ -35,7 +35,7 @@ def own_models(problem: Problem) -> Problem:
 
 
 @settings(max_examples=60, suppress_health_check=SLOW)
-@given(systems(servers=2, rate=12.0))
+@given(systems(servers=2, rate=8.0, small=True))
 def test_additions(problem: Problem) -> None:
     """What an alternative adds is the least cost with it less the least cost, found by trying everything."""
     problem = own_models(problem)
@@ -53,7 +53,7 @@ def test_additions(problem: Problem) -> None:
 
 
 @settings(max_examples=120, suppress_health_check=SLOW)
-@given(systems(servers=3))
+@given(systems(servers=3, small=True))
 def test_parts_add_up(problem: Problem) -> None:
     why = explain(problem, gap=0.0)
     assert math.fsum(why.parts.values()) == pytest.approx(why.total_cost_per_hour or 0.0)
@@ -193,7 +193,7 @@ def test_no_time_to_compare(instances: Path) -> None:
 
 
 @settings(max_examples=20, suppress_health_check=SLOW)
-@given(systems(servers=3))
+@given(systems(servers=3, small=True))
 def test_words_of_anything(problem: Problem) -> None:
     assume(len(problem.servers) > 1)
     name = problem.servers[0].name

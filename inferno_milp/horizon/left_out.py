@@ -65,7 +65,7 @@ def serve_by_priority(ways: Ways, setup: Setup, effort: Effort) -> LeftOut:
     for number, level in enumerate(levels):
         here = [(problem.servers[s].weight, model.lost[s]) for s in model.lost if level_of[s] == level]
         model.add_component(f"lost_{level}", pyo.Objective(expr=sum_of_terms(here), sense=pyo.minimize))
-        part = until(time.perf_counter() + left_s() / (len(levels) - number))
+        part = until(time.perf_counter() + left_s() / (len(levels) + 1 - number))
         solution = solve_in_time(model, gap=0.0, left_s=part)
         if solution.objective is None:
             return LeftOut(ways.leaving_out(lost), is_proven=False, is_known=number > 0)
@@ -74,4 +74,8 @@ def serve_by_priority(ways: Ways, setup: Setup, effort: Effort) -> LeftOut:
         least = math.fsum(problem.servers[s].weight for s in lost if level_of[s] == level)
         model.kept.add(sum_of_terms(here) <= least * (1 + FITS) + FITS)
         model.component(f"lost_{level}").deactivate()
+    # Of all sets of that weight, the one whose servers cost least.
+    model.objective.activate()
+    if solve_in_time(model, gap=effort.gap, left_s=left_s).objective is not None:
+        lost = [s for s in model.lost if model.lost[s].value > 0.5]
     return LeftOut(ways.leaving_out(lost), is_proven=is_proven, is_known=True)
