@@ -23,9 +23,9 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-AT_ONCE, AT_ONCE_IN_TIME = 250_000, 10_000
-"""Rows analysed at once: what is computed of them on the way takes a kilobyte each. The second number holds where there
-is a time limit, which is looked at in between."""
+AT_ONCE = 20_000
+"""Rows analysed at once: what is computed of them on the way takes a kilobyte each, and the time is looked at in
+between. Last digits depend on it, so that it is the same with and without a time limit."""
 MOST_DEVICES = 10**12
 """A candidate that takes more devices than this is none."""
 
@@ -258,10 +258,10 @@ def find_candidates(
     same = _same_servers(problem, known)
     server, profile = _pairs(problem, needs & ~same)
     server, profile, batch_size = _with_batch_sizes(problem, servers, profiles, server, profile)
-    parts, at_once = [], AT_ONCE if math.isinf(left_s()) else AT_ONCE_IN_TIME
-    for start in range(0, max(len(server), 1), at_once):
+    parts = []
+    for start in range(0, max(len(server), 1), AT_ONCE):
         stop_if_late(left_s)
-        part = (values[start : start + at_once] for values in (server, profile, batch_size))
+        part = (values[start : start + AT_ONCE] for values in (server, profile, batch_size))
         parts.append(_analyse(problem, servers, profiles, *part))
     rows, rejected = (_joined([part[i] for part in parts]) for i in range(2))
     if known is not None and same.any():

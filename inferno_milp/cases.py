@@ -132,12 +132,17 @@ KNOWN = ("optimal", "feasible", "partial", "infeasible")
 
 def compare(before: Outcome, after: Outcome) -> Worth:
     """Say what a change is worth."""
-    if before.status not in KNOWN or after.status not in KNOWN:
+    if not (_is_known(before) and _is_known(after)):
         return Worth(None, is_exact=False, served=(), unserved=(), is_known=False)
     served = tuple(name for name in before.unserved if name not in after.unserved)
     unserved = tuple(name for name in after.unserved if name not in before.unserved)
     saves = None if served or unserved else _difference(before.objective, after.objective)
     return Worth(saves, before.is_exact and after.is_exact, served, unserved, is_known=True)
+
+
+def _is_known(outcome: Outcome) -> bool:
+    """Whether a plan says something of the least cost: one with no bound at all is only better than none."""
+    return outcome.status in KNOWN and (outcome.status != "feasible" or outcome.bound is not None)
 
 
 def _difference(before: float | None, after: float | None) -> float | None:

@@ -74,7 +74,9 @@ TAMPERED: dict[str, tuple[Callable[[Plan], Plan], str]] = {
     "required rate": (lambda p: with_server(p, 4, required_rate_per_s=1.0), "required rate 1.0, should be 15.0"),
     "offered rate": (lambda p: with_server(p, 0, offered_rate_per_s=1.0), "offered rate 1.0, should be 12.0"),
     "served rate": (lambda p: with_server(p, 0, served_rate_per_s=1.0), "served in full, but not by its figures"),
-    "unserved with allocations": (lambda p: with_server(p, 0, meets_targets=False, is_carried=False, reason="x"), "in full, but with"),
+    "unserved with allocations": (
+        lambda p: with_server(p, 0, meets_targets=False, is_carried=False, reason="x"), "in full, but with"
+    ),
     "a server left out": (lambda p: replace(p, servers=p.servers[1:]), "not the problem's"),
     "a server twice": (lambda p: replace(p, servers=(*p.servers, server(p))), "not the problem's"),
     "used devices": (lambda p: replace(p, capacity=(CapacityUse("H100", 6, 4), *p.capacity[:2])), "recounted 5 of 6"),

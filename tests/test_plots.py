@@ -71,7 +71,7 @@ class TestPlans:
 
     def test_somebody_not_served(self, instances: Path) -> None:
         ax = plots.plot_assignment(im.optimize(im.read_problem(instances / "infeasible.yaml")))
-        assert words(ax) == "not served not served"
+        assert words(ax) == "1 × A100\n(targets missed) not served"
 
     @pytest.mark.parametrize(
         "quantity", ["cost_per_hour", "replicas", "batch_size", "itl_ms", "ttft_ms", "ttft_p95_ms", "wait_ms"]

@@ -107,8 +107,10 @@ def test_without_limits() -> None:
 
 def test_no_time(instances: Path) -> None:
     problem = im.read_problem(instances / "small.yaml")
-    for plan, limit in ((im.optimize(problem), 1e-4), (im.optimize(problem, time_limit_s=1e-4), None)):
-        prices = find_prices(problem, plan=plan, time_limit_s=limit)
+    mixed = problem.with_options(assignment="mixed")
+    late = im.optimize(mixed, time_limit_s=1e-4)
+    for of, plan, limit in ((problem, im.optimize(problem), 1e-4), (mixed, late, None)):
+        prices = find_prices(of, plan=plan, time_limit_s=limit)
         found = [*(p.one_more for p in prices.devices), *(p.worth for p in prices.targets)]
         assert not any(worth.is_known or worth.served or worth.unserved for worth in found)
         assert not any(price.matters for price in prices.devices)

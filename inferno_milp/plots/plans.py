@@ -34,7 +34,8 @@ def plot_assignment(plan: Plan, *, ax: Axes | None = None) -> Axes:
             return ("not served", "#f3d9d4") if not server.meets_targets else ("none", "#ffffff")
         largest = max(server.allocations, key=lambda a: a.share)
         text = "\n".join(f"{a.replicas} × {a.accelerator}" for a in server.allocations)
-        return (text if server.meets_targets else f"{text}\n(in part)"), by_type[largest.type]
+        note = "" if server.meets_targets else "\n(targets missed)" if server.is_carried else "\n(in part)"
+        return f"{text}{note}", by_type[largest.type]
 
     return draw_table(plan, cell, ax)
 
