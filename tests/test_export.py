@@ -53,7 +53,7 @@ def test_deployments_are_found_again_by_the_loop(fleet, plan):
 def test_devices_of_a_replica_are_asked_for_and_names_may_have_slashes():
     cloud = im.read_problem("instances/real-cloud.yaml")
     made = im.optimize(cloud, advised=False)
-    documents = list(yaml.safe_load_all(im.export_manifests(cloud, made, resource="amd.com/gpu")))
+    documents = list(yaml.safe_load_all(im.export_manifests(cloud, made, resource="amd.com/gpu", force=True)))
     allocations = [a for s in made.servers for a in s.allocations]
     for document, allocation in zip(documents, allocations, strict=True):
         kubernetes_validate.validate(document, "1.30", strict=True)

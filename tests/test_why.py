@@ -182,9 +182,9 @@ def test_tiny_prices(instances: Path) -> None:
 
 def test_what_binds(instances: Path) -> None:
     """The promise that a looser one would help, not the one that the smallest sufficient batch comes near to."""
-    problem = im.read_problem(instances / "small.yaml").with_options(batch_choice="smallest")
+    problem = im.read_problem(instances / "small.yaml")
     why = explain(problem, servers=["interactive-chat-8b"])
-    assert [(a.accelerator, a.binds) for a in why.servers[0].able] == [("H100", "ITL"), ("A100", "ITL")]
+    assert [(a.accelerator, a.binds) for a in why.servers[0].able] == [("H100", "TTFT and ITL"), ("A100", "ITL")]
 
 
 def test_no_time_to_compare(instances: Path) -> None:
