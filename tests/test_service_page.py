@@ -80,7 +80,7 @@ class TestPlanning:
         plan(page)
         expect(page.locator("#cost")).to_have_text("26,300.5")
         expect(page.locator("#allocations tbody tr")).to_have_count(27)
-        expect(page.get_by_text("Proven: no plan costs less.")).to_be_visible()
+        expect(page.get_by_text("Proven: no plan with one accelerator per server costs less.")).to_be_visible()
         row = page.locator("#devices tbody tr", has_text="MI300X")
         expect(row).to_contain_text("100%")
         assert re.search(r"/p/[\w-]{20,}$", page.url)
