@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from hypothesis import assume
 
-from inferno_milp.candidates import Candidates, find_candidates
+from inferno_milp.attainable import find_attainable_candidates
+from inferno_milp.candidates import Candidates
 from inferno_milp.problem import Problem
 from inferno_milp.sections import Server
 from inferno_milp.supply import Power
@@ -44,7 +46,7 @@ class Best:
 
 def best_plan(problem: Problem) -> Best:
     """Try every combination of ways, and of leaving servers out."""
-    table = find_candidates(problem)
+    table = find_attainable_candidates(problem)
     ways = [list(ways_of(problem, table, s)) for s in range(len(problem.servers))]
     choices = [[None, *found] if table.needs[s] else [None] for s, found in enumerate(ways)]
     priority = {c.name: c.priority for c in problem.service_classes}
@@ -85,9 +87,8 @@ def ways_of(problem: Problem, table: Candidates, s: int) -> Iterator[Way]:
             number = math.ceil(wanted / rates[name][0]) + server.survive
             counts.append(Counter({name: max(number, server.min_replicas)}))
     else:
-        limits = [
-            min(math.ceil(wanted / rates[n][0]) + server.survive + server.min_replicas, MOST_OF_ONE) for n in names
-        ]
+        limits = [math.ceil(wanted / rates[n][0]) + server.survive + server.min_replicas for n in names]
+        assume(max(limits, default=0) <= MOST_OF_ONE)  # of more, not everything can be tried
         grid = itertools.product(*(range(limit + 1) for limit in limits))
         counts = [Counter(dict(zip(names, numbers, strict=True))) for numbers in grid]
     for count in counts:

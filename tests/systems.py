@@ -44,12 +44,18 @@ def systems(
     scale = draw(st.sampled_from(SCALES))
     draw(machines(data, law, scale, noded=noded, small=small))
     data["service_classes"] = [
-        {"name": "gold", "priority": 1, "targets": {"m": draw(st.sampled_from(TARGETS)), "k": {"ttft_ms": 900.0}}},
+        {
+            "name": "gold",
+            "priority": 1,
+            "targets": {"m": draw(st.sampled_from(TARGETS[:1] if small else TARGETS)), "k": {"ttft_ms": 900.0}},
+        },
         {"name": "tin", "priority": 2, "targets": {"m": draw(st.sampled_from([{}, {"tps": 900.0}])), "k": {}}},
     ]
     data["capacity"], data["nodes"], data["pools"] = draw(devices(noded=noded, small=small))
     pools = [pool["name"] for pool in data["pools"]]
-    data["servers"] = [draw(some_server(i, rate, pools, law)) for i in range(draw(st.integers(1, servers)))]
+    data["servers"] = [
+        draw(some_server(i, rate, pools, law, small=small)) for i in range(draw(st.integers(1, servers)))
+    ]
     data["options"] = {"law": law, **({"assignment": "mixed" if mixed else "single"} if noded
                                       else draw(some_options(mixed, scale)))}  # fmt: skip
     if data["pools"]:  # the accelerators of today are called otherwise there
@@ -92,7 +98,9 @@ def machines(draw: st.DrawFn, data: dict[str, Any], law: str, scale: float, *, n
 
 
 @st.composite
-def some_server(draw: st.DrawFn, number: int, rate: float, pools: list[str], law: str) -> dict[str, Any]:
+def some_server(
+    draw: st.DrawFn, number: int, rate: float, pools: list[str], law: str, *, small: bool
+) -> dict[str, Any]:
     """A server with any of its fields set or not."""
     server: dict[str, Any] = {
         "name": f"s{number}",
@@ -109,7 +117,7 @@ def some_server(draw: st.DrawFn, number: int, rate: float, pools: list[str], law
         server["load"] = draw(some_load(rate, law))
     if not draw(st.integers(0, 3)):
         server["max_replicas"] = draw(st.integers(max(server["min_replicas"], 1), 6))
-    if not draw(st.integers(0, 5)):
+    if not small and not draw(st.integers(0, 5)):
         server["max_batch_size"] = draw(st.sampled_from([8, 64]))
     if not draw(st.integers(0, 5)):
         server["max_queue_size"] = draw(st.sampled_from([1, 30]))

@@ -44,7 +44,7 @@ def compare(problem: im.Problem) -> None:
     served = [0.0] * len(levels)
     for server, planned in zip(problem.servers, plan.servers, strict=True):
         needed = planned.required_rate_per_s > 0 or server.min_replicas > 0
-        if planned.meets_targets and needed:
+        if planned.is_carried and needed:
             served[levels.index(planned.priority)] += server.weight
     assert served == pytest.approx(truth.served)
     assert all(use.served == pytest.approx(use.could) for use in plan.priorities)
