@@ -357,7 +357,7 @@ class TestPlanFiles:
 def test_best_effort_carries_what_the_plan_gives_it(instances: Path) -> None:
     problem = im.read_problem(instances / "infeasible.yaml").with_options(saturation_policy="round_robin")
     plan = im.optimize(problem)
-    (simulated,) = im.simulate_plan(problem, plan, requests=2000).allocations
+    _, simulated = im.simulate_plan(problem, plan, requests=2000).allocations
     (allocation,) = plan.servers[1].allocations
     assert simulated.rate_per_s == allocation.rate_per_s
 
