@@ -103,11 +103,11 @@ def _attainable_targets(table: Candidates, server: int) -> Targets | None:
     if not 1 < over.min() < np.inf:
         return None
     targets = problem.targets_of(problem.servers[server])
-    limits = {(latency, statistic): limit for latency, statistic, limit in targets.limits_ms()}
-    for key, least in least_latencies(table, nearest).items():
-        if key in limits and float(least[0]) > limits[key]:
-            limits[key] = float(least[0]) * (1 + MARGIN)
-    changed: dict[str, dict[str, float]] = {}
-    for (latency, statistic), limit in limits.items():
-        changed.setdefault(latency, {})[statistic] = limit
-    return Targets.model_validate({**targets.model_dump(), **changed})
+    least_ms = {key: float(least[0]) for key, least in least_latencies(table, nearest).items()}
+    return targets.with_limits_ms(
+        {
+            (latency, statistic): least_ms[latency, statistic] * (1 + MARGIN)
+            for latency, statistic, limit in targets.limits_ms()
+            if least_ms[latency, statistic] > limit
+        }
+    )

@@ -218,6 +218,11 @@ class _ServerTable:
     max_batch_size: FloatArray
     engines: EngineTable
 
+    @property
+    def needs(self) -> BoolArray:
+        """Whether each server needs an allocation at all."""
+        return np.asarray((self.required_per_s > 0) | (self.min_replicas > 0))
+
 
 @dataclass(frozen=True, slots=True)
 class _ProfileTable:
@@ -252,11 +257,9 @@ def find_candidates(
     OutOfTimeError
         When no seconds are left.
     """
-    types = tuple(dict.fromkeys(a.type for a in problem.accelerators))
-    servers, profiles = _server_table(problem), _profile_table(problem, types)
-    needs = (servers.required_per_s > 0) | (servers.min_replicas > 0)
+    servers, profiles = _server_table(problem), _profile_table(problem, _types(problem))
     same = _same_servers(problem, known)
-    server, profile = _pairs(problem, needs & ~same)
+    server, profile = _pairs(problem, servers.needs & ~same)
     server, profile, batch_size = _with_batch_sizes(problem, servers, profiles, server, profile)
     parts = []
     for start in range(0, max(len(server), 1), AT_ONCE):
@@ -266,36 +269,33 @@ def find_candidates(
     rows, rejected = (_joined([part[i] for part in parts]) for i in range(2))
     if known is not None and same.any():
         rows, rejected = _beside(rows, known.rows, same), _beside(rejected, known.rejected, same)
+    return _table(problem, servers, rows, rejected)
+
+
+def without_candidates(problem: Problem) -> Candidates:
+    """Return the table of a problem of which nothing was analysed."""
+    types = _types(problem)
+    servers, nothing = _server_table(problem), np.empty(0, dtype=np.int64)
+    rows, rejected = _analyse(problem, servers, _profile_table(problem, types), nothing, nothing, nothing)
+    return _table(problem, servers, rows, rejected)
+
+
+def _types(problem: Problem) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(a.type for a in problem.accelerators))
+
+
+def _table(problem: Problem, servers: _ServerTable, rows: Rows, rejected: Rejected) -> Candidates:
+    types = _types(problem)
     return Candidates(
         problem=problem,
         types=types,
         available=_available(problem, types),
         required_rate_per_s=servers.required_per_s,
-        needs=needs,
+        needs=servers.needs,
         engines=servers.engines,
         latency_targets=servers.latency_targets,
         rows=rows,
         rejected=rejected,
-    )
-
-
-def without_candidates(problem: Problem) -> Candidates:
-    """Return the table of a problem of which nothing was analysed."""
-    servers = _server_table(problem)
-    types = tuple(dict.fromkeys(a.type for a in problem.accelerators))
-    empty = np.empty(0, dtype=np.int64)
-    rows, rejected = _analyse(problem, servers, _profile_table(problem, types), empty, empty, empty)
-    needs = (servers.required_per_s > 0) | (servers.min_replicas > 0)
-    return Candidates(
-        problem,
-        types,
-        _available(problem, types),
-        servers.required_per_s,
-        needs,
-        servers.engines,
-        servers.latency_targets,
-        rows,
-        rejected,
     )
 
 

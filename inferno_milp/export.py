@@ -10,7 +10,6 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from inferno_milp.catalogue import shipped_catalogue
 from inferno_milp.errors import OptionError
 from inferno_milp.plan import Allocation, Plan, ServerPlan
 from inferno_milp.problem import Problem
@@ -200,6 +199,8 @@ def _engine_arguments(problem: Problem, server: ServerPlan, allocation: Allocati
 
 def _published(problem: Problem, model: str) -> str | None:
     """Return the precision of a model's weights as published, where the problem or the catalogue knows it."""
+    from inferno_milp.catalogue import shipped_catalogue
+
     known = (*problem.language_models, *shipped_catalogue().language_models.values())
     return next((m.precision for m in known if model in (m.name, *m.aliases)), None)
 

@@ -85,6 +85,13 @@ class Targets(Model):
                 by_statistic = given if isinstance(given, dict) else {"mean": given}
                 yield from ((latency, statistic, limit) for statistic, limit in by_statistic.items())
 
+    def with_limits_ms(self, limits_ms: dict[tuple[str, str], float]) -> Targets:
+        """Return the same promises with other limits, by latency and statistic; those not given stay."""
+        changed: dict[str, dict[str, float]] = {}
+        for latency, statistic, limit in self.limits_ms():
+            changed.setdefault(latency, {})[statistic] = limits_ms.get((latency, statistic), limit)
+        return Targets.model_validate({**self.model_dump(), **changed})
+
     def limits_of(self, latency: str) -> dict[str, float]:
         """Return the promises of one latency: limits in ms by statistic."""
         return {statistic: limit for name, statistic, limit in self.limits_ms() if name == latency}

@@ -16,10 +16,9 @@ from inferno_milp.candidates import Candidates
 from inferno_milp.core import Solved, solve_master
 from inferno_milp.covers import Covers
 from inferno_milp.highs import Runner
+from inferno_milp.limits import FITS
 from inferno_milp.master import FloatArray, IntArray, Master, Options, join_options, of_servers
 from inferno_milp.options import Program
-
-FITS = 1e-9
 
 
 @dataclass(frozen=True, slots=True)

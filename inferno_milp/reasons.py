@@ -146,8 +146,9 @@ def why_left_out(candidates: Candidates, program: Program, server: int) -> str:
     candidates : the whole table, nothing dropped.
     program : made of it.
     """
-    if _nearest_miss(candidates, server) is not None and (why := why_no_candidate(candidates, server)):
-        return why
+    nearest = _nearest_miss(candidates, server)
+    if nearest is not None:
+        return _nearest_words(candidates, nearest)
     too_large = _needs(program, server, Room(program.table, program.limits), "available")
     if too_large:
         return f"it does not fit even alone: {too_large}"
@@ -162,6 +163,10 @@ def why_no_candidate(candidates: Candidates, server: int) -> str | None:
     nearest = _nearest_miss(candidates, server)
     if nearest is None:
         return "no accelerator that it may use has a profile of its model"
+    return _nearest_words(candidates, nearest)
+
+
+def _nearest_words(candidates: Candidates, nearest: int) -> str:
     accelerator = candidates.problem.accelerators[candidates.rejected.accelerator[nearest]].name
     return f"no accelerator can serve it; nearest is {accelerator}: {_misses(candidates, nearest)}"
 

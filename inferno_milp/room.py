@@ -9,11 +9,9 @@ import numpy as np
 
 from inferno_milp.candidates import Candidates, FloatArray, IntArray, Rows
 from inferno_milp.energy import replica_power_w
-from inferno_milp.limits import CHANGES, POWER, Limits, nodes_of, packs, sizes_of
+from inferno_milp.limits import CHANGES, FITS, POWER, Limits, nodes_of, packs, sizes_of
 from inferno_milp.packing import is_chain
 from inferno_milp.transition import price_today
-
-FITS = 1e-9
 
 
 @dataclass(frozen=True, slots=True)

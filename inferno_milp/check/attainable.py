@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from inferno_milp.candidates import find_candidates
 from inferno_milp.check.common import pairs
-from inferno_milp.fields import Targets
 from inferno_milp.plan import Plan
 from inferno_milp.problem import Problem
 
@@ -18,15 +17,9 @@ def planned_problem(problem: Problem, plan: Plan) -> Problem:
     """Return the problem with the targets that the plan says it plans for."""
     relaxed = {}
     for server, planned in pairs(problem, plan):
-        if not planned.missed:
-            continue
-        promised = problem.promised_targets_of(server)
-        limits: dict[str, dict[str, float]] = {}
-        for latency, statistic, limit in promised.limits_ms():
-            limits.setdefault(latency, {})[statistic] = limit
-        for one in planned.missed:
-            limits.setdefault(one.latency, {})[one.statistic] = one.planned_ms
-        relaxed[server.name] = Targets.model_validate({**promised.model_dump(), **limits})
+        if planned.missed:
+            limits_ms = {(one.latency, one.statistic): one.planned_ms for one in planned.missed}
+            relaxed[server.name] = problem.promised_targets_of(server).with_limits_ms(limits_ms)
     return problem.with_relaxed_targets(relaxed)
 
 

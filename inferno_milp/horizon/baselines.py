@@ -10,6 +10,7 @@ import numpy as np
 
 from inferno_milp.horizon.assemble import previous, starts_cost
 from inferno_milp.horizon.left_out import without_ways
+from inferno_milp.horizon.plans import mean
 from inferno_milp.horizon.program import Effort, Found, Setup, solve_horizon
 from inferno_milp.horizon.recourse import Recoursed
 from inferno_milp.horizon.reservations import best_reservation, cost_of, costs_of_moments
@@ -67,7 +68,7 @@ def mean_value(problem: Problem, ways: Ways, setup: Setup, effort: Effort) -> Fo
     """Reserve, and choose accelerators, for the mean rates, then add what each scenario needs; None if it cannot be."""
     chances = setup.weights
     rates = {
-        s.name: float(np.average([scenario.rate_per_s(s) for scenario in problem.scenarios], weights=chances))
+        s.name: mean([scenario.rate_per_s(s) for scenario in problem.scenarios], chances.tolist())
         for s in problem.servers
         if s.load is not None
     }
@@ -96,7 +97,7 @@ def expected_cost(found: Iterable[Recoursed], chances: np.ndarray) -> float | No
     """Return the expected cost of plans, one for each scenario; None if one of them cannot be."""
     costs = [one.cost for one in found]
     known = [cost for cost in costs if cost is not None]
-    return float(np.average(known, weights=chances)) if len(known) == len(costs) else None
+    return mean(known, chances.tolist()) if len(known) == len(costs) else None
 
 
 def cheapest(found: Sequence[Found | None]) -> Found | None:

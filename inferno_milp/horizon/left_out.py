@@ -13,8 +13,7 @@ from inferno_milp.deadline import OutOfTimeError, until
 from inferno_milp.horizon.program import Effort, Setup, build_horizon
 from inferno_milp.horizon.ways import Ways
 from inferno_milp.in_time import solve_in_time
-
-FITS = 1e-9
+from inferno_milp.limits import FITS
 
 
 @dataclass(frozen=True, slots=True)

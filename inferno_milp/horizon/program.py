@@ -158,8 +158,7 @@ def build_horizon(
     _add_devices(model, ways, moments, left_s)
     if setup.planning is not None and has_starts(setup.planning):
         add_starts(model, ways, setup)
-    # Rows of costs are in units of the dearest accelerator: tolerances are absolute.
-    unit = max((one.cost_per_hour for one in ways.problem.accelerators), default=0.0) or 1.0
+    unit = ways.cost_unit
     budget = ways.problem.options.max_cost_per_hour
     if budget is not None:
         model.budget = pyo.ConstraintList(doc="Σ_a reserved_a(z_a) + Σ_a price_a o_at ≤ budget")

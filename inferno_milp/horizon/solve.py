@@ -47,8 +47,6 @@ def _better(one: Found, other: Found, gap: float) -> Found:
     """Return the cheaper of two, with the higher of their bounds."""
     if one.objective is None and other.outcome == "infeasible":
         return other
-    if other.objective is None and one.outcome == "infeasible":
-        return one
     best = min((one, other), key=lambda found: math.inf if found.objective is None else found.objective)
     bounds = [found.bound for found in (one, other) if found.bound is not None]
     if best.objective is None or not bounds:

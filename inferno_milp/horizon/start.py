@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 def set_start(model: pyo.ConcreteModel, ways: Ways, setup: Setup, start: Found) -> None:
     """Write a plan into the variables of `build_horizon`'s model."""
     replicas, reserved = start.replicas, start.reserved
-    moments = range(replicas.shape[1])
     for w, t in model.PAIRS:
         model.replicas[w, t].set_value(int(replicas[w, t]), skip_validation=True)
     _set_homes(model, ways, replicas)
@@ -36,9 +35,7 @@ def set_start(model: pyo.ConcreteModel, ways: Ways, setup: Setup, start: Found) 
             model.started[w, t].set_value(max(int(replicas[w, t] - before), 0), skip_validation=True)
     if hasattr(model, "worst"):
         dearest = fixed_per_hour(ways, reserved) + max(extra_per_hour(ways, replicas, reserved), default=0.0)
-        unit = max((one.cost_per_hour for one in ways.problem.accelerators), default=0.0) or 1.0
-        model.worst.set_value(dearest / unit, skip_validation=True)
-    assert len(moments) == len(setup.weights)
+        model.worst.set_value(dearest / ways.cost_unit, skip_validation=True)
 
 
 def _set_homes(model: pyo.ConcreteModel, ways: Ways, replicas: IntArray) -> None:

@@ -48,6 +48,11 @@ class Ways:
         """The problem."""
         return self.table.problem
 
+    @property
+    def cost_unit(self) -> float:
+        """Price that rows of costs are counted in, the dearest accelerator's: tolerances of solvers are absolute."""
+        return max((one.cost_per_hour for one in self.problem.accelerators), default=0.0) or 1.0
+
     def needs(self, server: int, moment: int) -> bool:
         """Whether a server must have replicas in a moment."""
         least = self.problem.servers[server].min_replicas
