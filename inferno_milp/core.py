@@ -316,7 +316,7 @@ class _Search:
         free: np.ndarray,
         held: np.ndarray,
     ) -> None:
-        """Offer the choice that is in the model's variables."""
+        """Offer the choice that is in the model's variables, if it is one: tolerances may let in what is none."""
         picked = np.flatnonzero([variable.value > 0.5 for variable in model.choose.values()])
         of_free = part.take(picked)
         found = [replace(of_free, server=free[of_free.server]), options.take(held)]
@@ -325,6 +325,9 @@ class _Search:
             counts = np.zeros(cases.entries.shape, dtype=np.int64)
             for (k, c), variable in model.replicas.items():
                 counts[k, c] = round(variable.value)
+            if not cases.are_kept(case, counts[case]):
+                logger.warning("a solution of HiGHS that does not keep its rows, made whole, is not used")
+                return
             by_count = options_of(cases, case, counts[case])
             found.append(replace(by_count, server=free[by_count.server]))
         units = np.empty(0)

@@ -27,6 +27,8 @@ CHUNK = 4096
 """Cases enumerated at once."""
 COVERED = 1e-9
 """Part of the rate that may be missing: rounding."""
+KEPT = 1e-6
+"""The same in a solver's solution, made whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,13 @@ class Covers:
     def without_cost(self) -> Covers:
         """Return the same, with nothing costing anything."""
         return replace(self, cost=np.zeros_like(self.cost), fixed_cost=np.zeros_like(self.fixed_cost))
+
+    def are_kept(self, case: IntArray, counts: IntArray) -> bool:
+        """Return whether replicas (cases × candidates) carry what the cases require, within their numbers."""
+        carried, number = (counts * self.rate[case]).sum(axis=1), counts.sum(axis=1)
+        kept = carried >= self.required[case] * (1 - KEPT)
+        kept &= (number >= np.maximum(self.least[case], 1)) & (number <= self.most[case])
+        return bool((kept & (counts >= self.forced[case]).all(axis=1)).all())
 
     def of(self, servers: IntArray) -> Covers:
         """Return the cases of some servers, which are numbered anew."""

@@ -127,9 +127,16 @@ def _one_option(model: pyo.ConcreteModel, master: Master, covers: Covers | None)
 
 
 def _add_covering(model: pyo.ConcreteModel, covers: Covers) -> None:
-    """Constraints of the cases: rate, fewest and most replicas, replicas that there must be."""
-    rates, forced = covers.rate.tolist(), covers.forced.tolist()
-    required, least, most = covers.required.tolist(), covers.least.tolist(), covers.most.tolist()
+    """Constraints of the cases: rate, fewest and most replicas, replicas that there must be.
+
+    A replica counts for no more than what is required: of whole replicas that loses nothing, and the relaxation is
+    closer. Rates below 1 are counted as parts of what is required: HiGHS takes a row as kept to within 1e-7, however
+    small it is.
+    """
+    wanted = covers.required[:, None]
+    unit = np.where(covers.required > 0, np.minimum(covers.required, 1.0), 1.0)
+    rates, forced = (np.minimum(covers.rate, wanted) / unit[:, None]).tolist(), covers.forced.tolist()
+    required, least, most = (covers.required / unit).tolist(), covers.least.tolist(), covers.most.tolist()
     parts: list[list[int]] = [np.flatnonzero(row).tolist() for row in covers.entries]
 
     def replicas(k: int, weights: list[float] | None = None) -> Iterator[tuple[float, Any]]:

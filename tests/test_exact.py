@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from systems import systems
 
 import inferno_milp as im
+from conftest import make_problem, problem_data
 from inferno_milp.generate import generate_problem
 from inferno_milp.packing import pack
 from inferno_milp.supply import NodeGroup
@@ -112,3 +113,26 @@ def test_a_time_limit_keeps_what_was_found(instances: Path) -> None:
     base = im.read_problem(instances / "limited.yaml").with_options(assignment="mixed")
     plan = im.optimize(generate_problem(base, servers=100, tightness=0.6, seed=1), gap=0.0, time_limit_s=2.0)
     assert plan.status in ("optimal", "feasible", "no_solution")
+
+
+@pytest.mark.parametrize("rate_per_s", [1e-5, 1e-7, 1e-9, 1e-12])
+def test_rates_however_small_are_carried(rate_per_s: float) -> None:
+    """A row of covers that HiGHS's tolerance of 1e-7 would take as kept by no replica at all."""
+    load = {"input_tokens": 200.0, "output_tokens": 100.0}
+    power = {"idle_w": 50.0, "full_w": 200.0, "mid_w": 150.0, "mid_utilization": 0.4}
+    base = {"service_class": "gold", "model": "m", "current": [{"accelerator": "A", "replicas": 0}]}
+    problem = make_problem(
+        accelerators=[
+            {"name": name, "cost_per_hour": cost, "power": power} for name, cost in (("A", 10.0), ("B", 25.0))
+        ],
+        profiles=[p for p in problem_data()["profiles"] if p["accelerator"] != "2xB"],
+        servers=[
+            {**base, "name": "few", "max_replicas": 1, "load": {"rate_per_s": rate_per_s, **load}},
+            {**base, "name": "many", "survive": 1, "load": {"rate_per_s": 7.0, **load}},
+        ],
+        capacity={"A": 3, "B": 1},
+        options={"law": "inferno", "assignment": "mixed", "batch_sizes": "largest", "energy_price_per_kwh": 20.0},
+    )
+    plan = im.optimize(problem)
+    assert (plan.status, plan.serves_all) == ("optimal", True)
+    assert plan.objective_parts["price"] == pytest.approx(55.0)
