@@ -233,6 +233,18 @@ def aiperf_json(run: Run) -> str:
     return json.dumps(document, indent=1)
 
 
+def genai_perf(run: Run, *, older: bool = False) -> str:
+    """genai-perf's summary: no duration, and the load where its configuration has it."""
+    document = json.loads(aiperf_json(run))
+    for name in ("schema_version", "benchmark_duration", "effective_concurrency", "was_cancelled", "is_complete"):
+        del document[name]
+    load = {"concurrency": run.clients} if run.clients else {"request_rate": run.rate_per_s}
+    config: dict[str, Any] = {"model_names": [run.model], "perf_analyzer": {"stimulus": load, "verbose": False}}
+    if older:
+        config = {"model": [run.model], "concurrency": None, "request_rate": None, "streaming": True, **load}
+    return json.dumps({**document, "input_config": config}, indent=1)
+
+
 def aiperf_csv(run: Run) -> str:
     header = ["Metric", "avg", "min", "max", "sum", "p1", "p5", "p10", "p25", "p50", "p75", "p90", "p95", "p99", "std"]
 

@@ -15,7 +15,8 @@ from benchmark_files import Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inferno_milp.errors import InputError
+from inferno_milp.errors import InputError, OptionError
+from inferno_milp.fitting import fit_profile
 from inferno_milp.measurements import Measurement, Reading, read_measurements
 
 RUN = Run()
@@ -28,6 +29,8 @@ FORMS: dict[str, tuple[str, Callable[[], str]]] = {
     "vllm": ("vllm.json", lambda: files.vllm_bench(RUN)),
     "vllm lines": ("vllm.json", lambda: files.vllm_bench(RUN, replace(RUN, rate_per_s=8.0, requests=480), between="")),
     "aiperf json": ("aiperf.json", lambda: files.aiperf_json(RUN)),
+    "genai-perf": ("genai.json", lambda: files.genai_perf(RUN)),
+    "genai-perf older": ("genai.json", lambda: files.genai_perf(RUN, older=True)),
     "aiperf csv": ("aiperf.csv", lambda: files.aiperf_csv(replace(RUN, clients=5, rate_per_s=5 / 1.08))),
     "inference-perf": ("stage_0.json", lambda: files.inference_perf(RUN)),
     "table": ("table.csv", lambda: files.table(RUN)),
@@ -121,6 +124,93 @@ class TestForms:
         assert (found.rate_per_s, found.ttft_ms["mean"], found.itl_ms["mean"]) == pytest.approx((5, 90, 10))
         batch = "isl,osl,batch_size,ttft_ms,itl_ms\n400,100,8,90,10\n"
         assert read(tmp_path, "y.csv", batch).measurements[0].sent == "batch"
+
+
+class TestTwoLimits:
+    """A rate and most requests at once: whichever of the two binds sets the load."""
+
+    @pytest.mark.parametrize("form", ["vllm", "aiperf", "guidellm"])
+    def test_clients_where_they_bind(self, form: str, tmp_path: Path) -> None:
+        run = replace(RUN, rate_per_s=32 / 1.08, requests=3000)
+
+        def make(most: int, rate_per_s: float) -> str:
+            if form == "vllm":
+                text = files.vllm_bench(replace(run, clients=most))
+                return text.replace(f'"request_rate": {run.rate_per_s}', f'"request_rate": {rate_per_s}')
+            data = json.loads(files.aiperf_json(run) if form == "aiperf" else files.guidellm_v1(run))
+            if form == "aiperf":
+                data["input_config"]["phases"][0] |= {"request_rate": rate_per_s, "concurrency": most}
+            else:
+                data["benchmarks"][0]["args"]["strategy"] |= {"rate": rate_per_s, "max_concurrency": most}
+            return json.dumps(data)
+
+        (bound,) = read(tmp_path, "bound.json", make(32, 200.0)).measurements
+        assert (bound.sent, bound.concurrency, bound.rate_per_s) == ("concurrency", 32, None)
+        assert "that limit set the load" in bound.notes[0]
+        (held,) = read(tmp_path, "held.json", make(50, run.rate_per_s)).measurements
+        assert (held.sent, held.rate_per_s) == ("rate", pytest.approx(run.rate_per_s))
+        assert "some were held back" in held.notes[0]
+        (free,) = read(tmp_path, "free.json", make(512, run.rate_per_s)).measurements
+        assert (free.sent, free.notes) == ("rate", ())
+
+    def test_one_client_is_the_default(self, tmp_path: Path) -> None:
+        data = json.loads(files.aiperf_json(replace(RUN, rate_per_s=1 / 1.08)))
+        data["input_config"] = {"endpoint": {"model_names": ["m"]}, "loadgen": {"request_count": 300}}
+        (found,) = read(tmp_path, "x.json", json.dumps(data)).measurements
+        assert (found.sent, found.concurrency, found.load_text) == ("concurrency", 1, "1 client")
+        assert "the tool's default" in found.notes[0]
+        del data["input_config"]
+        assert "does not say how requests were sent" in refused(tmp_path, "y.json", json.dumps(data))
+
+
+class TestOfNoUse:
+    """Files that are in order and hold nothing for a fit: left out, with the reason, and the others count."""
+
+    def test_ramps(self, tmp_path: Path) -> None:
+        ramp = json.loads(files.vllm_bench(RUN))
+        ramp |= {"request_rate": "inf", "ramp_up_strategy": "linear", "ramp_up_start_rps": 2, "ramp_up_end_rps": 10}
+        (tmp_path / "ramp.json").write_text(json.dumps(ramp))
+        (tmp_path / "steady.json").write_text(files.vllm_bench(RUN))
+        reading = read_measurements([tmp_path / "ramp.json", tmp_path / "steady.json"])
+        assert [Path(m.place).name for m in reading.measurements] == ["steady.json"]
+        assert "a ramp (linear) from 2 to 10 requests/s" in str(reading.left_out[0])
+        assert "run each rate by itself" in refused(tmp_path, "ramp.json", json.dumps(ramp))
+
+    def test_traces(self, tmp_path: Path) -> None:
+        data = json.loads(files.aiperf_json(RUN))
+        data["input_config"] = {"input": {"fixed_schedule": True}, "loadgen": {}}
+        assert "sent by the times of a trace" in refused(tmp_path, "x.json", json.dumps(data))
+
+    @pytest.mark.parametrize("form", ["inference-perf", "genai-perf"])
+    def test_without_streaming(self, form: str, tmp_path: Path) -> None:
+        """Throughput and whole requests are read; times of tokens are not there, which the fit says."""
+        if form == "genai-perf":
+            data = json.loads(files.genai_perf(RUN))
+            del data["time_to_first_token"], data["inter_token_latency"]
+        else:
+            data = json.loads(files.inference_perf(RUN))
+            latency = data["successes"]["latency"]
+            latency |= dict.fromkeys(("time_to_first_token", "time_per_output_token", "inter_token_latency"))
+        (found,) = read(tmp_path, "x.json", json.dumps(data)).measurements
+        assert not found.is_streamed
+        assert (found.throughput_per_s, found.end_to_end_ms["mean"]) == pytest.approx((5, 1080))
+        with pytest.raises(OptionError, match="run it with streaming"):
+            fit_profile([found], model="m", accelerator="H100")
+        streamed = read(tmp_path, "y.json", files.vllm_bench(RUN, replace(RUN, rate_per_s=8.0))).measurements
+        fit = fit_profile([found, *streamed], model="m", accelerator="H100")
+        assert fit.runs.counts.tolist() == [False, True, True]
+
+
+def test_pages_whose_prompts_look_like_the_page_s_own_script(tmp_path: Path) -> None:
+    page = files.guidellm_page(RUN)
+    plain = read(tmp_path, "x.html", page).measurements
+    prompt = '"samples": ["out of the window. It rained; window.benchmarks = []; window.runInfo"], '
+    own = "<script>const w = window.workloadDetails; window.workloadDetails = w || {}; window.x = a</script></head>"
+    told = page.replace('"prompts": {', f'"prompts": {{{prompt}').replace("</head>", own)
+    found = read(tmp_path, "x.html", told)
+    assert found.measurements == plain
+    assert not found.left_out
+    assert "cut off" in refused(tmp_path, "x.html", told[: told.index("window.runInfo", told.index("rained")) + 5])
 
 
 class TestRefusals:

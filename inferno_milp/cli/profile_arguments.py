@@ -25,8 +25,8 @@ def _add_fit(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "fit",
         help="a profile from benchmark files",
-        description="Fit a profile to files of guidellm, vllm bench serve, aiperf, inference-perf, or CSV: all runs of "
-        "one model on one accelerator. With --update, refine a profile by a stream of observations.",
+        description="Fit a profile to files of guidellm, vllm bench serve, aiperf, genai-perf, inference-perf, or CSV: "
+        "all runs of one model on one accelerator. With --update, refine a profile by a stream of observations.",
     )
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="what a benchmark tool wrote")
     parser.add_argument("--model", required=True, metavar="NAME", help="language model, for the profile")

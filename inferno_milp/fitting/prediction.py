@@ -62,9 +62,9 @@ def _engine(parameters: FloatArray, runs: Runs, token_budget: int) -> dict[str, 
 
 
 def _reach(runs: Runs, max_batch: int) -> FloatArray:
-    """Batch beyond which no run comes near, so that the chain need not be walked further."""
+    """Batch beyond which no run comes near, which ends the chain; not known without latencies."""
     busy = runs.rate_per_s * (runs.ttft_ms + runs.output_tokens * runs.itl_ms) / 1e3
-    return np.asarray(np.minimum(np.ceil(ROOM * busy + 32), max_batch))
+    return np.asarray(np.fmin(np.ceil(ROOM * busy + 32), max_batch))
 
 
 def _one_batch(parameters: FloatArray, runs: Runs) -> tuple[FloatArray, FloatArray]:

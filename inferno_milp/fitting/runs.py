@@ -21,17 +21,25 @@ IDENTITY = (
 )  # fmt: skip
 """Labels of which all runs of a fit must have the same: other engines have other terms."""
 SERVED = 0.95
-"""Runs that served less than this share of what they should have are saturated."""
+"""Runs that served less than this share of what was sent before their last request may be saturated …"""
+FEW = 20
+"""… if that is more than so many requests, and …"""
+WAITED = 0.3
+"""… first tokens waited for this share of the time that the run took longer than sending and one request …"""
+CALM = 3.0
+"""… and longer than so many times the usual, or …"""
+CHANCE = 2.0
+"""… the run took longer than requests of the most irregular lengths do, and so many standard deviations of arrivals."""
 NEAR_CAPACITY = 0.97
 """And runs sent at more than this share of what the engine served when requests came all at once."""
 IN_BATCH = 0.85
 """Fewer than this share of the clients in the batch: the others waited for a place."""
 WAITS = 12.0
 """And the first token took this many times as long as in the quickest run of the shape."""
-LONGEST_REQUEST = 0.2
+LONGEST_REQUEST = 0.25
 """A request that takes more than this share of the run: the run is mostly its own beginning and end."""
 EARLY_END = 0.5
-"""Runs shorter than this share of the median of their sweep ended before their time."""
+"""Runs shorter than this share of the median of a sweep of one length ended before their time."""
 CROWD = "sent all at once: the first tokens wait for the crowd; counts for the memory"
 SAME_SHAPE = 0.2
 """Shapes whose tokens differ by less than this, as logarithms to the base 2, are one."""
@@ -170,38 +178,83 @@ def in_batch(runs: Runs) -> FloatArray:
 def waiting(runs: Runs) -> BoolArray:
     """Whether clients waited for a place: few of them decode, and the first token takes far longer than it need."""
     alike = (runs.shapes[:, None] == runs.shapes) & ~runs.batch
-    least_ms = np.min(np.where(alike, runs.ttft_ms, np.inf), axis=1, initial=np.inf)
+    least_ms = np.min(np.where(alike & np.isfinite(runs.ttft_ms), runs.ttft_ms, np.inf), axis=1, initial=np.inf)
     few = in_batch(runs) < IN_BATCH * runs.clients - 1
     return np.asarray(runs.closed & few & (runs.ttft_ms > WAITS * least_ms))
 
 
 def _judge(runs: Runs) -> tuple[str, ...]:
+    """Say of each run why it does not count; empty where it does."""
+    served = runs.served_per_s
     length_s = _column([m.duration_s for m in runs.measurements])
     done = _column([m.requests for m in runs.measurements])
-    served, crowd, waits = runs.served_per_s, runs.crowd, waiting(runs)
-    median_ttft = np.array([m.ttft_ms.get("p50", t) for m, t in zip(runs.measurements, runs.ttft_ms, strict=True)])
-    request_s = (median_ttft + np.maximum(runs.output_tokens - 1, 0) * runs.itl_ms) / 1e3
-    decoding = in_batch(runs)
+    first_ms = np.array([m.ttft_ms.get("p50", t) for m, t in zip(runs.measurements, runs.ttft_ms, strict=True)])
+    request_s = (first_ms + np.maximum(runs.output_tokens - 1, 0) * runs.itl_ms) / 1e3
+    slowest_s = np.array([_slowest_first_token_ms(m) for m in runs.measurements]) / 1e3
+    full, decoding = waiting(runs), in_batch(runs)
     reasons = []
     for i, shape in enumerate(runs.shapes):
         alike = (runs.shapes == shape) & ~runs.batch
-        at_once = alike & crowd
-        capacity = np.nanmax(served[at_once], initial=0.0) if np.isfinite(served[at_once]).any() else 0.0
-        usual_s = np.nanmedian(length_s[alike]) if np.isfinite(length_s[alike]).any() else np.nan
-        open_run = not (runs.closed[i] or runs.batch[i])
-        expected = runs.rate_per_s[i] * max(length_s[i] - request_s[i], 0.0) if open_run else np.nan
-        reason = ""
-        if open_run and length_s[i] < EARLY_END * usual_s:
-            reason = f"ended early: {length_s[i]:.0f} s, where runs of this shape took {usual_s:.0f} s"
+        is_open = not (runs.closed[i] or runs.batch[i])
+        at_once = served[alike & runs.crowd]
+        capacity = float(np.max(at_once[np.isfinite(at_once)], initial=0.0))
+        usual_s = np.min(runs.ttft_ms[alike & np.isfinite(runs.ttft_ms)], initial=np.inf) / 1e3
+        if not runs.measurements[i].is_streamed:
+            reason = "measured without streaming, so without times of tokens: run it with streaming"
+        elif is_open and (words := _ended_early(length_s, done, i, np.flatnonzero(alike & ~runs.closed))):
+            reason = f"ended early: {words}"
         elif request_s[i] > LONGEST_REQUEST * length_s[i]:
-            reason = (
-                f"a request takes {request_s[i] / length_s[i]:.0%} of the run, which is mostly its beginning and end"
-            )
-        elif open_run and done[i] < SERVED * expected and expected > 20:
-            reason = f"saturated: served {done[i]:.0f} of {expected:.0f} requests"
-        elif open_run and capacity > 0 and runs.rate_per_s[i] > NEAR_CAPACITY * capacity:
+            part = request_s[i] / length_s[i]
+            reason = f"a request takes {part:.0%} of the run, which is mostly its beginning and end"
+        elif is_open and _fell_behind(runs, i, length_s[i], done[i], request_s[i], slowest_s[i], usual_s):
+            sending_s = done[i] / runs.rate_per_s[i]
+            reason = f"saturated: {done[i]:.0f} requests, sent within {sending_s:.0f} s, took {length_s[i]:.0f} s"
+        elif is_open and 0 < NEAR_CAPACITY * capacity < runs.rate_per_s[i]:
             reason = f"saturated: sent at what the engine can serve, {capacity:.4g}/s"
-        elif waits[i]:
+        elif full[i]:
             reason = f"saturated: {decoding[i]:.0f} of {runs.clients[i]:.0f} requests decode, the others wait"
+        else:
+            reason = ""
         reasons.append(reason)
     return tuple(reasons)
+
+
+def _slowest_first_token_ms(measurement: Measurement) -> float:
+    """Return the time to first token that few requests exceed; of a wait that grows steadily, twice the mean."""
+    told = [measurement.ttft_ms[p] for p in ("p99", "p95", "p90") if p in measurement.ttft_ms]
+    return told[0] if told else 2 * measurement.ttft_ms.get("mean", np.nan)
+
+
+def _ended_early(length_s: FloatArray, done: FloatArray, i: int, sweep: npt.NDArray[np.intp]) -> str:
+    """Say how much shorter a run was than the others of its sweep; not where the number of requests was fixed."""
+    known_s = length_s[sweep][np.isfinite(length_s[sweep])]
+    if not known_s.size or _irregularity(done[sweep]) < _irregularity(known_s):
+        return ""
+    usual_s = float(np.median(known_s))
+    too_short = length_s[i] < EARLY_END * usual_s
+    return f"{length_s[i]:.0f} s, where runs of this shape took {usual_s:.0f} s" if too_short else ""
+
+
+def _irregularity(values: FloatArray) -> float:
+    """Return the median deviation from the median, of logarithms: that of most, whatever some of them are."""
+    known = np.log(values[values > 0])
+    return float(np.median(np.abs(known - np.median(known)))) if known.size else np.inf
+
+
+def _fell_behind(
+    runs: Runs, i: int, length_s: float, done: float, request_s: float, slowest_s: float, usual_s: float
+) -> bool:
+    """Whether a run at a rate served less than was sent.
+
+    A run of a fixed number of requests lasts until the last of them ends, where lengths differ long after the last was
+    sent: that alone is no sign. First tokens that waited are one, as is an end later than lengths can explain.
+    """
+    rate = runs.rate_per_s[i]
+    expected = rate * max(length_s - request_s, 0.0)
+    if not (expected > FEW and done < SERVED * expected):
+        return False
+    longer_s = length_s - done / rate - request_s
+    if slowest_s > max(WAITED * longer_s, CALM * usual_s):
+        return True
+    chance = CHANCE * np.sqrt(max(runs.cv2_arrival[i], 0.0) * expected)
+    return bool(longer_s > request_s * np.log1p(rate * request_s) + chance / rate)

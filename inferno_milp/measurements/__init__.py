@@ -8,7 +8,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from inferno_milp.errors import Fault, InputError
+from inferno_milp.errors import Fault, InputError, PathPart
 from inferno_milp.measurements import aiperf, guidellm, inference_perf, sanity, table, vllm_bench
 from inferno_milp.measurements.facts import Facts
 from inferno_milp.measurements.records import Measurement, Sent
@@ -24,7 +24,7 @@ _JSON: tuple[tuple[Callable[[Any], bool], Reader], ...] = (
     (aiperf.is_summary, aiperf.read_summary),
     (inference_perf.is_metrics, inference_perf.read_metrics),
 )
-_FORMS = "guidellm, vllm bench serve, aiperf, inference-perf, or CSV with named columns"
+_FORMS = "guidellm, vllm bench serve, aiperf, genai-perf, inference-perf, or CSV with named columns"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Reading:
     Attributes
     ----------
     measurements : runs that can be.
-    left_out : what was left out of files that are otherwise in order, each with the reason.
+    left_out : runs, also whole files of them, that are in order but of no use, each with the reason.
     """
 
     measurements: tuple[Measurement, ...]
@@ -46,8 +46,8 @@ def read_measurements(paths: Iterable[str | PathLike[str]], *, allow_mock: bool 
 
     Parameters
     ----------
-    paths : files: guidellm (JSON, CSV, HTML), `vllm bench serve`, aiperf (JSON, CSV), inference-perf (stages), CSV with
-        named columns; docs/profiles.md says what of each.
+    paths : files: guidellm (JSON, CSV, HTML), `vllm bench serve`, aiperf (JSON, CSV), genai-perf, inference-perf
+        (stages), CSV with named columns; docs/profiles.md says what of each.
     allow_mock : whether measurements of mock servers are let through, which show a format and no speed.
 
     Returns
@@ -57,8 +57,8 @@ def read_measurements(paths: Iterable[str | PathLike[str]], *, allow_mock: bool 
     Raises
     ------
     InputError
-        With every fault of every file: what cannot be read, is cut off, misaligned or mixed, or holds no run that can
-        be.
+        With every fault of every file: what cannot be read, is cut off, misaligned or mixed; or that no run of all is
+        of use.
     """
     measurements: list[Measurement] = []
     left_out: list[Fault] = []
@@ -72,10 +72,10 @@ def read_measurements(paths: Iterable[str | PathLike[str]], *, allow_mock: bool 
             continue
         measurements += found
         left_out += spared
-        if not found:
-            faults += spared or [Fault("holds no run", file=label)]
-    if faults:
-        raise InputError(faults)
+        if not found and not spared:
+            faults.append(Fault("holds no run", file=label))
+    if faults or not measurements:
+        raise InputError([*faults, *left_out] if not measurements else faults)
     return Reading(tuple(measurements), tuple(left_out))
 
 
@@ -84,7 +84,7 @@ def _read_file(path: Path, label: str, *, allow_mock: bool) -> tuple[list[Measur
     faults: list[Fault] = []
     found: list[Measurement] = []
     left_out: list[Fault] = []
-    for reader, facts in _readers(content, label, faults):
+    for reader, facts in _readers(content, label, faults, left_out):
         try:
             found += reader(facts)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -124,19 +124,24 @@ def _is_of_row(fault: Fault) -> bool:
     ) and "headers" not in fault.problem
 
 
-def _readers(content: Content, label: str, faults: list[Fault]) -> Iterator[tuple[Reader, Facts]]:
+def _readers(
+    content: Content, label: str, faults: list[Fault], left_out: list[Fault]
+) -> Iterator[tuple[Reader, Facts]]:
+    def facts_of(data: Any, *path: PathPart) -> Facts:
+        return Facts(data, label, path, faults, left_out=left_out)
+
     if content.kind == "html":
-        yield guidellm.read_page, Facts(content.data, label, (), faults)
+        yield guidellm.read_page, facts_of(content.data)
     elif content.kind == "table":
         rows = content.data
         known = guidellm.read_csv if guidellm.is_csv(rows) else aiperf.read_csv if aiperf.is_csv(rows) else None
-        yield known or table.read_table, Facts(rows, label, (), faults)
+        yield known or table.read_table, facts_of(rows)
     else:
         documents = content.data
         if len(documents) == 1 and isinstance(documents[0], list) and not guidellm.is_flat(documents[0]):
             documents = documents[0]
         for i, document in enumerate(documents):
-            facts = Facts(document, label, (f"run {i + 1}",) if len(documents) > 1 else (), faults)
+            facts = facts_of(document, *((f"run {i + 1}",) if len(documents) > 1 else ()))
             reader = next((reader for matches, reader in _JSON if matches(document)), None)
             if reader is None:
                 facts.fault(*_refusal(document))

@@ -29,6 +29,7 @@ class Facts:
     path : place in it.
     faults : of the document.
     notes : what a reader should know about this part.
+    left_out : runs of the document that are in order and of no use, with the reason.
     """
 
     data: Any
@@ -36,6 +37,7 @@ class Facts:
     path: tuple[PathPart, ...] = ()
     faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    left_out: list[Fault] = field(default_factory=list)
 
     @property
     def place(self) -> str:
@@ -52,11 +54,19 @@ class Facts:
                 data = data[part]
             else:
                 data = None
-        return Facts(data, self.file, (*self.path, *path), self.faults, self.notes)
+        return Facts(data, self.file, (*self.path, *path), self.faults, self.notes, self.left_out)
+
+    def part(self, data: Any, *path: PathPart) -> Facts:
+        """Return a part made of this part's data, with notes of its own."""
+        return Facts(data, self.file, (*self.path, *path), self.faults, left_out=self.left_out)
 
     def fault(self, problem: str, remedy: str = "", *path: PathPart) -> None:
         """Note that something is wrong with the part."""
         self.faults.append(Fault(problem, remedy, (*self.path, *path), self.file))
+
+    def leave_out(self, problem: str, remedy: str = "") -> None:
+        """Note that the part is in order, and why it is not used."""
+        self.left_out.append(Fault(problem, remedy, self.path, self.file))
 
     def text(self, *path: PathPart) -> str | None:
         """Return a word, or None."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from inferno_milp.measurements.facts import Facts, cv2_of
 from inferno_milp.measurements.records import Measurement
+from inferno_milp.measurements.sending import sent_at
 
 PERCENTILES = ("p50", "p90", "p95", "p99")
 LISTED = {"p90": 7, "p95": 8, "p99": 9}
@@ -62,7 +63,7 @@ def read_report(facts: Facts) -> Iterator[Measurement]:
         totals = totals or part.at("request_totals")
         found["requests"], found["errors"] = totals.count("successful"), totals.count("errored")
         found["duration_s"] = part.number("duration")
-        sent = _sent(strategy.text("type_"), strategy.number("rate", needed=False), _clients(strategy), part)
+        sent = _sent(strategy.text("type_"), strategy.number("rate", needed=False), _clients(strategy), part, found)
         yield from _measurement(part, "guidellm", {"model": model}, sent, found)
 
 
@@ -99,7 +100,7 @@ def read_flat(facts: Facts) -> Iterator[Measurement]:
         kind, rate = _named_strategy(part.text("Name") or "")
         exact = strategy.get("rate")
         rate = float(exact) if isinstance(exact, (int, float)) else rate
-        yield from _measurement(part, "guidellm", {"model": model}, _sent(kind, rate, None, part), found)
+        yield from _measurement(part, "guidellm", {"model": model}, _sent(kind, rate, None, part, found), found)
 
 
 def is_csv(rows: Sequence[Sequence[str]]) -> bool:
@@ -116,7 +117,7 @@ def read_csv(facts: Facts) -> Iterator[Measurement]:
         facts.fault(f"misaligned: {wide}, so that no value can be told from another", "give guidellm's JSON instead")
         return
     for i, row in enumerate(rows, start=4):
-        cells = Facts(dict(zip(headers, row, strict=True)), facts.file, (f"row {i}",), facts.faults)
+        cells = facts.part(dict(zip(headers, row, strict=True)), f"row {i}")
         found: dict[str, Any] = {}
         for name, (group, unit) in CSV.items():
             scale = 1e3 if name in SECONDS else 1.0
@@ -135,7 +136,7 @@ def read_csv(facts: Facts) -> Iterator[Measurement]:
         model = _embedded(cells, "Run Info | Backend | ").get("model")
         clients = _embedded(cells, "Run Info | Profile | ").get("max_concurrency")
         clients = float(clients) if isinstance(clients, (int, float)) else None
-        yield from _measurement(cells, "guidellm", {"model": model}, _sent(kind, rate, clients, cells), found)
+        yield from _measurement(cells, "guidellm", {"model": model}, _sent(kind, rate, clients, cells, found), found)
 
 
 def read_page(facts: Facts) -> Iterator[Measurement]:
@@ -170,7 +171,7 @@ def read_page(facts: Facts) -> Iterator[Measurement]:
             )
         rate = served if kind == "constant" else None
         labels = {"model": None if model == "N/A" else model}
-        yield from _measurement(part, "guidellm", labels, _sent(kind, rate, None, part), found)
+        yield from _measurement(part, "guidellm", labels, _sent(kind, rate, None, part, found), found)
 
 
 def _is_sweep(facts: Facts) -> bool:
@@ -201,14 +202,17 @@ def _named_strategy(name: str) -> tuple[str, float | None]:
     return kind, float(rate) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", rate) else None
 
 
-def _sent(kind: str | None, rate: float | None, clients: float | None, part: Facts) -> dict[str, Any]:
+def _sent(
+    kind: str | None, rate: float | None, clients: float | None, part: Facts, found: Mapping[str, Any]
+) -> dict[str, Any]:
     """Say how requests were sent, from guidellm's words for it."""
     if kind == "synchronous":
         return {"sent": "concurrency", "concurrency": 1.0}
     if kind in ("constant", "poisson", "async"):
         if not rate:
             part.fault(f"strategy {kind!r} without its rate")
-        return {"sent": "rate", "rate_per_s": rate, "cv2_arrival": 1.0 if kind == "poisson" else 0.0}
+        irregular = 1.0 if kind == "poisson" else 0.0
+        return sent_at(part, rate, clients, running=found["running"], cv2_arrival=irregular)
     if kind == "concurrent":
         if not clients:
             part.fault("strategy 'concurrent' without its number of clients")

@@ -31,11 +31,11 @@ def read_metrics(facts: Facts) -> Iterator[Measurement]:
     inputs, outputs = served.number("prompt_len", "mean"), served.number("output_len", "mean", least=1.0)
     requests, errors = served.count("count"), facts.at("failures").count("count", needed=False)
     throughput = served.number("throughput", "requests_per_sec")
-    if rate is None or inputs is None or outputs is None or not all("mean" in part for part in (ttft, itl, whole)):
+    if rate is None or inputs is None or outputs is None or "mean" not in whole:
         return
-    rest = (whole["mean"] - ttft["mean"]) / max(outputs - 1, 1e-9)
     notes = ["taken as Poisson arrivals: the file does not say how regular they were"]
-    if outputs > 1 and rest > 0 and abs(itl["mean"] / rest - 1) > ALIKE:
+    rest = (whole["mean"] - ttft.get("mean", whole["mean"])) / max(outputs - 1, 1e-9)
+    if "mean" in itl and outputs > 1 and rest > 0 and abs(itl["mean"] / rest - 1) > ALIKE:
         told = f"{itl['mean']:.3g} ms per token are reported, {rest:.3g} ms follow from the end-to-end time"
         notes.append(f"{told}: the latter is taken")
         itl = {"mean": rest}
@@ -59,6 +59,8 @@ def read_metrics(facts: Facts) -> Iterator[Measurement]:
 
 
 def _latency(part: Facts) -> dict[str, float]:
+    if part.data is None:  # as without streaming
+        return {}
     names = {"mean": "mean", "p50": "median", "p90": "p90", "p95": "p95", "p99": "p99"}
     found = {name: part.number(key, needed=name == "mean") for name, key in names.items()}
     return {name: value * 1e3 for name, value in found.items() if value is not None}

@@ -31,7 +31,8 @@ class Measurement:
     duration_s : length of the run; None where the file does not say.
     throughput_per_s : completed requests/s at one engine; None where it was not measured.
     running : mean number of requests in the system, as measured; None where it was not.
-    ttft_ms, itl_ms, end_to_end_ms : latencies by statistic: `mean`, `p50`, `p95` …; empty where not measured.
+    ttft_ms, itl_ms, end_to_end_ms : latencies by statistic: `mean`, `p50`, `p95` …; empty where not measured, the first
+        two both without streaming.
     notes : what a reader should know: what was derived, or assumed.
     """
 
@@ -59,11 +60,18 @@ class Measurement:
     notes: tuple[str, ...] = ()
 
     @property
+    def is_streamed(self) -> bool:
+        """Whether times of tokens were measured at all."""
+        return bool(self.ttft_ms or self.itl_ms)
+
+    @property
     def load_text(self) -> str:
         """The load in words: `4.2/s`, `16 clients`, `batch of 8`."""
         if self.sent == "rate":
             return f"{self.rate_per_s:.4g}/s"
-        return f"{self.concurrency:.4g} clients" if self.sent == "concurrency" else f"batch of {self.concurrency:.4g}"
+        if self.sent == "batch":
+            return f"batch of {self.concurrency:.4g}"
+        return "1 client" if self.concurrency == 1 else f"{self.concurrency:.4g} clients"
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data."""

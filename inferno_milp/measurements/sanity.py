@@ -54,20 +54,22 @@ def _contradictions(m: Measurement) -> Iterator[str]:
     if m.output_tokens < 1 or m.input_tokens <= 0:
         yield f"{m.input_tokens:g} prompt and {m.output_tokens:g} output tokens"
         return
-    if not m.ttft_ms.get("mean") or (m.output_tokens > 1 and not m.itl_ms.get("mean")):
+    whole_ms = m.end_to_end_ms.get("mean")
+    streamed = m.is_streamed or whole_ms is None
+    if streamed and (not m.ttft_ms.get("mean") or (m.output_tokens > 1 and not m.itl_ms.get("mean"))):
         yield "no mean of the time to first token, or between tokens"
         return
     if m.sent != "rate" and not (m.concurrency is not None and m.concurrency >= 1):
         yield "fewer than one client" if m.concurrency is not None else "the number of clients is not told"
         return
-    yield from _wrong_units(m, ttft, itl)
+    if streamed:
+        yield from _wrong_units(m, ttft, itl)
     for name in ("ttft_ms", "itl_ms", "end_to_end_ms"):
         latency = getattr(m, name)
         values = [latency[p] for p in ("p50", "p90", "p95", "p99") if p in latency]
         if any(b < a * (1 - 1e-6) for a, b in pairwise(values)):
             yield f"percentiles of {name} fall"
-    parts_ms = ttft + max(m.output_tokens - 1, 0.0) * itl
-    whole_ms = m.end_to_end_ms.get("mean")
+    parts_ms = ttft + max(m.output_tokens - 1, 0.0) * itl if streamed else whole_ms or 0.0
     if whole_ms is not None and not _alike(whole_ms, parts_ms, AGREE):
         yield f"end to end {whole_ms:.4g} ms, and {parts_ms:.4g} ms as the sum of its tokens: a wrong unit?"
     yield from _wrong_load(m, parts_ms)

@@ -117,7 +117,7 @@ def read_table(facts: Facts) -> Iterator[Measurement]:
         if len(row) != len(header):
             facts.fault(f"{len(row)} fields under {len(header)} headers", "was the file cut?", f"row {i}")
             continue
-        part = Facts(dict(zip(header, row, strict=True)), facts.file, (f"row {i}",), facts.faults)
+        part = facts.part(dict(zip(header, row, strict=True)), f"row {i}")
         yield from _read_row(part, columns)
 
 

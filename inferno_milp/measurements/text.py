@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -16,6 +17,9 @@ from inferno_milp.read.source import read_text, too_much
 
 MAX_FILE_BYTES = 500_000_000
 """A file larger than this is refused; benchmarks that list every request come to some 100 MB."""
+
+PAGE_VALUES = ("runInfo", "workloadDetails", "benchmarks")
+"""What guidellm's page sets."""
 
 Kind = Literal["json", "html", "table"]
 
@@ -96,18 +100,23 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
+_SET = re.compile(r"(?<![\w.$])window\.(\w+)\s*=(?!=)\s*")
+
+
 def _page_values(text: str, label: str) -> dict[str, Any]:
     """Take the values out of `window.NAME = …` of a page."""
     values: dict[str, Any] = {}
     decoder = json.JSONDecoder()
-    for part in text.split("window.")[1:]:
-        name, equals, rest = part.partition("=")
-        if not equals or not name.strip().isidentifier():
-            continue
+    position = 0
+    while found := _SET.search(text, position):
+        name, position = found[1], found.end()
         try:
-            values[name.strip()], _ = decoder.raw_decode(rest.lstrip())
+            value, position = decoder.raw_decode(text, position)  # whatever is inside is not looked at
         except (json.JSONDecodeError, RecursionError):
-            _refuse(label, f"cut off: what `window.{name.strip()}` is set to is no JSON", "take the whole page")
+            if name in values or name not in PAGE_VALUES:
+                continue  # of a script of the page
+            _refuse(label, f"cut off: what `window.{name}` is set to is no JSON", "take the whole page")
+        values.setdefault(name, value)
     if "benchmarks" not in values:
         _refuse(label, "a page, but not guidellm's report: it sets no `window.benchmarks`")
     return values

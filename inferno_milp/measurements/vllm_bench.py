@@ -8,6 +8,7 @@ from typing import Any
 
 from inferno_milp.measurements.facts import Facts
 from inferno_milp.measurements.records import Measurement
+from inferno_milp.measurements.sending import sent_at
 
 STATISTICS = ("median", "p50", "p90", "p95", "p99")
 ALIKE = 0.25
@@ -41,6 +42,11 @@ def read_run(facts: Facts) -> Iterator[Measurement]:
     replicas = _replicas(facts)
     if replicas > 1:
         facts.notes.append(f"{replicas} replicas behind one address: rates are those of one")
+    if not _is_one_load(facts):
+        return
+    ttft_ms, itl_ms = _statistics(facts, "ttft"), _between_tokens(facts)
+    whole_ms = _statistics(facts, "e2el", needed=False)
+    parts_ms = ttft_ms.get("mean", 0.0) + max(outputs / requests - 1, 0.0) * itl_ms.get("mean", 0.0)
     labels = {
         "model": facts.text("model_id"), "accelerator": _accelerator(facts), "devices": _devices(facts, replicas),
         "backend": facts.text("backend"), "tensor_parallel_size": facts.text("tensor_parallel_size"),
@@ -50,21 +56,32 @@ def read_run(facts: Facts) -> Iterator[Measurement]:
         place=facts.place,
         tool="vllm bench serve",
         labels={name: value for name, value in labels.items() if value},
-        **_sent(facts, replicas, served),
+        **_sent(facts, replicas, served, whole_ms.get("mean", parts_ms) / 1e3),
         input_tokens=inputs / requests,
         output_tokens=outputs / requests,
         requests=requests,
         errors=errors,
         duration_s=duration_s,
         throughput_per_s=served / replicas,
-        ttft_ms=_statistics(facts, "ttft"),
-        itl_ms=_between_tokens(facts),
-        end_to_end_ms=_statistics(facts, "e2el", needed=False),
+        ttft_ms=ttft_ms,
+        itl_ms=itl_ms,
+        end_to_end_ms=whole_ms,
         notes=tuple(facts.notes),
     )
 
 
-def _sent(facts: Facts, replicas: int, served: float) -> dict[str, Any]:
+def _is_one_load(facts: Facts) -> bool:
+    """Whether all requests were sent under one load; a ramp is left out, with the reason."""
+    ramp = facts.text("ramp_up_strategy")
+    if ramp is None:
+        return True
+    first, last = facts.at("ramp_up_start_rps").data, facts.at("ramp_up_end_rps").data
+    problem = f"a ramp ({ramp}) from {first} to {last} requests/s: its figures mix the rates between"
+    facts.leave_out(problem, "run each rate by itself")
+    return False
+
+
+def _sent(facts: Facts, replicas: int, served: float, request_s: float) -> dict[str, Any]:
     clients = facts.number("max_concurrency", needed=False)
     rate = facts.at("request_rate").data
     if rate in ("inf", "Infinity", float("inf")):
@@ -73,17 +90,17 @@ def _sent(facts: Facts, replicas: int, served: float) -> dict[str, Any]:
             clients = facts.number("num_prompts")
             facts.notes.append("all requests were sent at once: taken as that many clients, each with one request")
         return {"sent": "concurrency", "concurrency": None if clients is None else clients / replicas, "crowd": crowd}
-    if clients is not None:
-        facts.notes.append(f"at most {clients:g} were let in at once; read as sent at the rate")
     given = facts.number("request_rate")
     shape = facts.number("burstiness", needed=False)  # of the gamma law of the times between arrivals
     if given is not None and served > 1.2 * given:
         facts.fault(f"{served:.4g} requests/s were served of {given:.4g}/s sent", "one of the two is wrong")
-    return {
-        "sent": "rate",
-        "rate_per_s": None if given is None else given / replicas,
-        "cv2_arrival": 1 / shape if shape else 1.0,
-    }
+    return sent_at(
+        facts,
+        None if given is None else given / replicas,
+        None if clients is None else clients / replicas,
+        running=served / replicas * request_s,
+        cv2_arrival=1 / shape if shape else 1.0,
+    )
 
 
 def _statistics(facts: Facts, name: str, *, needed: bool = True) -> dict[str, float]:
