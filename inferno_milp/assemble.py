@@ -167,10 +167,17 @@ def assemble(
 
 
 def _rests_on_estimates(table: Candidates) -> bool:
-    """Return whether a profile that was considered is estimated."""
-    considered = np.unique(np.concatenate((table.rows.profile, table.rejected.profile))).tolist()
-    origins = [table.problem.profiles[i].origin for i in considered]
-    return any(origin is not None and origin.kind == "estimated" for origin in origins)
+    """Return whether a profile that was considered, on an accelerator of which there is one, is estimated."""
+    problem = table.problem
+    accelerators, available = {a.name: a for a in problem.accelerators}, problem.devices_available
+    for i in np.unique(np.concatenate((table.rows.profile, table.rejected.profile))).tolist():
+        profile = problem.profiles[i]
+        accelerator = accelerators[profile.accelerator]
+        devices = accelerator.devices * profile.accelerators_per_replica
+        there = available is None or available.get(accelerator.type, 0) >= devices
+        if there and profile.origin is not None and profile.origin.kind == "estimated":
+            return True
+    return False
 
 
 def total_power_w(allocations: list[Allocation]) -> float | None:

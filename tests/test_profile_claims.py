@@ -125,11 +125,15 @@ class TestProofs:
         assert plan.rests_on_estimates
         assert status_words(plan) == "optimal, one accelerator per server, by estimated profiles"
         assert "if the estimated profiles hold" in proof_sentence(plan)
-        data = problem_data(capacity={"A": 0, "B": 0})
+        data = problem_data(capacity={"A": 1, "B": 0})
         data["profiles"][0]["origin"] = {"kind": "estimated"}
+        data["servers"][0]["load"]["rate_per_s"] = 40.0
         nobody = im.optimize(im.Problem.model_validate(data))
         assert nobody.status == "infeasible"
         assert status_words(nobody).endswith("by estimated profiles")
+        # Of accelerators that are not there, nothing depends on what is known.
+        none = im.optimize(im.Problem.model_validate({**data, "capacity": {"A": 0, "B": 0}}))
+        assert (none.status, none.rests_on_estimates) == ("infeasible", False)
 
     def test_the_bound_is_of_the_objective_where_changes_are_charged(self) -> None:
         data = problem_data()
