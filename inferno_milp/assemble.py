@@ -33,7 +33,7 @@ from inferno_milp.queueing import analyze
 from inferno_milp.reasons import why_left_out, why_not_in_full, why_not_placed
 from inferno_milp.room import Room
 from inferno_milp.transition import price_today
-from inferno_milp.trust import profile_use
+from inferno_milp.trust import profile_use, rests_on_estimates
 
 BATCH_SIZES_SHOWN = 24
 """Batch sizes of which a plan says what they would take, evenly spaced on a logarithmic scale."""
@@ -162,22 +162,8 @@ def assemble(
         priorities=choice.priorities,
         nodes=tuple(_nodes(table, assigned)),
         assignment=table.problem.options.assignment,
-        rests_on_estimates=_rests_on_estimates(table),
+        rests_on_estimates=rests_on_estimates(table),
     )
-
-
-def _rests_on_estimates(table: Candidates) -> bool:
-    """Return whether a profile that was considered, on an accelerator of which there is one, is estimated."""
-    problem = table.problem
-    accelerators, available = {a.name: a for a in problem.accelerators}, problem.devices_available
-    for i in np.unique(np.concatenate((table.rows.profile, table.rejected.profile))).tolist():
-        profile = problem.profiles[i]
-        accelerator = accelerators[profile.accelerator]
-        devices = accelerator.devices * profile.accelerators_per_replica
-        there = available is None or available.get(accelerator.type, 0) >= devices
-        if there and profile.origin is not None and profile.origin.kind == "estimated":
-            return True
-    return False
 
 
 def total_power_w(allocations: list[Allocation]) -> float | None:

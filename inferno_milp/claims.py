@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from inferno_milp.plan import Plan, ProfileUse
+from collections.abc import Iterable
+
+from inferno_milp.plan import Plan, ProfileUse, UsedProfile
 
 STATUS = {
     "optimal": "optimal",
@@ -51,15 +53,9 @@ def _profile_words(use: ProfileUse) -> tuple[str, str, str, str, str]:
     return use.precision or "–", engine or "–", use.kind or "–", ttft_error, itl_error
 
 
-def profile_rows(plan: Plan) -> list[tuple[str, ...]]:
-    """Return a row for each profile that the plan uses and whose origin is known."""
-    used = {
-        (server.model, a.accelerator): a.profile
-        for server in plan.servers
-        for a in server.allocations
-        if a.profile.is_known
-    }
-    return [(model, accelerator, *_profile_words(use)) for (model, accelerator), use in used.items()]
+def profile_rows(used: Iterable[UsedProfile]) -> list[tuple[str, ...]]:
+    """Return a row for each profile whose origin is known."""
+    return [(one.model, one.accelerator, *_profile_words(one.profile)) for one in used if one.profile.is_known]
 
 
 def bound_words(plan: Plan) -> str:

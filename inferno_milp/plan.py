@@ -96,6 +96,15 @@ class ProfileUse:
 
 
 @dataclass(frozen=True, slots=True)
+class UsedProfile:
+    """A profile that a plan uses, by model and accelerator, and what it rests on."""
+
+    model: str
+    accelerator: str
+    profile: ProfileUse
+
+
+@dataclass(frozen=True, slots=True)
 class Allocation:
     """A candidate with a number of replicas and its share of the server's traffic.
 
@@ -319,6 +328,12 @@ class Plan:
     messages: tuple[str, ...] = ()
     assignment: Literal["single", "mixed"] = "single"
     rests_on_estimates: bool = False
+
+    @property
+    def used_profiles(self) -> tuple[UsedProfile, ...]:
+        """Profiles that the plan uses, each once."""
+        used = {(s.model, a.accelerator): a.profile for s in self.servers for a in s.allocations}
+        return tuple(UsedProfile(model, accelerator, use) for (model, accelerator), use in used.items())
 
     @property
     def is_cost_the_objective(self) -> bool:

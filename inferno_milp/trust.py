@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
+from inferno_milp.candidates import Candidates
 from inferno_milp.plan import Plan, ProfileUse
 from inferno_milp.problem import Problem
 from inferno_milp.sections import Profile
@@ -12,6 +15,20 @@ from inferno_milp.sections import Profile
 def profile_use(profile: Profile) -> ProfileUse:
     """Return what a profile's origin says of it."""
     return ProfileUse(*(getattr(profile.origin, name, None) for name in ProfileUse.__slots__))
+
+
+def rests_on_estimates(table: Candidates) -> bool:
+    """Return whether a profile that was considered, on an accelerator of which there is one, is estimated."""
+    problem = table.problem
+    accelerators, available = {a.name: a for a in problem.accelerators}, problem.devices_available
+    for i in np.unique(np.concatenate((table.rows.profile, table.rejected.profile))).tolist():
+        profile = problem.profiles[i]
+        accelerator = accelerators[profile.accelerator]
+        devices = accelerator.devices * profile.accelerators_per_replica
+        there = available is None or available.get(accelerator.type, 0) >= devices
+        if there and profile.origin is not None and profile.origin.kind == "estimated":
+            return True
+    return False
 
 
 def profile_warnings(problem: Problem, plan: Plan) -> Iterator[str]:

@@ -12,9 +12,11 @@ import yaml
 import inferno_milp as im
 from conftest import problem_data
 from inferno_milp.check import check_plan
-from inferno_milp.claims import bound_words, proof_sentence, status_words
+from inferno_milp.claims import bound_words, profile_rows, proof_sentence, status_words
 from inferno_milp.export import export_manifests
+from inferno_milp.horizon.check import check_horizon
 from inferno_milp.html.page import report_html
+from inferno_milp.report.horizon import horizon_lines
 
 
 def with_origin(**origin: Any) -> im.Problem:
@@ -149,3 +151,35 @@ class TestProofs:
     def test_periods_in_a_file_are_not_ignored_in_silence(self, instances: Path) -> None:
         messages = im.optimize(im.read_problem(instances / "day.yaml")).messages
         assert any("24 periods are not planned here: `inferno-milp periods FILE`" in message for message in messages)
+
+
+class TestPlansOfPeriodsAndScenarios:
+    def problem(self, **origin: Any) -> im.Problem:
+        data = problem_data()
+        data["profiles"][0]["origin"] = {"kind": "measured", **origin}
+        data["capacity"] = {"A": 20}
+        rates = [{"name": name, "factor": factor} for name, factor in (("low", 0.5), ("high", 1.5))]
+        data["periods"] = [{**one, "hours": 12.0} for one in rates]
+        data["scenarios"] = [{**one, "probability": 0.5} for one in rates]
+        return im.Problem.model_validate(data)
+
+    @pytest.mark.parametrize("plan_of", [im.plan_periods, im.plan_scenarios])
+    def test_they_name_their_profiles(self, plan_of: Any) -> None:
+        plan = plan_of(self.problem(precision="fp8", engine="vllm", ttft_error=0.07)).plan
+        (used,) = plan.profiles
+        assert (used.model, used.accelerator, used.profile.precision, used.profile.engine) == ("m", "A", "fp8", "vllm")
+        assert profile_rows(plan.profiles) == [("m", "A", "fp8", "vllm", "measured", "±7%", "–")]
+        assert plan.to_dict()["profiles"][0]["profile"]["ttft_error"] == 0.07
+        assert not plan.rests_on_estimates
+        estimated = plan_of(self.problem(kind="estimated")).plan
+        assert estimated.rests_on_estimates
+        assert any("optimal, by estimated profiles" in line for line in horizon_lines(estimated))
+
+    def test_the_check_holds_them_against_the_problem(self) -> None:
+        problem = self.problem(precision="fp8")
+        plan = im.plan_periods(problem).plan
+        (used,) = plan.profiles
+        other = replace(used, profile=replace(used.profile, precision="bf16"))
+        for profiles, words in (((), "not those of its replicas"), ((other,), "does not say that of itself")):
+            with pytest.raises(im.PlanCheckError, match=words):
+                check_horizon(problem, replace(plan, profiles=profiles), problem.periods, planning=problem.planning)

@@ -88,9 +88,13 @@ def _show(
     arguments: Namespace, plan: HorizonPlan, document: Callable[[], Any], lines: Callable[[], Iterator[str]]
 ) -> int:
     def parts(console: Console) -> list[Any]:
+        from inferno_milp.claims import profile_rows
         from inferno_milp.report.horizon import costs_table, horizon_lines, moments_table
+        from inferno_milp.report.plans import profiles_table
 
         tables = [moments_table(plan, console), "", costs_table(plan, console), ""] if plan.has_plan else []
+        if profiles := profile_rows(plan.profiles):
+            tables += [profiles_table(profiles, console), ""]
         return [*tables, *horizon_lines(plan), *(lines() if plan.has_plan else ())]
 
     show(arguments, parts, document, plan.to_frame)

@@ -11,7 +11,9 @@ from inferno_milp.horizon.plans import Held, HorizonPlan, MomentPlan, mean
 from inferno_milp.horizon.program import Found, Setup
 from inferno_milp.horizon.reservations import extra_per_hour, fixed_per_hour
 from inferno_milp.horizon.ways import IntArray, Ways
+from inferno_milp.plan import UsedProfile
 from inferno_milp.sections import Moment, Planning
+from inferno_milp.trust import profile_use, rests_on_estimates
 
 CLOSE = 1e-6
 
@@ -51,7 +53,16 @@ def assemble(ways: Ways, setup: Setup, moments: Sequence[Moment], found: Found) 
         if has_plan
         else (),
         held=tuple(_held(ways, moments, found)) if has_plan else (),
+        profiles=_used_profiles(ways, found) if has_plan else (),
+        rests_on_estimates=rests_on_estimates(ways.table),
     )
+
+
+def _used_profiles(ways: Ways, found: Found) -> tuple[UsedProfile, ...]:
+    """Return the profiles of all ways that have replicas in a moment, each once."""
+    used = ways.rows.profile[(found.replicas > 0).any(axis=1)]
+    profiles = (ways.problem.profiles[i] for i in dict.fromkeys(used.tolist()))
+    return tuple(UsedProfile(one.model, one.accelerator, profile_use(one)) for one in profiles)
 
 
 def is_served(ways: Ways, replicas: IntArray, moment: int) -> bool:

@@ -67,8 +67,22 @@ def check_horizon(
         wrong.append(f"status {plan.status}, with {len(plan.unserved) + len(plan.missed)} servers not as promised")
     if {one.server for one in plan.missed} != problem.relaxed_targets.keys() - {one.server for one in plan.unserved}:
         wrong.append("the servers that miss their targets are not those that are planned for others")
+    wrong += _profiles(problem, plan)
     if wrong:
         raise PlanCheckError(wrong)
+
+
+def _profiles(problem: Problem, plan: HorizonPlan) -> Iterator[str]:
+    """Compare the profiles that the plan names with those that its replicas use, as the problem has them."""
+    models = {server.name: server.model for server in problem.servers}
+    used = {(models[one.server], one.accelerator) for one in plan.held}
+    if {(one.model, one.accelerator) for one in plan.profiles} != used or len(plan.profiles) != len(used):
+        yield "the profiles are not those of its replicas"
+    origins = {(profile.model, profile.accelerator): profile.origin for profile in problem.profiles}
+    for one in plan.profiles:
+        origin = origins.get((one.model, one.accelerator))
+        if any(getattr(one.profile, name) != getattr(origin, name, None) for name in one.profile.__slots__):
+            yield f"{one.model} on {one.accelerator}: its profile does not say that of itself"
 
 
 def _rates(problem: Problem, plan: HorizonPlan, moments: Sequence[Moment]) -> Iterator[str]:

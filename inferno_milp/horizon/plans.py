@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from inferno_milp.highs_engine import Result
+from inferno_milp.plan import UsedProfile
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,6 +74,8 @@ class HorizonPlan:
     reserved : units of each accelerator that are reserved.
     unserved : servers that are left out, since not every server can be served in every moment.
     missed : servers whose promises no accelerator can keep, planned for the best attainable latencies.
+    profiles : those that are used, and what they rest on.
+    rests_on_estimates : whether profiles were considered that are estimated, not measured.
     """
 
     problem_name: str
@@ -86,6 +89,8 @@ class HorizonPlan:
     held: tuple[Held, ...]
     unserved: tuple[Unserved, ...] = ()
     missed: tuple[Unserved, ...] = ()
+    profiles: tuple[UsedProfile, ...] = ()
+    rests_on_estimates: bool = False
 
     @property
     def has_plan(self) -> bool:

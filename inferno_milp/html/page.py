@@ -113,7 +113,7 @@ def report_html(
         plan=plan,
         problem=problem,
         proof=proof_sentence(plan),
-        profiles=profile_rows(plan),
+        profiles=profile_rows(plan.used_profiles),
         why=why,
         reasons=[_reasons(server) for server in why.servers],
         compared=len(names),

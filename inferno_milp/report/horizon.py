@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from inferno_milp.claims import ESTIMATED
 from inferno_milp.horizon.plans import HorizonPlan
 from inferno_milp.report.grid import fitted, make_grid
 
@@ -49,12 +50,15 @@ def costs_table(plan: HorizonPlan, console: Console) -> RenderableType:
 
 def horizon_lines(plan: HorizonPlan) -> Iterator[str]:
     """Say what a plan costs, of what parts, and what it reserves."""
+    status: str = plan.status
+    if plan.rests_on_estimates and status in ("optimal", "infeasible"):
+        status = f"{status}, {ESTIMATED}"
     if plan.cost_per_hour is None:
-        yield f"{plan.status}: no plan"
+        yield f"{status}: no plan"
         yield from _left_out(plan)
         return
     gap = "" if plan.gap is None or plan.bound is None else f" (bound {plan.bound:.10g}, gap {plan.gap:.2%})"
-    yield f"{plan.cost_per_hour:.10g} {plan.currency}/h  {plan.status}{gap}"
+    yield f"{plan.cost_per_hour:.10g} {plan.currency}/h  {status}{gap}"
     words = {"reserved": "reserved", "extra": "on demand", "starts": "starts and ends"}
     yield ", ".join(f"{words[name]} {value:.6g}" for name, value in plan.parts.items())
     if plan.reserved:

@@ -27,8 +27,8 @@ def plan_report(plan: Plan, console: Console) -> Sequence[RenderableType]:
     if plan.changes:
         parts += [changes_table(plan.changes, plan.currency, console), Text()]
     parts += [_capacity_table(plan, console), Text()]
-    if profiles := profile_rows(plan):
-        parts += [_profiles_table(profiles, console), Text()]
+    if profiles := profile_rows(plan.used_profiles):
+        parts += [profiles_table(profiles, console), Text()]
     if plan.nodes:
         parts += [_nodes_table(plan, console), Text()]
     parts += [_total_line(plan), *_objective_lines(plan)]
@@ -135,7 +135,8 @@ def ms(value: float | None) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _profiles_table(rows: Sequence[tuple[str, ...]], console: Console) -> RenderableType:
+def profiles_table(rows: Sequence[tuple[str, ...]], console: Console) -> RenderableType:
+    """Lay out precision, engine, origin and errors of the profiles that a plan uses."""
     names = ("profile of", "on", "precision", "engine", "origin")
     return fitted(make_grid(names, ("TTFT err.", "ITL err."), rows), console)
 

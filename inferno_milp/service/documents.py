@@ -10,7 +10,7 @@ from inferno_milp.disaggregation.plans import Split
 from inferno_milp.explanation import Alternative
 from inferno_milp.fields import Targets
 from inferno_milp.horizon.plans import Held, MomentPlan, Unserved
-from inferno_milp.plan import Allocation, Change, MissedTarget, NodeUse, PriorityUse, SolverRun, Status
+from inferno_milp.plan import Allocation, Change, MissedTarget, NodeUse, PriorityUse, SolverRun, Status, UsedProfile
 from inferno_milp.prices import DevicePrice, TargetPrice
 from inferno_milp.routing.plans import Route
 from inferno_milp.service.store import JobStatus
@@ -193,6 +193,8 @@ class HorizonDocument(DocumentModel):
     held: list[Held]
     unserved: list[Unserved]
     missed: list[Unserved]
+    profiles: list[UsedProfile]
+    rests_on_estimates: bool
 
 
 class PeriodsDocument(DocumentModel):

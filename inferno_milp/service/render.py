@@ -42,7 +42,7 @@ def do_plan_page(task: Task, sender: ProgressSender) -> Answer:
         problem=problem,
         plan=plan,
         proof=proof_sentence(plan),
-        profiles=profile_rows(plan),
+        profiles=profile_rows(plan.used_profiles),
         before=before,
         difference=None if None in costs else round(costs[0] - costs[1], 9),  # type: ignore[operator]
         lost=[] if before is None else sorted(set(plan.unserved) - set(before.unserved)),
