@@ -178,3 +178,16 @@ class TestStudies:
         ax = plots.plot_frontier(frame, "load", currency="cents")
         assert list(ax.lines[0].get_xdata()) == [0.5, 1.0]
         assert list(ax.lines[1].get_xdata()) == [4.0]
+
+
+def test_names_of_models_do_not_overlap(instances: Path) -> None:
+    """Names longer than their column stand slanted; short ones in their places as they are."""
+    plan = im.optimize(im.read_problem(instances / "real-cloud.yaml"))
+    ax = plots.plot_assignment(plan)
+    assert ax.figure is not None
+    ax.figure.draw_without_rendering()
+    labels = ax.get_xticklabels()
+    assert any(len(label.get_text()) > 15 for label in labels)
+    corners = [label.get_window_extent().get_points()[1] for label in labels]  # where slanted text ends, at its tick
+    assert all(label.get_rotation() == 35 for label in labels)
+    assert [x for x, _ in corners] == sorted(x for x, _ in corners)

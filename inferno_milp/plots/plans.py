@@ -24,6 +24,9 @@ TITLES = {
     "wait_ms": "mean wait in the queue, ms",
 }
 
+LONGEST_LEVEL = 15
+"""Letters of a name that fit below a column of a table, which is an inch wide."""
+
 
 def plot_assignment(plan: Plan, *, ax: Axes | None = None) -> Axes:
     """Draw a table of service classes × models: what each server runs on, coloured by type."""
@@ -55,11 +58,14 @@ def draw_table(plan: Plan, cell: Callable[[ServerPlan], tuple[str, str]], ax: Ax
             column + 0.5, row + 0.5, plain("\n".join(text for text, _ in found)), ha="center", va="center", fontsize=7
         )
     ax.set(xlim=(0, len(models)), ylim=(len(classes), 0))
+    long = max((len(name) for name in models), default=0) > LONGEST_LEVEL
     ax.set_xticks(
         np.arange(len(models)) + 0.5,
         [plain(name) for name in models],
         fontsize=8,
-        rotation=25 if len(models) > 6 else 0,
+        rotation=35 if long else 25 if len(models) > 6 else 0,
+        ha="right" if long else "center",
+        rotation_mode="anchor" if long else "default",
     )
     ax.set_yticks(np.arange(len(classes)) + 0.5, [plain(name) for name in classes], fontsize=8)
     ax.tick_params(length=0)
