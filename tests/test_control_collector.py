@@ -186,11 +186,11 @@ def test_slow_and_down(oracle):
     collector = make(oracle, timeout_s=0.2, deadline_s=1.0)
     gold(collector)
     oracle.wait_s = 2.0
-    start = time.monotonic()
+    asked = len(oracle.asked)
     seen, observed = gold(collector, START_S + 30)
     assert seen.state == "held"
     assert "no answer" in observed.errors[0]
-    assert time.monotonic() - start < 10
+    assert len(oracle.asked) - asked < 2 * len(NAMES), "each query twice takes longer than the deadline"
     oracle.server.shutdown()
     oracle.server.server_close()
     seen, observed = gold(collector, START_S + 60)

@@ -20,6 +20,7 @@ import uvicorn
 import yaml
 from api_double import ADMIN, TOKEN, deployment, pod, put_deployments, running_double
 from control_parts import FakeClock, FakeCluster, FakeSource, config, problem
+from running_service import PATIENCE_S
 from test_control_loop import REPLICAS, make
 
 import inferno_milp as im
@@ -154,7 +155,7 @@ def test_a_loop_that_follows_custom_resources(cluster_files, tmp_path):
             item["spec"] |= change
             if change:
                 double.put("servers", item)
-            deadline = time.monotonic() + 40
+            deadline = time.monotonic() + PATIENCE_S
             while not told(name):
                 assert time.monotonic() < deadline, "no object has a status"
                 assert process.poll() is None
@@ -164,7 +165,7 @@ def test_a_loop_that_follows_custom_resources(cluster_files, tmp_path):
         assert double.objects["optimizers", "llm", "optimizer"]["status"]["state"] == "active"
         assert double.objects["deployments", "llm", "gold-a100"]["spec"]["replicas"] == 1
         process.terminate()
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
     assert process.returncode in (0, -signal.SIGTERM)
@@ -303,7 +304,7 @@ def test_rounds_go_on_after_one_that_failed():
     cluster.failures = [("read", RuntimeError("a defect"))]
     thread = threading.Thread(target=runner.run)
     thread.start()
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE_S
     while len(reports) < 2 and time.monotonic() < end:
         time.sleep(0.02)
     runner.stop()
@@ -484,7 +485,7 @@ def test_a_loop_that_is_woken_does_not_wait(monkeypatch):
     thread.start()
     try:
         for count in (1, 2, 3):
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + PATIENCE_S
             while len(reports) < count:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)

@@ -17,6 +17,7 @@ pytest.importorskip("kubernetes")
 import jsonschema
 from api_double import put_deployments, running_double
 from control_parts import FakeClock, FakeSource, config, problem
+from running_service import PATIENCE_S
 
 from inferno_milp.cli import main
 from inferno_milp.control.api_server import ApiServer
@@ -407,7 +408,7 @@ def test_a_status_that_cannot_be_written_stops_nothing(double):
     assert [step.outcome for step in report.steps] == ["done"]
 
 
-def wait_for(what, seconds=20.0):
+def wait_for(what, seconds=PATIENCE_S):
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, "it did not happen"

@@ -141,12 +141,12 @@ def test_as_one_program_for_all():
 
 def test_within_the_devices():
     devices = im.read_problem("instances/limited.yaml").devices_available
-    short = im.plan_scenarios(many(12), time_limit_s=30.0).plan
+    short = im.plan_scenarios(many(12), time_limit_s=10.0).plan
     assert short.status in ("partial", "no_solution"), "how far it comes depends on the machine"
     assert short.status == "no_solution" or short.unserved
     problem = many(12, capacity={name: 2 * count for name, count in devices.items()})
-    found = im.plan_scenarios(problem, time_limit_s=90.0, gap=1e-2)
-    assert found.plan.status in ("optimal", "feasible"), "its check has counted the devices"
+    found = im.plan_scenarios(problem, gap=1e-2)
+    assert found.plan.status == "optimal", "its check has counted the devices"
     assert found.plan.bound <= found.plan.cost_per_hour
     assert found.known_cost_per_hour <= found.plan.cost_per_hour * (1 + 1e-2)
 

@@ -114,7 +114,7 @@ def test_shortfall_is_the_cheapest_that_would_do(rates: list[float], capacity: d
         for i, rate in enumerate(rates)
     ]  # fmt: skip
     table = find_candidates(make_problem(servers=servers, capacity=capacity))
-    purchase = find_purchase(table, time_limit_s=30)
+    purchase = find_purchase(table, time_limit_s=1e6)
     assert purchase is not None
     assert all(item.devices == 1 for item in purchase)
     prices = dict(zip(table.types, device_prices(table), strict=True))
