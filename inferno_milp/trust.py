@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -29,6 +30,14 @@ def rests_on_estimates(table: Candidates) -> bool:
         if there and profile.origin is not None and profile.origin.kind == "estimated":
             return True
     return False
+
+
+def resting_as(plan: Plan, whole: Plan) -> Plan:
+    """Return a plan of the best of many problems, resting on estimates if the plan of the whole problem does.
+
+    Its own problem has only the profiles that were picked; those that were weighed against them limit its claim too.
+    """
+    return replace(plan, rests_on_estimates=plan.rests_on_estimates or whole.rests_on_estimates)
 
 
 def profile_warnings(problem: Problem, plan: Plan) -> Iterator[str]:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from inferno_milp.disaggregation.transfer import Link
-from inferno_milp.plan import Allocation, Plan
+from inferno_milp.plan import PROFILE_COLUMNS, Allocation, Plan
 from inferno_milp.problem import Problem
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ class SplitPlan:
         for split in self.splits:
             for phase, name in (("prefill", split.prefill), ("decode", split.decode)):
                 a = self.allocation(name)
-                rows.append((split.server, phase, a.accelerator, a.batch_size, a.replicas, a.cost_per_hour, a.ttft_ms))
+                run = (a.accelerator, a.batch_size, a.replicas, a.cost_per_hour, a.ttft_ms)
+                rows.append((split.server, phase, *run, *(getattr(a.profile, name) for name in PROFILE_COLUMNS)))
         columns = ["server", "phase", "accelerator", "batch_size", "replicas", "cost_per_hour", "ttft_ms"]
-        return pd.DataFrame(rows, columns=columns)
+        return pd.DataFrame(rows, columns=[*columns, *PROFILE_COLUMNS.values()])

@@ -21,6 +21,7 @@ from inferno_milp.plan import DEFAULT_GAP
 from inferno_milp.planner import optimize, plan_candidates
 from inferno_milp.problem import Problem
 from inferno_milp.sections import Server
+from inferno_milp.trust import resting_as
 
 NOWHERE = "no engine has room for its requests in its KV cache, and holds its adapters"
 LATE = "the time ran out before phases apart were tried"
@@ -92,7 +93,7 @@ def disaggregate(
         return as_it_is("the split that was picked could not be planned in time, or with its limits", picked.bound)
     if together.serves_all and (plan.objective or 0.0) >= (together.objective or 0.0):
         return as_it_is("phases apart save nothing: the plan is that with both together", picked.bound)
-    result = SplitPlan(split, plan, (), together, picked.bound, reasons, None)
+    result = SplitPlan(split, resting_as(plan, together), (), together, picked.bound, reasons, None)
     result = replace(result, splits=tuple(_split(problem, result, way, parts[s]) for s, way in chosen.items()))
     check_splits(problem, result)
     return result

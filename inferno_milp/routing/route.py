@@ -27,6 +27,7 @@ from inferno_milp.routing.plans import SMALL_SHARE, Route, RoutedPlan
 from inferno_milp.routing.pools import Carried, FloatArray, Pool, find_carried, find_weights, flows_of, part_of
 from inferno_milp.routing.program import Cut, Limits, Others, Pools, Routed, solve_routing
 from inferno_milp.sections import CurrentAllocation, Server
+from inferno_milp.trust import resting_as
 
 logger = logging.getLogger(__name__)
 
@@ -72,12 +73,14 @@ def find_routes(problem: Problem, *, time_limit_s: float | None = None, gap: flo
         plain = optimize(problem, time_limit_s=_left_s(end), gap=gap)
         unrouted = RoutedPlan(problem, plain, (), plain, 0)
         if alike is not None and _cost(alike[1]) < _cost(plain):
-            unrouted = RoutedPlan(*alike, split, alike[1], 0)
+            mixed = resting_as(alike[1], plain)
+            unrouted = RoutedPlan(alike[0], mixed, split, mixed, 0)
         search.run(until(began + PROGRAMS_PART * (end - began)))
     found = search.plan()
     if found is None or _cost(found[1]) >= _cost(unrouted.plan):
         return replace(unrouted, rounds=search.rounds)
-    return RoutedPlan(*found, tuple(search.routes()), unrouted.plan, search.rounds)
+    routed = resting_as(found[1], plain)
+    return RoutedPlan(found[0], routed, tuple(search.routes()), unrouted.plan, search.rounds)
 
 
 def _left_s(end: float) -> float | None:

@@ -16,6 +16,7 @@ from inferno_milp.plan import DEFAULT_GAP, Plan
 from inferno_milp.planner import optimize, plan_candidates
 from inferno_milp.problem import Problem
 from inferno_milp.sharing.groups import can_share, find_groups, group_name, merged
+from inferno_milp.trust import resting_as
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def share_replicas(problem: Problem, *, time_limit_s: float | None = None, gap: 
     if not plan.serves_all or (apart.serves_all and (plan.objective or 0.0) >= (apart.objective or 0.0)):
         return SharedPlan(problem, apart, (), apart)
     named = tuple(tuple(problem.servers[s].name for s in group) for group in chosen if len(group) > 1)
-    return SharedPlan(shared, plan, named, apart)
+    return SharedPlan(shared, resting_as(plan, apart), named, apart)
 
 
 def _grown(problem: Problem, gap: float, time_limit_s: float | None) -> list[tuple[int, ...]] | None:
