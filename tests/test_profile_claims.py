@@ -183,3 +183,11 @@ class TestPlansOfPeriodsAndScenarios:
         for profiles, words in (((), "not those of its replicas"), ((other,), "does not say that of itself")):
             with pytest.raises(im.PlanCheckError, match=words):
                 check_horizon(problem, replace(plan, profiles=profiles), problem.periods, planning=problem.planning)
+
+
+def test_the_words_below_a_table_are_about_it() -> None:
+    page = report_html(with_origin(precision="fp8"), requests=1000)
+    assert (
+        page.index("Use: mean running requests") < page.index("<h3>Profiles</h3>") < page.index("What the speeds rest")
+    )
+    assert "for 1 server of language models" in page
