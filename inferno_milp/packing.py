@@ -7,7 +7,7 @@ units of d (`slots`). Otherwise nodes are cut into sizes by `cuttings`, every wa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -61,12 +61,14 @@ def cuttings(groups: Sequence[NodeGroup], sizes: Sequence[int]) -> list[Cutting]
     return found
 
 
-def _ways(devices: int, falling: Sequence[int]) -> list[tuple[int, ...]]:
-    """Ways to cut devices into sizes, given from the largest on; what is left is less than the smallest."""
+def _ways(devices: int, falling: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Yield ways to cut devices into sizes, given from the largest on; what is left is less than the smallest."""
     size, *smaller = falling
     if not smaller:
-        return [(devices // size,)]
-    return [(count, *rest) for count in range(devices // size + 1) for rest in _ways(devices - count * size, smaller)]
+        yield (devices // size,)
+        return
+    for count in range(devices // size + 1):
+        yield from ((count, *rest) for rest in _ways(devices - count * size, smaller))
 
 
 def pack(groups: Sequence[NodeGroup], sizes: Sequence[int], counts: Sequence[int]) -> list[Cutting] | None:
@@ -81,7 +83,8 @@ def pack(groups: Sequence[NodeGroup], sizes: Sequence[int], counts: Sequence[int
     left = list(counts)
     # From the smallest nodes that hold a size, so that larger ones stay whole for larger replicas.
     order = sorted(range(len(groups)), key=lambda g: groups[g].devices)
-    group_of = [g for g in order for _ in range(groups[g].count)] if any(left) else []
+    most = sum(left)  # nodes of a group that are of use: each one that is used holds a replica
+    group_of = [g for g in order for _ in range(min(groups[g].count, most))]
     free = [groups[g].devices for g in group_of]
     held = [[0] * len(sizes) for _ in group_of]
     for i in reversed(range(len(sizes))):

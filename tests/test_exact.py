@@ -15,7 +15,7 @@ from systems import systems
 import inferno_milp as im
 from conftest import make_problem, problem_data
 from inferno_milp.generate import generate_problem
-from inferno_milp.packing import pack
+from inferno_milp.packing import cuttings, pack
 from inferno_milp.supply import NodeGroup
 
 
@@ -90,6 +90,15 @@ def test_packing(groups: list[tuple[int, int]], counts: dict[int, int]) -> None:
         assert [sum(node.counts[i] for node in packed) for i in range(len(sizes))] == [counts[size] for size in sizes]
         used = Counter(node.group for node in packed)
         assert all(count <= groups[group][1] for group, count in used.items())
+
+
+def test_nodes_without_end() -> None:
+    """Neither the ways to cut a node nor its nodes are listed beyond what is of use."""
+    with pytest.raises(im.OptionError, match="can be cut up in more than 20000 ways"):
+        cuttings([NodeGroup(type="A", devices=10**6, count=1)], [2, 3, 5])
+    packed = pack([NodeGroup(type="A", devices=8, count=10**9)], [1, 2], [3, 5])
+    assert [node.counts for node in packed or ()] == [(0, 4), (3, 1)]
+    assert pack([NodeGroup(type="A", devices=8, count=10**9)], [1, 16], [3, 5]) is None
 
 
 @pytest.mark.parametrize("assignment", ["single", "mixed"])
