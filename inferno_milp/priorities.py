@@ -2,7 +2,8 @@
 
 A step serves as much weight of its priority as can be, while no priority before it loses more than it had to. Servers
 of later priorities are not in it. The last step is the whole problem at least cost, within what the steps before found.
-So nothing is weighed against anything by large numbers, which tolerances would swallow.
+So nothing is weighed against anything by large numbers, which tolerances would swallow; and for the same reason weights
+count relative to the smallest of their priority, whatever unit they are given in.
 """
 
 from __future__ import annotations
@@ -39,6 +40,15 @@ def weights_of(table: Candidates) -> FloatArray:
     return np.array([server.weight for server in table.problem.servers])
 
 
+def relative_weights(weights: FloatArray, priority: IntArray) -> FloatArray:
+    """Return each weight as a multiple of the smallest one of its priority."""
+    levels, which = np.unique(priority, return_inverse=True)
+    least = np.full(len(levels), np.inf)
+    np.minimum.at(least, which, weights)
+    found: FloatArray = weights / least[which]
+    return found
+
+
 def priorities_of(table: Candidates) -> IntArray:
     """Return the priority of each server of the problem."""
     by_class = {c.name: c.priority for c in table.problem.service_classes}
@@ -64,7 +74,7 @@ def solve_by_priority(
         here = np.flatnonzero(steps.priority == level)
         chosen = join_options((chosen, steps.nobody(here)))
         total = lost = float(steps.weights[here].sum())
-        bound = 0.0
+        bound, unit = 0.0, float(weights_of(program.table)[program.servers[here]].min())
         if left_s() > 0:
             members = np.flatnonzero(steps.priority <= level)
             master, covers = steps.program_of(members, level)
@@ -74,7 +84,7 @@ def solve_by_priority(
             chosen = steps.outside(solved.chosen, members)
             lost, bound = float(solved.objective or 0.0), max(solved.bound or 0.0, 0.0)
         steps.lost[level] = lost
-        levels[level] = Level(total - lost, total - min(bound, lost))
+        levels[level] = Level(unit * (total - lost), unit * (total - min(bound, lost)))
     everybody = np.arange(len(steps.priority))
     master, covers = steps.program_of(everybody, None)
     start = replace(steps.within(chosen, everybody), cost=chosen.price)
@@ -85,12 +95,12 @@ def solve_by_priority(
 
 
 class _Steps:
-    """Makes the programs of the steps; `lost` is the weight that each priority before has lost."""
+    """Makes the programs of the steps; `lost` is the relative weight that each priority before has lost."""
 
     def __init__(self, program: Program):
         self.program = program
         self.priority = priorities_of(program.table)[program.servers]
-        self.weights = weights_of(program.table)[program.servers]
+        self.weights = relative_weights(weights_of(program.table)[program.servers], self.priority)
         self.is_whole = bool((self.weights == np.floor(self.weights)).all())
         self.lost: dict[int, float] = {}
 

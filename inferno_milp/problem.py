@@ -20,6 +20,8 @@ from inferno_milp.supply import Capacity, pooled
 
 PROBABILITIES_OFF = 1e-6
 """By so much the probabilities of scenarios may miss 1."""
+MOST_SPREAD = 1e6
+"""Factor between weights of one priority up to which the smallest still counts beside the largest."""
 
 
 def new_name(name: str, taken: Collection[str]) -> str:
@@ -216,6 +218,7 @@ def reference_faults(
     yield from _power_faults(sections)
     yield from _pool_faults(sections, capacity, types)
     yield from _moment_faults(sections, _Names({s.name for s in sections.servers}, excused))
+    yield from _weight_faults(sections)
     total = sum(scenario.probability for scenario in sections.scenarios)
     if has_all_scenarios and sections.scenarios and abs(total - 1) > PROBABILITIES_OFF:
         yield Fault(f"the probabilities sum to {total:.6g}", "they must sum to 1", ("scenarios",))
@@ -289,6 +292,18 @@ def _region_faults(sections: Sections) -> Iterator[Fault]:
     for start in sorted({s.region for s in sections.servers if s.region}):
         for end in sorted(supply - {start} - sections.latencies_ms.get(start, {}).keys()):
             yield Fault(f"nothing is said from {start!r} to {end!r}", "give it, 0 if it is none", ("latencies_ms",))
+
+
+def _weight_faults(sections: Sections) -> Iterator[Fault]:
+    priorities = {c.name: c.priority for c in sections.service_classes}
+    weights: dict[int, list[float]] = {}
+    for server in sections.servers:
+        if server.service_class in priorities:
+            weights.setdefault(priorities[server.service_class], []).append(server.weight)
+    for priority, found in sorted(weights.items()):
+        if max(found) > min(found) * MOST_SPREAD:
+            fault = f"weights of priority {priority} from {min(found):g} to {max(found):g}: the smallest do not count"
+            yield Fault(fault, "give a priority of its own to what counts so little", ("servers",))
 
 
 def _moment_faults(sections: Sections, servers: _Names) -> Iterator[Fault]:

@@ -60,7 +60,7 @@ def best_plan(problem: Problem) -> Best:
             if way:
                 served[levels.index(priority[server.service_class])] += server.weight
         objective = math.fsum(way.objective for way in combination if way)
-        key = (tuple(-round(weight, 9) for weight in served), objective)
+        key = (tuple(-float(f"{weight:.9g}") for weight in served), objective)
         best = key if best is None else min(best, key)
     assert best is not None
     return Best(tuple(-weight for weight in best[0]), best[1])

@@ -19,7 +19,7 @@ TARGETS: tuple[dict[str, Any], ...] = (
     {"itl_ms": 5.5},
 )
 SCALES = (1.0, 1.0, 1.0, 1e-9, 1e-6, 1e-3, 1e3, 1e6, 1e9)
-"""Factors on all prices: no status may depend on the currency."""
+"""Factors on all prices, and on all weights: no status may depend on their units."""
 
 
 @st.composite
@@ -56,6 +56,9 @@ def systems(
     data["servers"] = [
         draw(some_server(i, rate, pools, law, small=small)) for i in range(draw(st.integers(1, servers)))
     ]
+    unit = draw(st.sampled_from(SCALES))
+    for server in data["servers"]:
+        server["weight"] *= unit
     data["options"] = {"law": law, **({"assignment": "mixed" if mixed else "single"} if noded
                                       else draw(some_options(mixed, scale)))}  # fmt: skip
     if data["pools"]:  # the accelerators of today are called otherwise there

@@ -38,6 +38,26 @@ def test_mixed_assignments(problem: im.Problem) -> None:
     compare(problem)
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1e-7, 1e-5, 1e5, 1e9])
+@pytest.mark.parametrize("assignment", ["single", "mixed"])
+def test_weights_count_in_any_unit(assignment: str, unit: float) -> None:
+    """A tolerance of 1e-9 on what a priority may lose would let it lose servers of such weights."""
+
+    def plan_in(unit: float) -> im.Plan:
+        load = {"rate_per_s": 4.0, "input_tokens": 200.0, "output_tokens": 100.0}
+        base = {"service_class": "gold", "model": "m", "load": load}
+        servers = [{**base, "name": f"s{i}", "weight": w * unit} for i, w in enumerate((1.0, 2.0, 2.5, 1.0))]
+        options = {"law": "inferno", "assignment": assignment}
+        return im.optimize(make_problem(servers=servers, capacity={"A": 2, "B": 1}, options=options), gap=0.0)
+
+    one, plan = plan_in(1.0), plan_in(unit)
+    assert (plan.status, plan.unserved) == (one.status, one.unserved)
+    assert (one.status, one.unserved) == ("partial", ("s3",))
+    assert plan.objective == pytest.approx(one.objective)
+    assert plan.bound == pytest.approx(plan.objective)
+    assert [use.served / unit for use in plan.priorities] == pytest.approx([use.served for use in one.priorities])
+
+
 def compare(problem: im.Problem) -> None:
     """The same weight is served of each priority, at the same objective, and both are proven."""
     truth, plan = best_plan(problem), im.optimize(problem, gap=0.0)

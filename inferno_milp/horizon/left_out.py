@@ -14,6 +14,7 @@ from inferno_milp.horizon.program import Effort, Setup, build_horizon
 from inferno_milp.horizon.ways import Ways
 from inferno_milp.in_time import solve_in_time
 from inferno_milp.limits import FITS
+from inferno_milp.priorities import relative_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +59,12 @@ def serve_by_priority(ways: Ways, setup: Setup, effort: Effort) -> LeftOut:
         model = build_horizon(ways, setup, losable=True, left_s=left_s)
     except OutOfTimeError:
         return LeftOut(ways, is_proven=False, is_known=False)
+    weights = relative_weights(np.array([server.weight for server in problem.servers]), level_of)
     model.objective.deactivate()
     model.kept = pyo.ConstraintList(doc="Σ of the weights of a priority that are left out ≤ what must be")
     levels, is_proven, lost = np.unique(level_of[list(model.lost)]).tolist(), True, list(model.lost)
     for number, level in enumerate(levels):
-        here = [(problem.servers[s].weight, model.lost[s]) for s in model.lost if level_of[s] == level]
+        here = [(float(weights[s]), model.lost[s]) for s in model.lost if level_of[s] == level]
         model.add_component(f"lost_{level}", pyo.Objective(expr=sum_of_terms(here), sense=pyo.minimize))
         part = until(time.perf_counter() + left_s() / (len(levels) + 1 - number))
         solution = solve_in_time(model, gap=0.0, left_s=part)
@@ -70,7 +72,7 @@ def serve_by_priority(ways: Ways, setup: Setup, effort: Effort) -> LeftOut:
             return LeftOut(ways.leaving_out(lost), is_proven=False, is_known=number > 0)
         is_proven &= solution.outcome == "optimal"
         lost = [s for s in model.lost if model.lost[s].value > 0.5]
-        least = math.fsum(problem.servers[s].weight for s in lost if level_of[s] == level)
+        least = math.fsum(weights[s] for s in lost if level_of[s] == level)
         model.kept.add(sum_of_terms(here) <= least * (1 + FITS) + FITS)
         model.component(f"lost_{level}").deactivate()
     # Of all sets of that weight, the one whose servers cost least.
