@@ -152,7 +152,10 @@ class Problem(Sections):
         except ValidationError as error:
             wrong = [f"{path_text(d['loc'])}={d['input']!r}: {d['msg']}" for d in error.errors(include_url=False)]
             raise OptionError("; ".join(wrong)) from None
-        return self.model_copy(update={"options": options})
+        problem = self.model_copy(update={"options": options})
+        if faults := [*_region_faults(problem), *_power_faults(problem)]:  # what other options may break
+            raise OptionError("; ".join(map(str, faults)))
+        return problem
 
     def with_servers(
         self,

@@ -344,6 +344,35 @@ def test_a_model_without_a_profile(tmp_path: Path) -> None:
     assert (fault.problem, fault.remedy) == ("model 'llama' has no profile", "known: m")
 
 
+@pytest.mark.parametrize(("least", "is_wrong"), [(1e-6, False), (0.9e-6, True)])
+def test_weights_too_far_apart(least: float, is_wrong: bool) -> None:
+    servers = [{**problem_data()["servers"][0], "name": f"s{i}", "weight": w} for i, w in enumerate((1.0, least))]
+    data = problem_data(servers=servers)
+    if is_wrong:
+        with pytest.raises(im.InputError, match="weights of priority 1 from 9e-07 to 1: the smallest do not count"):
+            im.read_problem_data(data)
+        data["service_classes"].append({**data["service_classes"][0], "name": "tin", "priority": 2})
+        servers[1]["service_class"] = "tin"
+    im.read_problem_data(data)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"law": "inferno"}, "law `inferno` knows no latencies between regions"),
+        ({"max_power_w": 5.0}, "power is priced or limited, and 'A' has no power"),
+    ],
+)
+def test_options_that_do_not_go_with_the_rest(changes: dict[str, Any], words: str) -> None:
+    """What a document may not say, no option of a call may."""
+    data = problem_data(latencies_ms={"here": {"there": 5.0}}, options={"law": "continuous-batching"})
+    problem = im.read_problem_data(data)
+    with pytest.raises(im.InputError, match=words):
+        im.read_problem_data({**data, "options": {**data["options"], **changes}})
+    with pytest.raises(im.OptionError, match=words):
+        problem.with_options(**changes)
+
+
 def test_a_kept_accelerator_without_a_profile(tmp_path: Path) -> None:
     data = problem_data()
     del data["profiles"][1]
