@@ -19,6 +19,8 @@ from inferno_milp.plan import PriorityUse
 from inferno_milp.priorities import Level, priorities_of, solve_by_priority, weights_of
 
 NAME = "milp (HiGHS)"
+ROUNDING = 1e-8
+"""Part of the weight of a priority that is rounding in what could be served."""
 
 
 def solve_milp(program: Program, *, gap: float, left_s: Callable[[], float] = lambda: math.inf) -> Choice:
@@ -31,7 +33,7 @@ def solve_milp(program: Program, *, gap: float, left_s: Callable[[], float] = la
         that can be ended; small ones it ends in time by itself.
     """
     began = time.perf_counter()
-    if left_s() <= 0:
+    if left_s() <= 0 and program.table.needs.any():
         found = _choice(program, Solved("no_solution", None, np.empty(0), None, None), {})
     else:
         with runner_for(left_s, size=program.master.options.usage.size) as runner:
@@ -51,16 +53,21 @@ def _solve(program: Program, gap: float, left_s: Callable[[], float], runner: Ru
 
 
 def _choice(program: Program, solved: Solved, levels: dict[int, Level]) -> Choice:
-    """Say of each server what it runs; nobody served, where somebody should be, is infeasible."""
+    """Say of each server what it runs; nobody served, where it is proven that nobody can be, is infeasible."""
     served = ~program.table.needs
     server, row, replicas = (np.empty(0, dtype=np.int64) for _ in range(3))
     outcome: Outcome = solved.outcome
+    priorities: tuple[PriorityUse, ...] = ()
     if solved.chosen is not None:
         counts = np.diff(solved.chosen.starts)
         served[program.servers] = counts > 0
         server, row, replicas = np.repeat(program.servers, counts), solved.chosen.row, solved.chosen.replicas
-        if not len(row) and not served.all():
-            outcome = "infeasible"
+        if not served.all():
+            priorities = _priorities(program, levels)
+        if priorities and not len(row):
+            proven = all(use.could <= ROUNDING * use.weight for use in priorities)
+            outcome = "infeasible" if proven else "no_solution"
+            priorities = priorities if proven else ()
     has_plan = outcome in ("optimal", "feasible")
     return Choice(
         candidates=program.table,
@@ -69,9 +76,9 @@ def _choice(program: Program, solved: Solved, levels: dict[int, Level]) -> Choic
         replicas=replicas,
         served=served,
         outcome=outcome,
-        priorities=_priorities(program, levels) if solved.chosen is not None and not served.all() else (),
+        priorities=priorities,
         objective=solved.objective if has_plan else None,
-        bound=None if outcome == "infeasible" else solved.bound,
+        bound=solved.bound if has_plan or solved.chosen is None else None,
         solver=NAME,
         version=version(),
         wall_s=0.0,

@@ -41,7 +41,7 @@ def share_what_is_left(choice: Choice, room: Room) -> Choice:
     """
     table = choice.candidates
     policy = table.problem.options.saturation_policy
-    if policy == "none" or choice.served.all():
+    if policy == "none" or choice.served.all() or choice.outcome == "no_solution":  # what is left is not known
         return choice
     priority = priorities_of(table)
     waiting = sorted(np.flatnonzero(~choice.served).tolist(), key=lambda s: priority[s])

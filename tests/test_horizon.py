@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 import inferno_milp as im
 from inferno_milp.cli import main
+from inferno_milp.deadline import OutOfTimeError
+from inferno_milp.highs import Solution
 from inferno_milp.horizon.check import check_horizon
 from inferno_milp.horizon.program import nothing, solve_horizon
 from inferno_milp.horizon.ways import find_ways
@@ -569,3 +571,43 @@ def test_no_plan_is_dearer_than_a_baseline_in_however_little_time(monkeypatch, m
     least = min(best.peak_cost_per_hour, best.peak_cost_per_hour if best.replanned_moves and not moves
                 else best.replanned_cost_per_hour)  # fmt: skip
     assert found.plan.cost_per_hour == pytest.approx(least)
+
+
+def crowded(section, **changes):
+    """Three servers, one of them of a lower priority, where there are devices for two."""
+    moments = [{"name": "x"}, {"name": "y", "factor": 2.0}]
+    if section == "scenarios":
+        moments = [{**moment, "probability": 0.5} for moment in moments]
+    classes = [{"name": name, "priority": i + 1, "targets": {"m": {}}} for i, name in enumerate(("high", "low"))]
+    servers = [
+        {**ONE[0], "name": name, "service_class": c, "min_replicas": 1, "weight": weight}
+        for name, c, weight in (("a", "high", 1.0), ("b", "high", 2.0), ("c", "low", 1.0))
+    ]
+    there = {"small": 1, "big": 1}
+    return data(**{"capacity": there, "service_classes": classes, "servers": servers, section: moments, **changes})
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e-7, 1.0, 1e9])
+@pytest.mark.parametrize("section", ["periods", "scenarios"])
+def test_weights_count_in_any_unit(section, unit):
+    document = crowded(section, capacity={"small": 0, "big": 1})
+    for server in document["servers"]:
+        server["weight"] *= unit
+    plan = (im.plan_periods if section == "periods" else im.plan_scenarios)(im.read_problem_data(document)).plan
+    assert (plan.status, [one.server for one in plan.unserved]) == ("partial", ["a", "c"])
+
+
+@pytest.mark.parametrize("when", ["building", "solving"])
+@pytest.mark.parametrize("assignment", ["single", "mixed"])
+@pytest.mark.parametrize("section", ["periods", "scenarios"])
+def test_the_time_runs_out_before_it_is_known_whom_to_leave_out(monkeypatch, section, assignment, when):
+    def late(*arguments, **options):
+        if when == "building":
+            raise OutOfTimeError
+        return Solution("no_solution", None, None, 0.0)
+
+    name = "build_horizon" if when == "building" else "solve_in_time"
+    monkeypatch.setattr(f"inferno_milp.horizon.left_out.{name}", late)
+    problem = im.read_problem_data(crowded(section, options={"assignment": assignment}))
+    plan = (im.plan_periods if section == "periods" else im.plan_scenarios)(problem).plan
+    assert (plan.status, plan.cost_per_hour, plan.held) == ("no_solution", None, ())

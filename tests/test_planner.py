@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 import pytest
@@ -15,7 +15,10 @@ from hypothesis import strategies as st
 import inferno_milp as im
 from conftest import make_problem, problem_data, with_server
 from inferno_milp.generate import generate_problem
+from inferno_milp.milp import solve_milp
+from inferno_milp.priorities import solve_by_priority
 from inferno_milp.problem import Problem
+from inferno_milp.sections import SaturationPolicy
 
 
 class TestOptions:
@@ -58,6 +61,46 @@ class TestStatus:
         assert not plan.serves_all
         assert plan.servers[0].reason == "the time ran out before a plan was found"
         assert list(plan.stages_s) == ["candidates", "build", "solve"]
+
+    @pytest.mark.parametrize("policy", get_args(SaturationPolicy))
+    @pytest.mark.parametrize("assignment", ["single", "mixed"])
+    def test_nothing_is_shared_of_a_plan_that_is_not_there(
+        self, monkeypatch: pytest.MonkeyPatch, assignment: str, policy: str
+    ) -> None:
+        """The time runs out after the analysis, and there are devices that a saturation policy could give."""
+        servers = [{**problem_data()["servers"][0], "name": n} for n in ("s", "t")]
+        for server in servers:
+            server["load"] = {**server["load"], "rate_per_s": 60.0}
+        options = {"law": "inferno", "assignment": assignment, "saturation_policy": policy}
+        problem = make_problem(servers=servers, capacity={"A": 3, "B": 1}, options=options)
+        monkeypatch.setattr(
+            "inferno_milp.planner.solve_milp",
+            lambda program, gap, left_s: solve_milp(program, gap=gap, left_s=lambda: 0.0),
+        )
+        plan = im.optimize(problem)
+        assert plan.status == "no_solution"
+        assert not any(server.allocations for server in plan.servers)
+
+    def test_infeasible_is_proven(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Not all can be served, and the time runs out before it is known how many can be."""
+        servers = [{**problem_data()["servers"][0], "name": n} for n in ("s", "t")]
+        problem = make_problem(servers=servers, capacity={"A": 1, "B": 0})
+        assert im.optimize(problem).status == "partial"
+        monkeypatch.setattr(
+            "inferno_milp.milp.solve_by_priority",
+            lambda program, left_s, **more: solve_by_priority(program, left_s=lambda: 0.0, **more),
+        )
+        plan = im.optimize(problem)
+        assert (plan.status, plan.bound, plan.priorities) == ("no_solution", None, ())
+        monkeypatch.undo()
+        assert im.optimize(problem.model_copy(update={"capacity": {}})).status == "infeasible"
+
+    def test_nothing_is_needed_whatever_the_time(self) -> None:
+        """Servers without load: nobody is to be served, and everybody is."""
+        problem = with_server(load=None)
+        for limit in (1e-9, None):
+            plan = im.optimize(problem, time_limit_s=limit)
+            assert (plan.status, plan.total_cost_per_hour) == ("optimal", 0.0)
 
     def test_partial_for_lack_of_devices(self) -> None:
         servers = [{**problem_data()["servers"][0], "name": n} for n in ("s", "t")]

@@ -12,6 +12,7 @@ import numpy as np
 from inferno_milp.attainable import missed_targets, words_of_missed
 from inferno_milp.deadline import until
 from inferno_milp.errors import OptionError
+from inferno_milp.highs_engine import Result
 from inferno_milp.horizon.assemble import assemble, is_served
 from inferno_milp.horizon.baselines import cheapest, expected_cost, mean_value, myopic, of_replicas, static_peak
 from inferno_milp.horizon.check import check_horizon
@@ -65,7 +66,7 @@ def _solve(
         return _Solved(found, LeftOut(ways, is_proven=True, is_known=True))
     left_out = serve_by_priority(without_ways(ways, in_all=True), setup, clock.part(share / 2))
     if not left_out.is_known:
-        return _Solved(replace(found, outcome="no_solution"), left_out)
+        return _Solved(nothing(left_out.ways, len(setup.weights), "no_solution"), left_out)
     if not len(left_out.ways.rows):
         return _Solved(nothing(left_out.ways, len(setup.weights), "infeasible"), left_out)
     best = start(left_out.ways)
@@ -88,7 +89,8 @@ def _assembled(setup: Setup, moments: Sequence[Moment], solved: _Solved) -> Hori
     unserved = tuple(_unserved(ways, s, is_proven=solved.left_out.is_proven) for s in sorted(ways.left_out))
     serves = any(ways.needs(s, t) for s in range(len(ways.problem.servers)) for t in range(len(moments)))
     if not serves:
-        return replace(assemble(ways, setup, moments, replace(solved.found, outcome="infeasible", objective=None)),
+        outcome: Result = "infeasible" if solved.left_out.is_proven else "no_solution"
+        return replace(assemble(ways, setup, moments, replace(solved.found, outcome=outcome, objective=None)),
                        unserved=unserved)  # fmt: skip
     status = "partial" if plan.has_plan else plan.status
     return replace(plan, unserved=unserved, status=status)
