@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import inferno_milp as im
-from conftest import ROOT
+from conftest import ROOT, problem_data
 from inferno_milp.cli import BAD_INPUT, SERVES_ALL, UNSERVED, main
 from inferno_milp.cli.study_commands import PICTURES, read_axes
 
@@ -141,6 +141,31 @@ class TestSweep:
         code, out, _ = run(capsys, "sweep", small, "--vary", "capacity.H100=0,6", "--json", "-")
         assert code == SERVES_ALL, "the sweep is done"
         assert [row["status"] for row in json.loads(out)] == ["partial", "optimal"]
+
+    @pytest.mark.parametrize("command", ["sweep", "frontier"])
+    def test_json_has_every_digit_of_small_figures(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str
+    ) -> None:
+        data = problem_data(
+            accelerators=[{"name": n, "cost_per_hour": c * 1e-12} for n, c in (("A", 1 / 3), ("B", 7 / 9))]
+        )
+        data["profiles"] = data["profiles"][:2]
+        file = tmp_path / "p.json"
+        file.write_text(json.dumps(data))
+        more = (
+            ("--vary", "servers.*.load.rate_per_s=0.1,4")
+            if command == "sweep"
+            else ("--against", "load", "--points", "2")
+        )
+        code, out, _ = run(capsys, command, str(file), *more, "--json", "-")
+        problem = im.read_problem(file)
+        found = (
+            im.sweep(problem, {"servers.*.load.rate_per_s": [0.1, 4]})
+            if command == "sweep"
+            else im.find_frontier(problem, "load", points=2)
+        )
+        assert code == SERVES_ALL
+        assert [row["total_cost_per_hour"] for row in json.loads(out)] == found["total_cost_per_hour"].tolist()
 
     def test_axes(self) -> None:
         assert read_axes(["capacity.A=1,2", "capacity.**=0.5:1:2", "options.law=inferno"]) == {

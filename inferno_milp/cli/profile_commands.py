@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from inferno_milp.cli.commands import show
 from inferno_milp.cli.output import check_outputs, progress, tell, write_text
 from inferno_milp.errors import OptionError, nearest
+from inferno_milp.spreadsheet import records
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -287,7 +288,7 @@ def run_compare_models(arguments: Namespace) -> int:
 
         return comparison_of_profiles(rows, console)
 
-    show(arguments, parts, lambda: rows.to_dict("records"), lambda: rows)
+    show(arguments, parts, lambda: records(rows), lambda: rows)
     return 0
 
 

@@ -18,6 +18,7 @@ from inferno_milp.cli.output import (
     write_text,
 )
 from inferno_milp.errors import Fault, InputError, OptionError
+from inferno_milp.spreadsheet import records
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -193,12 +194,7 @@ def run_clusters(arguments: Namespace) -> int:
 def _show_frame(arguments: Namespace, frame: pd.DataFrame, draw: Callable[[Sequence[Axes]], None]) -> int:
     from inferno_milp.report.studies import sweep_table
 
-    def document() -> Any:
-        import json
-
-        return json.loads(frame.to_json(orient="records", double_precision=15))
-
-    show(arguments, lambda console: [sweep_table(frame, console)], document, lambda: frame, draw)
+    show(arguments, lambda console: [sweep_table(frame, console)], lambda: records(frame), lambda: frame, draw)
     return 0 if frame.error.isna().all() else 1
 
 

@@ -21,6 +21,7 @@ from inferno_milp.fitting.terms import ALWAYS, TERMS, FloatArray, Prior, profile
 from inferno_milp.fitting.validation import HeldOut, choose_terms
 from inferno_milp.measurements import Measurement
 from inferno_milp.sections import Origin, Profile
+from inferno_milp.spreadsheet import records
 
 MAX_BATCH = 256
 """Sequences that run at once, where neither the runs nor the caller say (vLLM's default on most devices)."""
@@ -118,7 +119,7 @@ class Fit:
         runs = self.runs_frame()
         return {
             "profile": self.profile.model_dump(mode="json", exclude_unset=True),
-            "terms": _records(self.terms_frame().reset_index()),
+            "terms": records(self.terms_frame().reset_index()),
             "condition_number": condition if math.isfinite(condition) else None,
             "not_identified": list(self.certainty.not_identified),
             "advice": list(self.advice),
@@ -130,17 +131,12 @@ class Fit:
                 "most_seen": self.memory.most_seen,
                 "runs": self.memory.runs,
             },
-            "runs": _records(runs),
+            "runs": records(runs),
         }
 
 
 def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    plain = frame.astype(object).where(frame.notna(), None)
-    return [{str(k): v for k, v in row.items()} for row in plain.to_dict("records")]
 
 
 def fit_profile(
