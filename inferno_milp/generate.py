@@ -20,6 +20,8 @@ INPUT_TOKENS = (64, 512)
 MUCH_USED = 0.1
 """A type is used much if it takes at least this share of the cost of the plan without limits."""
 MOST_HALVINGS = 30
+MOST_DEVICES = 10**9
+"""Of a type, in a problem."""
 NOT_MUCH_DEARER = 4.0
 """A server may be moved to candidates that cost at most this many times its cheapest."""
 SPARE = 1.12
@@ -44,7 +46,8 @@ def generate_problem(base: Problem, *, servers: int, tightness: float | None = 0
     Raises
     ------
     ValueError
-        If `servers` or `tightness` is not positive, or nothing can serve a server of `base`.
+        If `servers` or `tightness` is not positive, nothing can serve a server of `base`, or it takes more devices than
+        a problem may have.
     """
     if servers < 1:
         raise ValueError(f"servers must be at least 1, not {servers}")
@@ -162,4 +165,7 @@ def _capacity(table: Candidates, tightness: float) -> dict[str, int]:
     rounded = largest[np.unique(rows.server[largest], return_index=True)[1]]
     taken = np.bincount(rows.type[rounded], weights=rows.devices[rounded], minlength=kinds)
     enough = np.where(scarce, np.floor(tightness * use), np.ceil(SPARE * fractions.x[-1] * demand))
-    return {name: int(max(enough[t], taken[t])) for t, name in enumerate(table.types)}
+    found = np.maximum(enough, taken)
+    if found.max() > MOST_DEVICES:
+        raise ValueError(f"{found.max():.3g} devices of one type: a problem has {MOST_DEVICES:.0e} at most")
+    return {name: int(found[t]) for t, name in enumerate(table.types)}

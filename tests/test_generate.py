@@ -78,3 +78,11 @@ def test_a_server_that_nothing_can_serve(base: im.Problem) -> None:
 def test_bad_arguments(base: im.Problem, options: dict[str, float], word: str) -> None:
     with pytest.raises(ValueError, match=word):
         generate_problem(base, **options)  # type: ignore[arg-type]
+
+
+def test_no_more_devices_than_a_problem_may_have(base: im.Problem) -> None:
+    """What is generated can be written, and read again."""
+    wide = generate_problem(base, servers=3, tightness=1e6)
+    assert im.read_problem_text(im.problem_text(wide)) == wide
+    with pytest.raises(ValueError, match=r"devices of one type: a problem has 1e\+09 at most"):
+        generate_problem(base, servers=3, tightness=1e9)
