@@ -20,6 +20,8 @@ MEMORY_USED = 0.9
 WORKSPACE_GB = 2.0
 """Memory of each device that neither weights nor KV cache can have: activations, graphs, the runtime."""
 GB = 1e9
+MOST_KV_TOKENS = 10**9
+"""In a profile: no engine needs to hold more."""
 MAX_BATCH = 256
 """Sequences that run at once, by default (vLLM's `--max-num-seqs` on most devices)."""
 EXPERTS_TOUCHED_AT = 32
@@ -149,7 +151,7 @@ def estimate_profile(
         model=model.name,
         accelerator=accelerator.name,
         **terms,
-        kv_tokens=fit.kv_tokens,
+        kv_tokens=min(fit.kv_tokens, MOST_KV_TOKENS),
         max_batch_size=MAX_BATCH,
         origin=Origin(
             kind="estimated",

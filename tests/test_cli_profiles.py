@@ -112,6 +112,24 @@ class TestModels:
         assert main(["models", "compare", "Llama-3.1-8B-Instruct", "--itl-ms", "30", "--csv", "-"]) == 0
         assert "L40S" in capsys.readouterr().out
 
+    def test_compare_where_nothing_keeps_the_promise(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """No rate, so no cost per token either: null in JSON, which knows no infinity."""
+        assert main(["models", "compare", "Llama-3.1-8B-Instruct", "--itl-ms", "1e-9", "--json", "-"]) == 0
+        rows = json.loads(capsys.readouterr().out)
+        assert {(row["max_rate_per_s"], row["cost_per_million_output_tokens"]) for row in rows} == {(0.0, None)}
+
+    def test_compare_needs_whole_requests(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as caught:
+            main(["models", "compare", "Llama-3.1-8B-Instruct", "--output-tokens", "0.5"])
+        assert caught.value.code == 2
+        assert "--output-tokens: must be at least 1, not 0.5" in capsys.readouterr().err
+
+    def test_estimate_of_more_memory_than_is_of_use(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """A profile's numbers have bounds, and a thousand devices hold more."""
+        asked = ["models", "estimate", "meta-llama/Llama-3.2-1B-Instruct", "H200", "--devices", "1024", "--json", "-"]
+        assert main(asked) == 0
+        assert json.loads(capsys.readouterr().out)["kv_tokens"] == 10**9
+
     def test_estimate(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         mine = tmp_path / "mine.yaml"
         mine.write_text(

@@ -9,7 +9,7 @@ from typing import get_args
 from inferno_milp.architecture import Precision
 from inferno_milp.cli import profile_commands as commands
 from inferno_milp.cli.shared_arguments import Subparsers, add_output
-from inferno_milp.cli.values import number, positive, whole
+from inferno_milp.cli.values import number, positive, tokens, whole
 from inferno_milp.fields import LARGEST_BATCH
 
 SUBCOMMANDS = ("fit", "models")
@@ -106,7 +106,7 @@ def _add_models(subparsers: Subparsers) -> None:
     )
     action.add_argument("model", metavar="MODEL")
     action.add_argument("--input-tokens", type=positive, default=1000.0, metavar="N", help="default: 1000")
-    action.add_argument("--output-tokens", type=positive, default=250.0, metavar="N", help="default: 250")
+    action.add_argument("--output-tokens", type=tokens, default=250.0, metavar="N", help="default: 250")
     action.add_argument("--ttft-ms", type=positive, default=1000.0, metavar="MS", help="promise, mean (default: 1000)")
     action.add_argument("--itl-ms", type=positive, default=50.0, metavar="MS", help="promise, mean (default: 50)")
     add_output(action)

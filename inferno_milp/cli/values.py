@@ -29,6 +29,14 @@ def positive(text: str) -> float:
     return value
 
 
+def tokens(text: str) -> float:
+    """Read mean tokens per request, at least 1."""
+    value = number(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    return value
+
+
 def factor(text: str) -> float:
     """Read a number above 0 and below 1."""
     value = positive(text)
