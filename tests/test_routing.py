@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from scipy.optimize import linprog
 import inferno_milp as im
 from inferno_milp.cli import main
 from inferno_milp.loads import Bucket, moments
+from inferno_milp.routing import tables
 from inferno_milp.routing.check import check_shares
 from inferno_milp.routing.program import Routed
 from inferno_milp.routing.tables import ThroughputTable
@@ -110,6 +112,45 @@ def test_no_dearer_than_slices(rate, slices):
     assert found.unrouted_cost_per_hour >= found.cost_per_hour - 1e-9
     total = sum(matrix for matrix in found.weights.values())
     assert total == pytest.approx(np.ones((2, 2)))
+
+
+def test_throughputs_too_far_apart_for_tolerances():
+    """HiGHS takes 1,000,000,000.20 for the least, where one kind of GPU carries all for 0.34."""
+    gpus = {
+        "g0": {"cost": 1e9, "tputs": [[1e-9, 0, 10], [1e9, 1e-9, 5], [0, 5, 1e-9]]},
+        "g1": {"cost": 1.0, "tputs": [[0, 0, 5], [5, 1e-9, 0], [5, 1e9, 1e-9]]},
+        "g2": {"cost": 1e-9, "tputs": [[10, 1e-9, 10], [10, 5, 1e-9], [1, 10, 1e-9]]},
+    }
+    shares = [
+        [0.11708384050197074, 0.1627172365587518, 0.10208627562942027],
+        [0.0751085871674298, 0.1436284753647301, 0.13767306574735508],
+        [0.13981697449857283, 0.0855655965986639, 0.03631994793310553],
+    ]
+    found = im.route_table(table(1.0, shares=shares, **gpus))
+    assert found.cost_per_hour <= found.unrouted_cost_per_hour
+    assert found.bound is None or found.bound <= found.cost_per_hour
+    assert sum(found.weights.values()) == pytest.approx(np.ones((3, 3)))
+
+
+@pytest.mark.parametrize("outcome", ["no_solution", "feasible"])
+def test_no_dearer_than_the_same_mix_for_everybody(monkeypatch, outcome):
+    """Whatever is found in the time there is."""
+    best = im.route_table(table())
+
+    def late(weights, *arguments):
+        found = solve(weights, *arguments)
+        if weights.shape[1] == 1:
+            return found
+        if outcome == "no_solution":
+            return replace(found, outcome=outcome, cost=None, shares=[], bound=1.0)
+        return replace(found, outcome=outcome, replicas=found.replicas + 9, cost=found.cost + 9 * (1.01 + 3.67))
+
+    solve = tables._solve
+    monkeypatch.setattr(tables, "_solve", late)
+    found = im.route_table(table())
+    assert (found.status, found.cost_per_hour) == ("feasible", best.unrouted_cost_per_hour)
+    assert found.gpus == best.unrouted_gpus
+    assert sum(found.weights.values()) == pytest.approx(np.ones((2, 2)))
 
 
 def test_the_example_of_the_prices():

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict, Field
 
+from inferno_milp.deadline import until
 from inferno_milp.errors import Fault, InputError
 from inferno_milp.fields import Count, Model, Name, NonNegative, Positive, PositiveCount
 from inferno_milp.highs_engine import Result
@@ -163,7 +165,8 @@ def route_table(table: ThroughputTable, *, time_limit_s: float = math.inf, gap: 
 
     Parameters
     ----------
-    time_limit_s : seconds; a plan found but not proven by then has status "feasible".
+    time_limit_s : seconds; a plan found but not proven by then has status "feasible". It costs no more than one for
+        which everybody gets the same mix.
     gap : relative gap between cost and bound at which a plan counts as optimal.
 
     Raises
@@ -185,12 +188,13 @@ def route_table(table: ThroughputTable, *, time_limit_s: float = math.inf, gap: 
     throughput = np.array([np.ravel(gpu.tputs) for gpu in table.gpu_info.values()])[:, wanted]
     with np.errstate(divide="ignore"):
         weights = rates[wanted] / throughput
-    found = _solve(weights, price, limits, gap, time_limit_s)
-    check_shares(weights, price, limits.devices, found)
+    left_s = until(time.perf_counter() + time_limit_s)
     # Everybody gets the same mix: a GPU that cannot serve one of its buckets cannot serve it.
     alike = weights.sum(axis=1, keepdims=True)
-    unrouted = _solve(alike, price, limits, gap, time_limit_s)
+    unrouted = _solve(alike, price, limits, gap, left_s())
     check_shares(alike, price, limits.devices, unrouted)
+    found = _no_dearer(_solve(weights, price, limits, gap, left_s()), unrouted, len(wanted))
+    check_shares(weights, price, limits.devices, found)
     parts = {}
     for i, name in enumerate(names if found.cost is not None else []):
         matrix = np.zeros(rates.size)
@@ -205,6 +209,19 @@ def route_table(table: ThroughputTable, *, time_limit_s: float = math.inf, gap: 
         unrouted_gpus=_counts(names, unrouted),
         unrouted_cost_per_hour=unrouted.cost,
     )
+
+
+def _no_dearer(found: Routed, unrouted: Routed, buckets: int) -> Routed:
+    """Return what was found, or the same mix for everybody where that costs less.
+
+    So it may where the time ran out, or where throughputs are so far apart that tolerances swallow the smallest. What
+    HiGHS took for a bound is none then.
+    """
+    if unrouted.cost is None or (found.cost is not None and found.cost <= unrouted.cost):
+        return found
+    bound = None if found.bound is None or found.bound > unrouted.cost else found.bound
+    shares = [np.repeat(part, buckets) for part in unrouted.shares]
+    return replace(unrouted, outcome="feasible", shares=shares, bound=bound)
 
 
 def _counts(names: list[str], found: Routed) -> dict[str, int] | None:
