@@ -13,6 +13,9 @@ from inferno_milp.limits import CHANGES, FITS, POWER, Limits, nodes_of, packs, s
 from inferno_milp.packing import is_chain
 from inferno_milp.transition import price_today
 
+WHOLE = 0.5
+"""Tolerance on limits of what is counted, at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Lack:
@@ -42,6 +45,8 @@ class Room:
         self.slack = self.limits.most.copy()
         self._todays = price_today(table.problem)
         self.tolerance = FITS * np.maximum(np.abs(self.slack), 1.0)
+        counted = np.array([limit.type is not None for limit in self.limits.of], dtype=bool)
+        self.tolerance[counted] = np.minimum(self.tolerance[counted], WHOLE)  # of a billion devices it would be one
         self._cut: dict[int, Counter[int]] = {
             t: Counter() for t in range(len(table.types)) if nodes_of(table, t) and not is_chain(sizes_of(table, t))
         }

@@ -74,8 +74,34 @@ class _Sharing:
         takers = [_Taker(s) for s in sorted(servers, key=lambda s: rows_of(self.table.rows.server, s).size)]
         active = takers
         while active:
+            self._skip_rounds(active)
             active = [taker for taker in active if self._give(taker)]
         return takers
+
+    def _skip_rounds(self, takers: list[_Taker]) -> None:
+        """Give what all rounds would in which each server takes one more where it runs: there may be millions."""
+        step = 1
+        while step:
+            step = 2 * step if self._give_all(takers, step) else step // 2
+
+    def _give_all(self, takers: list[_Taker], more: int) -> bool:
+        """Give each server more replicas where it runs, if there is room for all of them; return whether there is."""
+        if any(taker.row is None or taker.replicas + more > self._most(taker.row) for taker in takers):
+            return False
+        for i, taker in enumerate(takers):
+            assert taker.row is not None
+            if not self._fits(taker.row, taker.replicas, taker.replicas + more):
+                for given in takers[:i]:
+                    self._give_back(given, more)
+                return False
+            self._take(taker, taker.row, taker.replicas + more)
+        return True
+
+    def _give_back(self, taker: _Taker, count: int) -> None:
+        assert taker.row is not None
+        taker.replicas -= count
+        usage = self._usage(taker.row, taker.replicas, taker.replicas + count)
+        self.room.take(-usage, taker.row, self.table.rows, -count)
 
     def _give(self, taker: _Taker) -> bool:
         """Give one more replica, or move to a candidate that carries more; return whether either was possible."""

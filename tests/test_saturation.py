@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from systems import systems
 
 import inferno_milp as im
 from conftest import problem_data
 from inferno_milp.candidates import find_candidates
 from inferno_milp.check import check_plan
+from inferno_milp.plan import SOLVERS
 
 POLICIES = ("priority_exhaustive", "priority_round_robin", "round_robin")
 
@@ -73,6 +75,27 @@ def test_as_many_get_something_as_with_llm_inferno(instances: Path, name: str) -
     for solver in ("milp", "greedy"):
         plan = im.optimize(scarce, solver=solver)  # type: ignore[arg-type]
         assert len([server for server in plan.servers if server.allocations]) == len(plan.servers)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("solver", ["milp", "greedy"])
+def test_millions_of_replicas(policy: str, solver: Any) -> None:
+    """They are not given one by one."""
+    plan = im.optimize(short([1e10, 1e10], {"A": 10**9, "B": 0}, policy), solver=solver)
+    assert plan.status == "partial"
+    counts = [a.replicas for server in plan.servers for a in server.allocations]
+    assert counts == ([10**9] if policy == "priority_exhaustive" else [5 * 10**8] * 2)
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@given(problem=systems(servers=5, rate=60.0), policy=st.sampled_from(POLICIES), solver=st.sampled_from(SOLVERS))
+def test_rounds_that_are_skipped_are_those_that_would_come(problem: im.Problem, policy: str, solver: Any) -> None:
+    problem = problem.with_options(saturation_policy=policy, assignment="single")
+    plan = im.optimize(problem, solver=solver)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("inferno_milp.saturation._Sharing._skip_rounds", lambda *_: None)
+        one_by_one = im.optimize(problem, solver=solver)
+    assert [s.allocations for s in plan.servers] == [s.allocations for s in one_by_one.servers]
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
