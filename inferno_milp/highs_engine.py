@@ -173,7 +173,10 @@ def _solved(
 ) -> Any:
     """Return HiGHS after it has solved a program: where it fails, as on costs far apart, in other ways one by one."""
     states = highspy.HighsModelStatus
-    failed = (states.kSolveError, states.kPresolveError, states.kPostsolveError, states.kUnknown, states.kNotset)
+    failed = (
+        states.kSolveError, states.kPresolveError, states.kPostsolveError, states.kUnknown, states.kNotset,
+        states.kUnbounded,  # no program is: HiGHS takes costs next to nothing for none
+    )  # fmt: skip
     for more in ATTEMPTS:
         solver = _loaded(program, scale, {**options, **more}, relaxed=relaxed)
         prepare(solver)

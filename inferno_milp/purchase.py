@@ -14,8 +14,8 @@ from inferno_milp.candidates import Candidates, FloatArray
 from inferno_milp.core import solve_master
 from inferno_milp.deadline import until
 from inferno_milp.highs_engine import run
-from inferno_milp.limits import Limits, nodes_of
-from inferno_milp.master import Side, prune
+from inferno_milp.limits import FITS, Limits, nodes_of
+from inferno_milp.master import Master, Options, Side, prune
 from inferno_milp.options import make_program
 from inferno_milp.problem import Problem
 from inferno_milp.read.settings import Setting
@@ -56,7 +56,7 @@ def find_purchase(table: Candidates, *, time_limit_s: float) -> tuple[Purchase, 
     items = [item for item in purchasable(table) if item.type in table.problem.buyable_types]
     side = _columns(table, program.limits, items)
     master = replace(program.master.without_cost(), side=side)
-    master = replace(master, options=prune(master.options))
+    master = replace(master, options=prune(_possible(master)))
     solved = solve_master(
         master,
         None if program.covers is None else program.covers.without_cost(),
@@ -68,6 +68,15 @@ def find_purchase(table: Candidates, *, time_limit_s: float) -> tuple[Purchase, 
         return None
     counts = np.round(solved.units[: len(items)]).astype(int).tolist()
     return tuple(replace(item, count=count) for item, count in zip(items, counts, strict=True) if count)
+
+
+def _possible(master: Master) -> Options:
+    """Return the options without those that alone break a limit that no item widens, where their server has others."""
+    options, fixed = master.options, ~(master.side.usage < 0).any(axis=0)
+    fits = (options.usage <= master.most * (1 + FITS))[:, fixed].all(axis=1)
+    has_one = np.zeros(options.servers, dtype=bool)
+    has_one[options.server[fits]] = True
+    return options.take(np.flatnonzero(fits | ~has_one[options.server]))
 
 
 def purchasable(table: Candidates) -> list[Purchase]:
