@@ -120,9 +120,9 @@ def _unit_of(prices: FloatArray) -> float:
 
 
 def nodes_of(table: Candidates, type_: int) -> tuple[NodeGroup, ...]:
-    """Return the groups of nodes of an accelerator type by size, those of equal size as one."""
+    """Return the groups of nodes of an accelerator type by size, those of equal size as one; none without limits."""
     counts: Counter[int] = Counter()
-    for group in table.problem.nodes:
+    for group in table.problem.nodes if table.available is not None else ():
         if group.type == table.types[type_]:
             counts[group.devices] += group.count
     return tuple(NodeGroup(type=table.types[type_], devices=d, count=n) for d, n in sorted(counts.items()))

@@ -122,6 +122,24 @@ def test_nodes_without_end() -> None:
 
 
 @pytest.mark.parametrize("assignment", ["single", "mixed"])
+@pytest.mark.parametrize("policy", ["none", "round_robin"])
+def test_without_limits_nodes_are_none(assignment: str, policy: str) -> None:
+    """Written in a document, or set, \"unlimited\" means what `--unlimited` does."""
+    nodes = [{"type": "B", "devices": 1, "count": 2}]
+    options = {"law": "inferno", "assignment": assignment, "saturation_policy": policy, "max_cost_per_hour": 70.0}
+    servers = [{**problem_data()["servers"][0], "name": f"s{i}", "min_replicas": 1} for i in range(2)]
+    for server in servers:
+        server["load"] = {**server["load"], "rate_per_s": 25.0}
+    profiles = problem_data()["profiles"]
+    profiles[1]["accelerators_per_replica"] = 3
+    noded = make_problem(nodes=nodes, capacity={"A": 1}, options=options, servers=servers, profiles=profiles)
+    written = im.with_settings(noded, {"capacity": "unlimited"})
+    plans = [im.optimize(problem) for problem in (written, noded.with_unlimited_capacity())]
+    assert plans[0].servers == plans[1].servers
+    assert plans[0].nodes == plans[1].nodes == ()
+
+
+@pytest.mark.parametrize("assignment", ["single", "mixed"])
 def test_priorities_of_many_servers(instances: Path, assignment: str) -> None:
     """Half the devices: each priority loses only what it must, whatever it costs, and that is proven."""
     base = im.read_problem(instances / "limited.yaml").with_options(assignment=assignment)
