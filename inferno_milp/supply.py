@@ -23,6 +23,12 @@ class Power(Model):
     mid_utilization: Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)]
     """Utilisation of the middle point, a fraction."""
 
+    @model_validator(mode="after")
+    def _rises(self) -> Power:
+        if not self.idle_w <= self.mid_w <= self.full_w:
+            raise ValueError("an accelerator that does more draws no less: idle_w ≤ mid_w ≤ full_w")
+        return self
+
 
 class Discount(Model):
     """What is reserved beyond a number costs less."""

@@ -344,6 +344,18 @@ def test_a_model_without_a_profile(tmp_path: Path) -> None:
     assert (fault.problem, fault.remedy) == ("model 'llama' has no profile", "known: m")
 
 
+@pytest.mark.parametrize("wrong", [{"idle_w": 300.0}, {"mid_w": 250.0}])
+def test_power_rises(wrong: dict[str, float]) -> None:
+    """What runs at less than its highest rate would draw more than was reckoned with."""
+    power = {"idle_w": 50.0, "mid_w": 150.0, "mid_utilization": 0.4, "full_w": 200.0}
+    data = problem_data()
+    data["accelerators"][0]["power"] = power
+    im.read_problem_data(data)
+    data["accelerators"][0]["power"] = power | wrong
+    with pytest.raises(im.InputError, match="idle_w ≤ mid_w ≤ full_w"):
+        im.read_problem_data(data)
+
+
 @pytest.mark.parametrize(("least", "is_wrong"), [(1e-6, False), (0.9e-6, True)])
 def test_weights_too_far_apart(least: float, is_wrong: bool) -> None:
     servers = [{**problem_data()["servers"][0], "name": f"s{i}", "weight": w} for i, w in enumerate((1.0, least))]
