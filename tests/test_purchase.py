@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from systems import systems
 
 import inferno_milp as im
-from conftest import make_problem
+from conftest import make_problem, problem_data
 from inferno_milp.candidates import find_candidates
+from inferno_milp.core import Solved, solve_master
 from inferno_milp.generate import generate_problem
+from inferno_milp.limits import POWER
+from inferno_milp.master import Master
 from inferno_milp.options import make_program
 from inferno_milp.problem import Problem
 from inferno_milp.purchase import LEAST_PRICE, Purchase, device_prices, find_purchase, settings_of
@@ -136,33 +139,22 @@ class TestSettings:
             settings_of(make_problem(capacity={"A": 3}), [Purchase("A", 1, -4)])
 
 
-FAR_APART = """
-accelerators:
-- {name: A, cost_per_hour: 1.5e+10, power: {idle_w: 50.0, full_w: 200.0, mid_w: 150.0, mid_utilization: 0.4}}
-- {name: B, cost_per_hour: 2.5e+10, power: {idle_w: 50.0, full_w: 7655950736.1, mid_w: 150.0, mid_utilization: 0.4}}
-- {name: 2xB, type: B, devices: 2, cost_per_hour: 5.0e+10,
-   power: {idle_w: 1.0e+12, full_w: 400.0, mid_w: 300.0, mid_utilization: 0.4}}
-- {name: 3xB, type: B, cost_per_hour: 7.2e+10,
-   power: {idle_w: 150.0, full_w: 600.0, mid_w: 450.0, mid_utilization: 0.4}}
-profiles:
-- {model: m, accelerator: A, alpha_ms: 20.0, beta_ms: 0.4, gamma_ms: 25.0, delta_ms: 0.1, max_batch_size: 16}
-- {model: m, accelerator: B, alpha_ms: 8.0, beta_ms: 0.1, gamma_ms: 10.0, delta_ms: 0.02, max_batch_size: 64}
-- {model: m, accelerator: 3xB, alpha_ms: 4.0, beta_ms: 0.05, gamma_ms: 6.0, delta_ms: 0.01, max_batch_size: 160}
-- {model: k, accelerator: B, alpha_ms: 12.0, beta_ms: 0.1, gamma_ms: 889873889.1947867,
-   delta_ms: 0.02, max_batch_size: 64}
-- {model: k, accelerator: 2xB, alpha_ms: 14.0, beta_ms: 0.4, gamma_ms: 25.0, delta_ms: 0.1, max_batch_size: 16}
-service_classes: [{name: gold, targets: {m: {}}}, {name: tin, targets: {m: {tps: 900.0}, k: {}}}]
-servers:
-- {service_class: tin, model: m, load: {rate_per_s: 0.0, input_tokens: 200.0, output_tokens: 100.0}, survive: 1}
-- {service_class: gold, model: m, load: {rate_per_s: 1.0e-07, input_tokens: 200.0, output_tokens: 1.0}, survive: 2}
-- {service_class: tin, model: k, load: {rate_per_s: 1.0e-07, input_tokens: 200.0, output_tokens: 100.0},
-   min_replicas: 3}
-options: {assignment: mixed, max_cost_per_hour: 6.0e+10, max_power_w: 1530.0}
-capacity: {A: 6, B: 6}
-"""
+def test_options_that_no_device_makes_possible(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An accelerator that draws more than all may: HiGHS takes the price of breaking that limit for none, and fails."""
+    seen = []
 
+    def noted(master: Master, *arguments: Any, **options: Any) -> Solved:
+        seen.append(master)
+        return solve_master(master, *arguments, **options)
 
-def test_options_that_no_device_makes_possible() -> None:
-    """Accelerators that draw more than all may: HiGHS took the price of breaking that limit for none at all."""
-    plan = im.optimize(im.read_problem_text(FAR_APART))
-    assert plan.status == "partial"
+    monkeypatch.setattr("inferno_milp.purchase.solve_master", noted)
+    power = {"idle_w": 50.0, "full_w": 200.0, "mid_w": 150.0, "mid_utilization": 0.4}
+    huge = {**power, "full_w": 1e12, "mid_w": 1e11}
+    data = problem_data(capacity={"A": 1, "B": 1}, options={"law": "inferno", "max_power_w": 1530.0})
+    for accelerator in data["accelerators"]:
+        accelerator["power"] = huge if accelerator["name"] == "B" else power
+    data["servers"] = [{**data["servers"][0], "name": f"s{i}"} for i in range(3)]
+    assert im.optimize(im.read_problem_data(data)).status == "partial"
+    (master,) = seen
+    assert (master.options.usage[:, master.limits.index(POWER)] <= 1530.0).all()
+    assert set(master.options.server) == {0, 1, 2}
