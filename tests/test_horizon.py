@@ -314,7 +314,7 @@ def test_rates_next_to_nothing_are_served(rate):
 def test_least_times_beyond_the_cycle():
     on_demand = [{k: v for k, v in a.items() if k != "reserved_cost_per_hour"} for a in data()["accelerators"]]
     periods = [{"name": "x"}, {"name": "y", "factor": 5}]
-    for hours in (100.0, 1e6):
+    for hours in (100.0, 1e6, 1e12):
         problem = im.read_problem_data(data(servers=ONE, accelerators=on_demand, periods=periods,
                                             planning={"min_up_hours": hours}))  # fmt: skip
         found = im.plan_periods(problem)

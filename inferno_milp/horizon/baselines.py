@@ -15,7 +15,7 @@ from inferno_milp.horizon.program import Effort, Found, Setup, solve_horizon
 from inferno_milp.horizon.recourse import Recoursed
 from inferno_milp.horizon.reservations import best_reservation, cost_of, costs_of_moments
 from inferno_milp.horizon.solve import each_alone
-from inferno_milp.horizon.starts import recent_of
+from inferno_milp.horizon.starts import never_starts, recent_of
 from inferno_milp.horizon.ways import IntArray, Ways, required_per_s
 from inferno_milp.problem import Problem
 from inferno_milp.sections import Moment, Planning
@@ -108,6 +108,9 @@ def cheapest(found: Sequence[Found | None]) -> Found | None:
 
 def _kept_up(replicas: IntArray, hours: list[float], planning: Planning) -> IntArray:
     """Return replicas that run on until their least time is over."""
+    always = np.repeat(replicas.max(axis=1, keepdims=True), len(hours), axis=1)
+    if never_starts(hours, planning):
+        return always
     kept = replicas.copy()
     lately = [list(recent_of(t, hours, planning)) for t in range(len(hours))]
     for _ in range(2 * len(hours)):
@@ -116,7 +119,7 @@ def _kept_up(replicas: IntArray, hours: list[float], planning: Planning) -> IntA
         if (least <= kept).all():
             return kept
         kept = np.maximum(kept, least)
-    return np.repeat(kept.max(axis=1, keepdims=True), len(hours), axis=1)
+    return always
 
 
 def _within_limits(ways: Ways, replicas: IntArray) -> bool:

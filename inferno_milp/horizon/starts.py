@@ -26,7 +26,7 @@ def add_starts(model: pyo.ConcreteModel, ways: Ways, setup: Setup) -> None:
     """Count starts from one period to the next, and keep replicas that must not end yet."""
     assert setup.planning is not None
     planning, hours = setup.planning, setup.weights.tolist()
-    never = planning.cyclic and planning.min_up_hours > MOST_LAPS * sum(hours)
+    never = never_starts(hours, planning)
     model.started = pyo.Var(
         model.PAIRS, bounds=lambda m, w, t: (0, m.replicas[w, t].ub), doc="u_wt: replicas started as t begins"
     )
@@ -42,6 +42,11 @@ def add_starts(model: pyo.ConcreteModel, ways: Ways, setup: Setup) -> None:
         if recent.total() > 1:
             starts = [(-float(number), model.started[w, k]) for k, number in recent.items()]
             model.up.add(sum_of_terms([(1.0, model.replicas[w, t]), *starts]) >= 0.0)
+
+
+def never_starts(hours: Sequence[float], planning: Planning) -> bool:
+    """Whether least times are so many laps long that nothing is started: what runs, runs in all periods."""
+    return planning.cyclic and planning.min_up_hours > MOST_LAPS * sum(hours)
 
 
 def before_of(t: int, count: int, planning: Planning) -> int | None:
