@@ -20,6 +20,8 @@ INPUT_TOKENS = (64, 512)
 MUCH_USED = 0.1
 """A type is used much if it takes at least this share of the cost of the plan without limits."""
 MOST_HALVINGS = 30
+MOST_MS = 1e12
+"""Of the times of a profile."""
 MOST_DEVICES = 10**9
 """Of a type, in a problem."""
 NOT_MUCH_DEARER = 4.0
@@ -100,7 +102,7 @@ def _build(base: Problem, loads: list[Load], factors: npt.NDArray[np.float64], p
         servers.append(Server(name=f"s{i}", service_class=origin.service_class, model=model, load=load))
         for profile in by_model[origin.model]:
             factor = float(factors[i, position[profile.accelerator]])
-            scaled = {name: getattr(profile, name) * factor for name in times}
+            scaled = {name: min(getattr(profile, name) * factor, MOST_MS) for name in times}
             profiles.append(profile.model_copy(update={"model": model, **scaled}))
     return Problem(
         name=f"{base.name}-{len(servers)}",

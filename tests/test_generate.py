@@ -9,6 +9,7 @@ import pytest
 
 import inferno_milp as im
 from inferno_milp.candidates import find_candidates
+from inferno_milp.fields import Targets
 from inferno_milp.generate import generate_problem
 
 
@@ -86,3 +87,10 @@ def test_no_more_devices_than_a_problem_may_have(base: im.Problem) -> None:
     assert im.read_problem_text(im.problem_text(wide)) == wide
     with pytest.raises(ValueError, match=r"devices of one type: a problem has 1e\+09 at most"):
         generate_problem(base, servers=3, tightness=1e9)
+
+
+def test_no_longer_times_than_a_profile_may_have(base: im.Problem) -> None:
+    slow = base.model_copy(update={"profiles": tuple(p.model_copy(update={"alpha_ms": 1e12}) for p in base.profiles)})
+    classes = tuple(c.model_copy(update={"targets": dict.fromkeys(c.targets, Targets())}) for c in base.service_classes)
+    problem = generate_problem(slow.model_copy(update={"service_classes": classes}), servers=5, tightness=None)
+    assert im.read_problem_text(im.problem_text(problem)) == problem
