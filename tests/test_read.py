@@ -564,6 +564,12 @@ class TestSystemData:
             write(folder / FILES[part], json.dumps(content, indent=2))
         return folder
 
+    def test_power_that_is_no_curve(self, tmp_path: Path) -> None:
+        data = system()
+        data["acceleratorData"]["accelerators"][0]["power"]["idle"] = 900
+        file = write(tmp_path / "s.json", json.dumps({"system": data}))
+        assert im.read_problem(file).accelerators[0].power is None
+
     def test_one_file(self, tmp_path: Path) -> None:
         problem = im.read_problem(write(tmp_path / "s.json", json.dumps({"system": system()})))
         assert (problem.name, problem.currency, problem.capacity) == ("s", "cents", {"A": 10})

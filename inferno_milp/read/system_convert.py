@@ -81,7 +81,8 @@ def _options(data: SystemOptimizer) -> Options:
 
 def _accelerator(data: SystemAccelerator) -> Accelerator:
     power = None
-    if data.power and 0 < data.power.midutil < 1:
+    # llm-inferno takes any figures; a curve that is none is as good as none.
+    if data.power and 0 < data.power.midutil < 1 and data.power.idle <= data.power.midpower <= data.power.full:
         power = Power(
             idle_w=data.power.idle,
             full_w=data.power.full,
