@@ -16,8 +16,8 @@ def power_w(power: Power, utilization: float) -> float:
     """
     u, middle = min(max(utilization, 0.0), 1.0), power.mid_utilization
     if u <= middle:
-        return power.idle_w + (power.mid_w - power.idle_w) / middle * u
-    return power.mid_w + (power.full_w - power.mid_w) / (1 - middle) * (u - middle)
+        return power.idle_w + (power.mid_w - power.idle_w) * (u / middle)
+    return power.mid_w + (power.full_w - power.mid_w) * ((u - middle) / (1 - middle))
 
 
 def replica_power_w(table: Candidates, rows: Rows, rate_per_s: FloatArray) -> FloatArray:
