@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from systems import systems
 
@@ -36,6 +36,7 @@ def both(problem: Problem, **options: str) -> tuple[Plan, Plan]:
 @given(systems(servers=3), st.sampled_from(["inferno", "continuous-batching"]))
 def test_it_costs_the_same(problem: Problem, law: str) -> None:
     """Whatever is asked for (reserves, lost replicas, mixes): the plan passes its check, and only batches differ."""
+    assume(law != "inferno" or not problem.latencies_ms)  # which that law does not know
     smallest, quickest = both(problem, law=law, batch_sizes="every")
     assert (smallest.status, smallest.unserved) == (quickest.status, quickest.unserved)
     assert smallest.objective == pytest.approx(quickest.objective)

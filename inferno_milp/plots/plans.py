@@ -11,7 +11,20 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from inferno_milp.plan import Allocation, Plan, ServerPlan
-from inferno_milp.plots.style import BLUE, GREEN, GREY, RED, colours, legend, number, own_axes, plain, slanted, tidy
+from inferno_milp.plots.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    RED,
+    colours,
+    legend,
+    number,
+    own_axes,
+    plain,
+    shortened,
+    slanted,
+    tidy,
+)
 
 Quantity = Literal["cost_per_hour", "replicas", "batch_size", "itl_ms", "ttft_ms", "ttft_p95_ms", "wait_ms"]
 TITLES = {
@@ -61,7 +74,7 @@ def draw_table(plan: Plan, cell: Callable[[ServerPlan], tuple[str, str]], ax: Ax
     long = max((len(name) for name in models), default=0) > LONGEST_LEVEL
     ax.set_xticks(
         np.arange(len(models)) + 0.5,
-        [plain(name) for name in models],
+        [plain(shortened(name)) for name in models],
         fontsize=8,
         rotation=35 if long else 25 if len(models) > 6 else 0,
         ha="right" if long else "center",

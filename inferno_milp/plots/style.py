@@ -77,6 +77,12 @@ def slanted(ax: Axes, names: Sequence[str]) -> None:
     )
 
 
+def shortened(name: str, most: int = 36) -> str:
+    """Return a name of at most so many letters, without its middle where it is longer: the axes need room too."""
+    half = (most - 1) // 2
+    return name if len(name) <= most else f"{name[:half]}…{name[-half:]}"
+
+
 def plain(text: str) -> str:
     """Write a text so that no part of it is read as a formula, whatever names hold."""
     return text.replace("$", r"\$")
