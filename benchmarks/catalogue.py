@@ -23,15 +23,15 @@ from rich.progress import track
 from rich.table import Table
 from scipy.optimize import least_squares
 
-from inferno_milp.catalogue import Catalogue, shipped_catalogue
 from inferno_milp.errors import OptionError
-from inferno_milp.fitting import Fit, fit_profile
-from inferno_milp.fitting.beforehand import roofline_priors
-from inferno_milp.fitting.prediction import predict
-from inferno_milp.fitting.runs import Runs, make_runs
-from inferno_milp.fitting.terms import as_array
-from inferno_milp.measurements import Measurement, read_measurements
-from inferno_milp.roofline import DEFAULT_EFFICIENCY, Efficiency, estimate_profile, estimate_terms, memory_fit
+from inferno_milp.profiles.catalogue import Catalogue, shipped_catalogue
+from inferno_milp.profiles.fitting import Fit, fit_profile
+from inferno_milp.profiles.fitting.beforehand import roofline_priors
+from inferno_milp.profiles.fitting.prediction import predict
+from inferno_milp.profiles.fitting.runs import Runs, make_runs
+from inferno_milp.profiles.fitting.terms import as_array
+from inferno_milp.profiles.measurements import Measurement, read_measurements
+from inferno_milp.profiles.roofline import DEFAULT_EFFICIENCY, Efficiency, estimate_profile, estimate_terms, memory_fit
 
 SYSTEMS = {"h100_sxm": "H100", "h200_sxm": "H200", "b200_sxm": "B200", "b300_sxm": "B300", "gb200": "GB200",
            "a100-80gb": "A100", "h100-80gb": "H100"}  # fmt: skip
@@ -341,7 +341,7 @@ def main() -> None:
     console, catalogue = Console(), shipped_catalogue()
     every = [group for group in groups(arguments.data) if len(group.runs) >= 4]
     if arguments.efficiency:
-        console.print("for inferno_milp/roofline.py:", fitted_efficiency(every, catalogue))
+        console.print("for inferno_milp/profiles/roofline.py:", fitted_efficiency(every, catalogue))
         return
     efficiency = DEFAULT_EFFICIENCY
     by_pair: dict[tuple[str, str, int], list[Group]] = collections.defaultdict(list)

@@ -64,7 +64,7 @@ def main() -> None:
         text = json.dumps({name: timeline.to_dict() for name, timeline in days.items()}, allow_nan=False)
         arguments.json.write_text(text, encoding="utf-8")
     if arguments.plot is not None:
-        from inferno_milp.plots.timeline import draw_days
+        from inferno_milp.report.plots.timeline import draw_days
 
         shown = {name: timeline.to_dict() for name, timeline in days.items() if not name.startswith("thresholds")}
         arguments.plot.write_bytes(draw_days(problem, shown, arguments.plot.suffix[1:]))

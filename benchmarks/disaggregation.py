@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 import inferno_milp as im
-from inferno_milp import simulate
-from inferno_milp.disaggregation.simulation import simulate_splits
-from inferno_milp.disaggregation.split import disaggregate
+from inferno_milp import simulation
+from inferno_milp.planning.disaggregation.split import disaggregate
 from inferno_milp.problem import Problem
+from inferno_milp.studies.simulate_splits import simulate_splits
 
 REQUESTS = 40_000
 NETWORK_GB_PER_S = 25.0
@@ -43,16 +43,16 @@ def prompts_only() -> None:
         for engine in engines():
             rate = load * float(im.size(**engine).max_rate_per_s)
             found = im.analyze(**engine, rate_per_s=rate)
-            arrivals = simulate.draw_arrivals(rng, rate, REQUESTS)
-            inputs = simulate.draw_lengths(rng, engine["input_tokens"], REQUESTS, cv2=engine["cv2_input"], least=1)
-            one = simulate.Engine(
+            arrivals = simulation.draw_arrivals(rng, rate, REQUESTS)
+            inputs = simulation.draw_lengths(rng, engine["input_tokens"], REQUESTS, cv2=engine["cv2_input"], least=1)
+            one = simulation.Engine(
                 alpha_ms=engine["alpha_ms"],
                 beta_ms=engine["beta_ms"],
                 gamma_ms=engine["gamma_ms"],
                 delta_ms=engine["delta_ms"],
                 max_batch=int(engine["max_batch"]),
             )
-            ttft = simulate.run(one, arrivals, inputs, np.ones(REQUESTS, dtype=int)).ttft_ms[REQUESTS // 10 :]
+            ttft = simulation.run(one, arrivals, inputs, np.ones(REQUESTS, dtype=int)).ttft_ms[REQUESTS // 10 :]
             ttft = ttft[~np.isnan(ttft)]
             ratios.append((found.ttft_ms / ttft.mean(), found.ttft_percentile(95) / np.percentile(ttft, 95)))
         mean, p95 = np.percentile(np.array(ratios), (10, 50, 90), axis=0).T

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import inferno_milp as im
-from inferno_milp.routing.tables import ThroughputTable, route_table
+from inferno_milp.planning.routing.tables import ThroughputTable, route_table
 
 SHAPES = ((10, 6, 4), (10, 6, 8), (20, 12, 8), (20, 12, 16), (40, 24, 16))
 """Input sizes, output sizes, GPU types."""
@@ -139,7 +139,7 @@ def compare_with_simulator(number: int, seed: int) -> None:
         (server,) = data["servers"]
         apart = im.read_problem_data({**data, "servers": [{**server, "load": _apart(problem)}]})
         allocation = plan.servers[0].allocations[0]
-        from inferno_milp.engines import engine_table
+        from inferno_milp.problem.engines import engine_table
 
         engine = engine_table(apart).of(np.array([0]), np.array([0]), [allocation.batch_size])
         itl = float(im.analyze("continuous-batching", **engine, rate_per_s=allocation.rate_per_s).itl_ms[0])

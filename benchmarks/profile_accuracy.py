@@ -18,13 +18,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.catalogue import EXP1_CV2, SYSTEMS, silicon_engines
-from inferno_milp import queueing, simulate
-from inferno_milp.catalogue import shipped_catalogue
+from inferno_milp import queueing, simulation
 from inferno_milp.errors import OptionError
-from inferno_milp.fitting import Prior, fit_profile
-from inferno_milp.fitting.beforehand import roofline_priors
-from inferno_milp.fitting.runs import Runs, make_runs
-from inferno_milp.measurements import Measurement, read_measurements
+from inferno_milp.profiles.catalogue import shipped_catalogue
+from inferno_milp.profiles.fitting import Prior, fit_profile
+from inferno_milp.profiles.fitting.beforehand import roofline_priors
+from inferno_milp.profiles.fitting.runs import Runs, make_runs
+from inferno_milp.profiles.measurements import Measurement, read_measurements
 
 SIZES = (64, 256, 1024, 4096)
 TRUTH = {"alpha_ms": 8.0, "beta_ms": 0.04, "gamma_ms": 8.0, "delta_ms": 0.025, "kappa_ms": 3e-5, "overhead_ms": 10.0}
@@ -108,7 +108,7 @@ def _priors(key: Sequence[str]) -> dict[str, Prior]:
 def recovery(loads: str, seed: int) -> dict[str, float]:
     """Return by how much each term differs from the simulator's, fitted to runs by clients, at rates, or both."""
     rng = np.random.default_rng(seed)
-    engine = simulate.Engine(**TRUTH, max_batch=256)  # type: ignore[arg-type]
+    engine = simulation.Engine(**TRUTH, max_batch=256)  # type: ignore[arg-type]
     runs = []
     for inputs, outputs in SHAPES:
         runs += [simulated(engine, rng, inputs, outputs, clients=c) for c in CLIENTS if loads != "rates"]
@@ -120,7 +120,7 @@ def recovery(loads: str, seed: int) -> dict[str, float]:
 
 
 def simulated(
-    engine: simulate.Engine,
+    engine: simulation.Engine,
     rng: np.random.Generator,
     inputs: int,
     outputs: int,
@@ -133,10 +133,10 @@ def simulated(
     lengths = rng.integers(outputs // 2, outputs + outputs // 2 + 1, requests)
     prompts = np.full(requests, inputs)
     if clients is not None:
-        trace = simulate.run_clients(engine, clients, prompts, lengths, rng.exponential(THINK_MS, requests))
+        trace = simulation.run_clients(engine, clients, prompts, lengths, rng.exponential(THINK_MS, requests))
     else:
         assert rate_per_s is not None
-        trace = simulate.run(engine, simulate.draw_arrivals(rng, rate_per_s, requests), prompts, lengths)
+        trace = simulation.run(engine, simulation.draw_arrivals(rng, rate_per_s, requests), prompts, lengths)
     kept = slice(requests // 5, requests - requests // 10)
     span_s = float(trace.arrival_ms[kept][-1] - trace.arrival_ms[kept][0]) / 1e3
     decoding_ms = (trace.end_to_end_ms - trace.ttft_ms)[kept].sum()

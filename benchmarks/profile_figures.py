@@ -9,9 +9,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from benchmarks.catalogue import EXP1_CV2
-from inferno_milp.fitting import fit_profile
-from inferno_milp.measurements import read_measurements
-from inferno_milp.plots import plot_fit
+from inferno_milp.profiles.fitting import fit_profile
+from inferno_milp.profiles.measurements import read_measurements
+from inferno_milp.report.plots import plot_fit
 
 RUNS = Path(__file__).parent.parent / "tests" / "data" / "vllm_llama31_8b_h100.csv"
 

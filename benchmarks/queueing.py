@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from inferno_milp import queueing
-from inferno_milp.read import read_problem
+from inferno_milp.problem.reading import read_problem
 
 BASE = Path(__file__).parent.parent / "instances" / "limited.yaml"
 

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from inferno_milp import queueing, simulate
-from inferno_milp.simulate.engine import TOKEN_BUDGET
-from inferno_milp.simulate.workload import LengthLaw
+from inferno_milp import queueing, simulation
+from inferno_milp.simulation.engine import TOKEN_BUDGET
+from inferno_milp.simulation.workload import LengthLaw
 
 LAWS: tuple[LengthLaw, ...] = ("fixed", "geometric", "lognormal")
 FLAT = 1.5
@@ -75,7 +75,7 @@ def simulated(
     for i in track(range(len(laws)), description="simulating", transient=True):
         one = {name: float(values[i]) for name, values in engines.items()}
         rng = np.random.default_rng([seed, i])
-        engine = simulate.Engine(
+        engine = simulation.Engine(
             alpha_ms=one["alpha_ms"],
             beta_ms=one["beta_ms"],
             gamma_ms=one["gamma_ms"],
@@ -85,11 +85,11 @@ def simulated(
         )
         of = {"inputs": (one["input_tokens"], one["cv2_input"]), "outputs": (one["output_tokens"], one["cv2_output"])}
         inputs, outputs = (
-            simulate.draw_lengths(rng, mean, requests, cv2=cv2, least=1, law=law)
+            simulation.draw_lengths(rng, mean, requests, cv2=cv2, least=1, law=law)
             for (mean, cv2), law in zip(of.values(), laws[i], strict=True)
         )
-        arrivals = simulate.draw_arrivals(rng, float(rate_per_s[i]), requests, cv2=cv2_arrival)
-        trace = simulate.run(engine, arrivals, inputs, outputs)
+        arrivals = simulation.draw_arrivals(rng, float(rate_per_s[i]), requests, cv2=cv2_arrival)
+        trace = simulation.run(engine, arrivals, inputs, outputs)
         kept = slice(requests // 10, requests - requests // 50)
         gaps = (trace.end_to_end_ms - trace.ttft_ms)[kept]
         served = ~np.isnan(gaps)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from inferno_milp import queueing, simulate
+from inferno_milp import queueing, simulation
 
 TRUTH = Path(__file__).parent.parent / "tests" / "data" / "simulated_truth.csv"
 ENGINE: dict[str, Any] = {
@@ -69,11 +69,11 @@ def _simulate(engine: dict[str, Any], rate_per_s: float, batch: int) -> tuple[fl
     """Mean and 95th percentile of the time to first token, and inter-token latency, ms."""
     rng, count = np.random.default_rng([batch, int(1000 * rate_per_s)]), 150_000
     names = ("alpha_ms", "beta_ms", "gamma_ms", "delta_ms")
-    inputs = simulate.draw_lengths(rng, engine["input_tokens"], count, cv2=1, least=1, law="geometric")
-    outputs = simulate.draw_lengths(rng, engine["output_tokens"], count, cv2=1, least=1)
-    arrivals = simulate.draw_arrivals(rng, rate_per_s, count)
-    one = simulate.Engine(**{name: engine[name] for name in names}, max_batch=batch)
-    trace = simulate.run(one, arrivals, inputs, outputs)
+    inputs = simulation.draw_lengths(rng, engine["input_tokens"], count, cv2=1, least=1, law="geometric")
+    outputs = simulation.draw_lengths(rng, engine["output_tokens"], count, cv2=1, least=1)
+    arrivals = simulation.draw_arrivals(rng, rate_per_s, count)
+    one = simulation.Engine(**{name: engine[name] for name in names}, max_batch=batch)
+    trace = simulation.run(one, arrivals, inputs, outputs)
     kept = slice(count // 10, count - count // 50)
     gaps = (trace.end_to_end_ms - trace.ttft_ms)[kept]
     served = ~np.isnan(gaps)

@@ -63,7 +63,7 @@ def solve_apart(name: str, program: Any, *, gap: float, limit_s: float) -> Outco
 
 def highs(fields: dict[str, Any], gap: float, limit_s: float) -> Outcome:
     """Plain HiGHS: the program handed over as arrays, which is the fastest road to it."""
-    from inferno_milp.highs_engine import Program, run
+    from inferno_milp.program.highs_engine import Program, run
 
     program = Program(**fields)
     start = time.perf_counter()

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 
 import inferno_milp as im
-from inferno_milp.horizon.decomposition import solve_apart
-from inferno_milp.horizon.program import Effort, Found, Setup, solve_horizon
-from inferno_milp.horizon.solve import solve_moments
-from inferno_milp.horizon.ways import Ways, find_ways
+from inferno_milp.planning.horizon.decomposition import solve_apart
+from inferno_milp.planning.horizon.program import Effort, Found, Setup, solve_horizon
+from inferno_milp.planning.horizon.solve import solve_moments
+from inferno_milp.planning.horizon.ways import Ways, find_ways
 from inferno_milp.problem import Problem
-from inferno_milp.sections import Scenario
+from inferno_milp.problem.sections import Scenario
 
 INSTANCE = Path(__file__).parent.parent / "instances" / "limited.yaml"
 RESERVED = 0.6

@@ -98,8 +98,8 @@ def alone(kind: str, count: int) -> float:
         if kind == "optimize":
             im.optimize(im.read_problem(INSTANCE), time_limit_s=60)
         else:
-            from inferno_milp.fields import Targets
-            from inferno_milp.one_engine import EngineQuestion, analyze_one
+            from inferno_milp.problem.fields import Targets
+            from inferno_milp.studies.one_engine import EngineQuestion, analyze_one
 
             analyze_one(EngineQuestion(ENGINE, Targets(ttft_ms=1000.0), "continuous-batching")).to_dict()
     return time.perf_counter() - begun

@@ -13,10 +13,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from inferno_milp import simulate
-from inferno_milp.generate import generate_problem
-from inferno_milp.planner import optimize
-from inferno_milp.read import read_problem
+from inferno_milp import simulation
+from inferno_milp.planning.optimize import optimize
+from inferno_milp.problem.reading import read_problem
+from inferno_milp.studies.generate import generate_problem
+from inferno_milp.studies.simulate import simulate_plan
 
 BASE = Path(__file__).parent.parent / "instances" / "limited.yaml"
 LOADS = (("light", 0.03), ("half", 0.5), ("busy", 0.9))
@@ -27,12 +28,12 @@ HIGHEST_PER_S = 11.4
 def requests_per_s(rate_per_s: float, count: int, *, compiled: bool | None) -> float:
     """Simulate an engine of 32 sequences with prompts and outputs of 256 tokens."""
     rng = np.random.default_rng(1)
-    engine = simulate.Engine(alpha_ms=8.0, beta_ms=0.03, gamma_ms=8.0, delta_ms=0.02, max_batch=32)
-    arrivals = simulate.draw_arrivals(rng, rate_per_s, count)
-    inputs, outputs = (simulate.draw_lengths(rng, 256, count, cv2=cv2, least=1) for cv2 in (0, 1))
-    simulate.run(engine, arrivals[:10], inputs[:10], outputs[:10], compiled=compiled)  # compiles
+    engine = simulation.Engine(alpha_ms=8.0, beta_ms=0.03, gamma_ms=8.0, delta_ms=0.02, max_batch=32)
+    arrivals = simulation.draw_arrivals(rng, rate_per_s, count)
+    inputs, outputs = (simulation.draw_lengths(rng, 256, count, cv2=cv2, least=1) for cv2 in (0, 1))
+    simulation.run(engine, arrivals[:10], inputs[:10], outputs[:10], compiled=compiled)  # compiles
     start = time.process_time()
-    simulate.run(engine, arrivals, inputs, outputs, compiled=compiled)
+    simulation.run(engine, arrivals, inputs, outputs, compiled=compiled)
     return count / (time.process_time() - start)
 
 
@@ -52,7 +53,7 @@ def main() -> None:
     start = time.perf_counter()
     plan = optimize(problem)
     planned = time.perf_counter()
-    found = simulate.simulate_plan(problem, plan)
+    found = simulate_plan(problem, plan)
     verified = time.perf_counter()
     Console().print(
         speeds,

@@ -21,15 +21,15 @@ from rich.progress import Progress
 
 from benchmarks.rivals import Outcome, solve_apart
 from benchmarks.solver_vs_greedy import BASE, show
-from inferno_milp.candidates import Candidates, find_candidates
-from inferno_milp.generate import generate_problem
-from inferno_milp.highs import lay_out
-from inferno_milp.master import as_program
-from inferno_milp.milp import solve_milp
-from inferno_milp.model import build_model
-from inferno_milp.options import make_program
+from inferno_milp.columns.candidates import Candidates, find_candidates
+from inferno_milp.columns.options import make_program
+from inferno_milp.planning.milp import solve_milp
 from inferno_milp.problem import Problem
-from inferno_milp.read import read_problem
+from inferno_milp.problem.reading import read_problem
+from inferno_milp.program.highs import lay_out
+from inferno_milp.program.master import as_program
+from inferno_milp.program.statement import build_model
+from inferno_milp.studies.generate import generate_problem
 
 
 def main() -> None:
@@ -106,7 +106,7 @@ def plain(table: Candidates) -> Any:
     if program.covers is None:
         return as_program(program.master)
     model = build_model(program.listed_only(), program.covers)
-    from inferno_milp._pyomo import pyo
+    from inferno_milp.program._pyomo import pyo
 
     return lay_out(model, list(model.component_data_objects(pyo.Var, active=True)))
 

@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from inferno_milp.generate import generate_problem
 from inferno_milp.plan import Plan
-from inferno_milp.planner import optimize
-from inferno_milp.read import read_problem
+from inferno_milp.planning.optimize import optimize
+from inferno_milp.problem.reading import read_problem
+from inferno_milp.studies.generate import generate_problem
 
 BASE = Path(__file__).parent.parent / "instances" / "limited.yaml"
 COLUMNS = (

@@ -10,13 +10,14 @@ from typing import Any
 from matplotlib.figure import Figure
 
 import inferno_milp as im
-from inferno_milp import plots, queueing
-from inferno_milp.fields import Targets
+from inferno_milp import queueing
 from inferno_milp.plan import Plan
-from inferno_milp.prices import find_prices
 from inferno_milp.problem import Problem
-from inferno_milp.sweeps import find_frontier, sweep
-from inferno_milp.why import explain
+from inferno_milp.problem.fields import Targets
+from inferno_milp.report import plots
+from inferno_milp.studies.explain import explain
+from inferno_milp.studies.prices import find_prices
+from inferno_milp.studies.sweeps import find_frontier, sweep
 
 INSTANCES = Path(__file__).parent.parent / "instances"
 EXAMPLES = ("unlimited", "unlimited-load-change", "limited", "limited-load-change")

@@ -10,11 +10,8 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-
-from inferno_milp.opposites import are_opposed
 
 PathPart = str | int
 
@@ -63,43 +60,6 @@ def path_text(path: Iterable[PathPart]) -> str:
         else:
             text += f".{part}" if text else part
     return text
-
-
-def folded(name: str) -> str:
-    """Return a name without what its writers disagree on: letter case, hyphens, underscores."""
-    return name.casefold().lstrip("-").replace("-", "_")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a remedy naming the known name nearest to a misspelt one, else all of them if they are few.
-
-    No name is called near that means the opposite: `prompt_tokens` is spelled like `output_tokens`.
-    """
-    names = sorted(set(known))
-    found = nearest_name(name, names)
-    return known_names(names) if found is None else did_you_mean([found])
-
-
-def nearest_name(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that is spelled most like a name, and does not mean the opposite; None if none is."""
-    by_folded = {other.casefold(): other for other in sorted(set(known)) if not are_opposed(name, other)}
-    close = difflib.get_close_matches(name.casefold(), by_folded, n=1)
-    if len(name) >= 3:
-        close += [part for part in by_folded if name.casefold() in part or (len(part) >= 3 and part in name.casefold())]
-    return by_folded[close[0]] if close else None
-
-
-def did_you_mean(names: Sequence[str]) -> str:
-    """Return the remedy that names what may have been meant."""
-    return f"did you mean {' or '.join(map(repr, names))}?"
-
-
-def known_names(known: Iterable[str], most: int = 12) -> str:
-    """Return the remedy that lists all known names, if they are few."""
-    names = sorted(set(known))
-    if not names:
-        return "none is defined"
-    return f"known: {', '.join(names)}" if len(names) <= most else f"{len(names)} are known, none like it"
 
 
 class InfernoError(Exception):

@@ -19,9 +19,9 @@ from inferno_milp.cli import (
 from inferno_milp.cli.parser import Parser
 from inferno_milp.cli.shared_arguments import LAWS, Subparsers, add_output, add_problem, add_solving, add_volume
 from inferno_milp.cli.values import count, covariance, number, positive, whole
-from inferno_milp.fields import LARGEST_BATCH
-from inferno_milp.percentiles import read_percent
 from inferno_milp.plan import SOLVERS
+from inferno_milp.problem.fields import LARGEST_BATCH
+from inferno_milp.queueing.percentiles import read_percent
 
 SUBCOMMANDS = (
     "optimize", "analyze", "candidates", "compare", "diff", "simulate", "validate", *study_arguments.SUBCOMMANDS,

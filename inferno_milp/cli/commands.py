@@ -21,7 +21,7 @@ from inferno_milp.cli.output import (
 )
 from inferno_milp.errors import Fault, InputError
 from inferno_milp.plan import Change, Running
-from inferno_milp.spreadsheet import csv_text
+from inferno_milp.problem.spreadsheet import csv_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from inferno_milp.plan import Plan
     from inferno_milp.problem import Problem
-    from inferno_milp.simulate import PlanSimulation
+    from inferno_milp.studies.simulate import PlanSimulation
 
 
 OPTIONS = ("law", "assignment", "batch_sizes", "batch_choice", "saturation_policy", "max_changes", "max_cost_per_hour")
@@ -39,7 +39,7 @@ OPTIONS = ("law", "assignment", "batch_sizes", "batch_choice", "saturation_polic
 
 def read(arguments: Namespace) -> Problem:
     """Read the problem, with what the command line says in its place; check first where results go."""
-    from inferno_milp.read import opened_files, read_problem
+    from inferno_milp.problem.reading import opened_files, read_problem
 
     check_outputs(arguments)
     current = arguments.current
@@ -47,8 +47,8 @@ def read(arguments: Namespace) -> Problem:
         problem = read_problem(arguments.problem)
     check_outputs(arguments, opened)
     if current:
-        from inferno_milp.differences import with_current
-        from inferno_milp.plan_file import read_plan
+        from inferno_milp.plan.differences import with_current
+        from inferno_milp.plan.file import read_plan
 
         problem = with_current(problem, read_plan(current))
     if arguments.unlimited:
@@ -62,7 +62,7 @@ def run_optimize(arguments: Namespace) -> int:
     """Plan, show the plan, write it."""
     problem, (plan,) = plan_with(arguments, arguments.solver)
     if arguments.write_model:
-        from inferno_milp.planner import build_model
+        from inferno_milp.planning.optimize import build_model
 
         write_model(build_model(problem), arguments.write_model)
     simulation = _simulate(arguments, problem, plan) if arguments.verify else None
@@ -80,7 +80,7 @@ def run_optimize(arguments: Namespace) -> int:
 
 
 def _simulate(arguments: Namespace, problem: Problem, plan: Plan, **options: Any) -> PlanSimulation:
-    from inferno_milp.simulate import simulate_plan
+    from inferno_milp.studies.simulate import simulate_plan
 
     with counted_progress("simulating", quiet=arguments.quiet) as on_progress:
         return simulate_plan(problem, plan, on_progress=on_progress, **options)
@@ -91,7 +91,7 @@ def run_simulate(arguments: Namespace) -> int:
     if arguments.plan is None:
         problem, (plan,) = plan_with(arguments, "milp")
     else:
-        from inferno_milp.plan_file import read_plan
+        from inferno_milp.plan.file import read_plan
 
         problem, plan = read(arguments), read_plan(arguments.plan)
     wanted = {"requests": arguments.requests, "burstiness": arguments.burstiness, "seed": arguments.seed}
@@ -118,7 +118,7 @@ def plan_with(arguments: Namespace, *solvers: str) -> tuple[Problem, list[Plan]]
 
 def plan_of(problem: Problem, arguments: Namespace, solver: str = "milp") -> Plan:
     """Plan a problem as the command line asks for."""
-    from inferno_milp.planner import optimize
+    from inferno_milp.planning.optimize import optimize
 
     with progress(quiet=arguments.quiet) as on_stage:
         return optimize(
@@ -196,8 +196,8 @@ def run_diff(arguments: Namespace) -> int:
     """Show what changes from one plan to another."""
     from dataclasses import asdict
 
-    from inferno_milp.differences import diff
-    from inferno_milp.plan_file import read_plan
+    from inferno_milp.plan.differences import diff
+    from inferno_milp.plan.file import read_plan
 
     check_outputs(arguments)
     before, after = read_plan(arguments.before), read_plan(arguments.after)
@@ -228,9 +228,9 @@ def run_diff(arguments: Namespace) -> int:
 
 def run_candidates(arguments: Namespace) -> int:
     """Show the table of candidates, or what is none and why."""
-    from inferno_milp.candidates import find_candidates
-    from inferno_milp.options import make_program
-    from inferno_milp.reasons import find_rejections
+    from inferno_milp.columns.candidates import find_candidates
+    from inferno_milp.columns.options import make_program
+    from inferno_milp.planning.reasons import find_rejections
     from inferno_milp.report import candidates_table, rejections_table
 
     problem = read(arguments)
@@ -274,7 +274,7 @@ def run_analyze(arguments: Namespace) -> int:
         return pd.DataFrame(found.rates)
 
     def draw(axes: Sequence[Axes]) -> None:
-        from inferno_milp.plots import plot_engine
+        from inferno_milp.report.plots import plot_engine
 
         plot_engine(found, axes)
 
@@ -291,7 +291,7 @@ def run_analyze(arguments: Namespace) -> int:
 
 def run_validate(arguments: Namespace) -> int:
     """Read problems; tell what is in them, or everything that is wrong with them."""
-    from inferno_milp.read import read_problem
+    from inferno_milp.problem.reading import read_problem
 
     faults: list[Fault] = []
     for path in arguments.problems:

@@ -12,8 +12,8 @@ from inferno_milp.cli.output import STDOUT, check_outputs, missing_extra, tell, 
 from inferno_milp.cli.shared_arguments import Subparsers, add_output, add_problem, add_solving, add_volume
 from inferno_milp.cli.values import number, positive, whole
 from inferno_milp.errors import OptionError
-from inferno_milp.export import KINDS
-from inferno_milp.spreadsheet import csv_text
+from inferno_milp.problem.spreadsheet import csv_text
+from inferno_milp.report.manifests import KINDS
 
 if TYPE_CHECKING:
     from inferno_milp.control.emulation.timeline import Timeline
@@ -71,14 +71,14 @@ def add_export(subparsers: Subparsers) -> None:
 def run_export(arguments: Namespace) -> int:
     """Write a plan, made now or read from a file, as manifests."""
     from inferno_milp.cli.commands import plan_with, read
-    from inferno_milp.export import export_manifests
+    from inferno_milp.report.manifests import export_manifests
 
     if arguments.kind == "resources":
         return _export_resources(arguments)
     if arguments.plan is None:
         problem, (plan,) = plan_with(arguments, "milp")
     else:
-        from inferno_milp.plan_file import read_plan
+        from inferno_milp.plan.file import read_plan
 
         problem, plan = read(arguments), read_plan(arguments.plan)
     text = export_manifests(
@@ -210,7 +210,7 @@ def _emulate(arguments: Namespace) -> int:
     from inferno_milp.control.config import ControlConfig
     from inferno_milp.control.emulation.day import Emulation, run_controlled, run_static
     from inferno_milp.control.emulation.load import Day
-    from inferno_milp.read import opened_files, read_problem
+    from inferno_milp.problem.reading import opened_files, read_problem
 
     with opened_files() as opened:
         problem = read_problem(arguments.problem)
@@ -238,7 +238,7 @@ def _write_day(arguments: Namespace, problem: Problem, timeline: Timeline) -> No
     if arguments.csv is not None:
         write_text(csv_text(timeline.to_frame()), arguments.csv)
     if arguments.plot is not None:
-        from inferno_milp.plots.timeline import draw_days
+        from inferno_milp.report.plots.timeline import draw_days
 
         picture = draw_days(problem, timeline.to_dict(), Path(arguments.plot).suffix[1:])
         write_bytes(picture, arguments.plot)

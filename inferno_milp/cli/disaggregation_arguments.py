@@ -14,8 +14,8 @@ from inferno_milp.cli.values import positive
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from inferno_milp.disaggregation.plans import SplitPlan
-    from inferno_milp.disaggregation.simulation import SplitSimulation
+    from inferno_milp.planning.disaggregation.plans import SplitPlan
+    from inferno_milp.studies.simulate_splits import SplitSimulation
 
 SUBCOMMANDS = ("disaggregate",)
 
@@ -46,9 +46,9 @@ def add_disaggregation(subparsers: Subparsers) -> None:
 
 def run_disaggregate(arguments: Namespace) -> int:
     """Plan with phases apart where that is cheaper, beside the plan with none."""
-    from inferno_milp.disaggregation.simulation import simulate_splits
-    from inferno_milp.disaggregation.split import disaggregate
-    from inferno_milp.problem_file import problem_text
+    from inferno_milp.planning.disaggregation.split import disaggregate
+    from inferno_milp.problem.writing import problem_text
+    from inferno_milp.studies.simulate_splits import simulate_splits
 
     problem = read(arguments)
     with busy("planning with phases apart", quiet=arguments.quiet):

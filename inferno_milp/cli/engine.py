@@ -5,10 +5,10 @@ from __future__ import annotations
 from argparse import Namespace
 
 from inferno_milp.errors import OptionError
-from inferno_milp.fields import Targets
-from inferno_milp.one_engine import ENGINE, OPTIONAL, EngineAnalysis, EngineQuestion, analyze_one, engine_of
-from inferno_milp.read import read_problem
-from inferno_milp.sections import Options
+from inferno_milp.problem.fields import Targets
+from inferno_milp.problem.reading import read_problem
+from inferno_milp.problem.sections import Options
+from inferno_milp.studies.one_engine import ENGINE, OPTIONAL, EngineAnalysis, EngineQuestion, analyze_one, engine_of
 
 
 def analyze_engine(arguments: Namespace) -> EngineAnalysis:

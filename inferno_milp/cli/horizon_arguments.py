@@ -14,7 +14,7 @@ from inferno_milp.cli.values import share
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from inferno_milp.horizon.plans import HorizonPlan
+    from inferno_milp.planning.horizon.plans import HorizonPlan
 
 SUBCOMMANDS = ("periods", "scenarios")
 CRITERIA = ("expected", "worst")
@@ -46,7 +46,7 @@ def add_horizon(subparsers: Subparsers) -> None:
 
 def run_periods(arguments: Namespace) -> int:
     """Plan periods, beside the peak all the time and each period by itself."""
-    from inferno_milp.horizon.plan import plan_periods
+    from inferno_milp.planning.horizon.plan import plan_periods
 
     problem = read(arguments)
     with busy("planning all periods together", quiet=arguments.quiet):
@@ -62,7 +62,7 @@ def run_periods(arguments: Namespace) -> int:
 
 def run_scenarios(arguments: Namespace) -> int:
     """Plan scenarios, beside who knows which comes and who plans for the mean."""
-    from inferno_milp.horizon.plan import plan_scenarios
+    from inferno_milp.planning.horizon.plan import plan_scenarios
 
     problem = read(arguments)
     with busy("planning for all scenarios", quiet=arguments.quiet):
@@ -88,7 +88,7 @@ def _show(
     arguments: Namespace, plan: HorizonPlan, document: Callable[[], Any], lines: Callable[[], Iterator[str]]
 ) -> int:
     def parts(console: Console) -> list[Any]:
-        from inferno_milp.claims import profile_rows
+        from inferno_milp.plan.claims import profile_rows
         from inferno_milp.report.horizon import costs_table, horizon_lines, moments_table
         from inferno_milp.report.plans import profiles_table
 

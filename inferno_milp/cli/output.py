@@ -113,7 +113,7 @@ def write_picture(
     """Draw on so many axes, side by side, and write the figure in the format that the file's name ends in."""
     from matplotlib.figure import Figure
 
-    from inferno_milp.plots import figure_bytes
+    from inferno_milp.report.plots import figure_bytes
 
     figure = Figure(figsize=(width * columns, height), layout="constrained")
     draw([figure.add_subplot(1, columns, i + 1) for i in range(columns)])

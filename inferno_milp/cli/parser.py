@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from inferno_milp.shipped import shipped_file
-from inferno_milp.synonyms import nearest_option, nearest_subcommand
+from inferno_milp.problem.shipped import shipped_file
+from inferno_milp.problem.synonyms import nearest_option, nearest_subcommand
 
 
 class Parser(argparse.ArgumentParser):

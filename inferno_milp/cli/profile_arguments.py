@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from inferno_milp.architecture import Precision
 from inferno_milp.cli import profile_commands as commands
 from inferno_milp.cli.shared_arguments import Subparsers, add_output
 from inferno_milp.cli.values import number, positive, tokens, whole
-from inferno_milp.fields import LARGEST_BATCH
+from inferno_milp.problem.architecture import Precision
+from inferno_milp.problem.fields import LARGEST_BATCH
 
 SUBCOMMANDS = ("fit", "models")
 

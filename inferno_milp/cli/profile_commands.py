@@ -11,24 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 from inferno_milp.cli.commands import show
 from inferno_milp.cli.output import check_outputs, progress, tell, write_text
-from inferno_milp.errors import OptionError, nearest
-from inferno_milp.spreadsheet import records
+from inferno_milp.errors import OptionError
+from inferno_milp.problem.spelling import nearest
+from inferno_milp.problem.spreadsheet import records
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from rich.console import Console
 
-    from inferno_milp.catalogue import Catalogue
-    from inferno_milp.fitting import Fit
-    from inferno_milp.fitting.tracking import Tracker
-    from inferno_milp.measurements import Measurement
-    from inferno_milp.sections import Profile
+    from inferno_milp.problem.sections import Profile
+    from inferno_milp.profiles.catalogue import Catalogue
+    from inferno_milp.profiles.fitting import Fit
+    from inferno_milp.profiles.fitting.tracking import Tracker
+    from inferno_milp.profiles.measurements import Measurement
 
 
 def run_fit(arguments: Namespace) -> int:
     """Fit a profile, or refine one; show how good it is; write it."""
-    from inferno_milp.measurements import read_measurements
+    from inferno_milp.profiles.measurements import read_measurements
 
     check_outputs(arguments)
     if arguments.forgetting is not None and arguments.update is None:
@@ -51,7 +52,7 @@ def run_fit(arguments: Namespace) -> int:
         return fit_report(fit, console)
 
     def draw(axes: Sequence[Axes]) -> None:
-        from inferno_milp.plots import plot_fit
+        from inferno_milp.report.plots import plot_fit
 
         plot_fit(fit, axes)
 
@@ -62,10 +63,10 @@ def run_fit(arguments: Namespace) -> int:
 
 
 def _fit(arguments: Namespace, runs: Sequence[Measurement]) -> Fit:
-    from inferno_milp.catalogue import read_catalogue
-    from inferno_milp.fitting import fit_profile
-    from inferno_milp.fitting.beforehand import roofline_priors
-    from inferno_milp.roofline import memory_fit
+    from inferno_milp.profiles.catalogue import read_catalogue
+    from inferno_milp.profiles.fitting import fit_profile
+    from inferno_milp.profiles.fitting.beforehand import roofline_priors
+    from inferno_milp.profiles.roofline import memory_fit
 
     catalogue, priors, kv_tokens = read_catalogue(arguments.catalogue), {}, arguments.kv_tokens
     try:
@@ -149,8 +150,8 @@ def _letters(name: str) -> str:
 
 
 def _update(arguments: Namespace, runs: Sequence[Measurement]) -> int:
-    from inferno_milp.fitting.tracking import FORGETTING, track_profile
-    from inferno_milp.read import read_sections
+    from inferno_milp.problem.reading import read_sections
+    from inferno_milp.profiles.fitting.tracking import FORGETTING, track_profile
 
     useless = [name for name, default in NOT_WITH_UPDATE.items() if getattr(arguments, name) != default]
     if useless:
@@ -176,7 +177,7 @@ def _update(arguments: Namespace, runs: Sequence[Measurement]) -> int:
         return tracking_report(tracker, console)
 
     def draw(axes: Sequence[Axes]) -> None:
-        from inferno_milp.plots import plot_tracking
+        from inferno_milp.report.plots import plot_tracking
 
         plot_tracking(tracker, axes)
 
@@ -193,7 +194,7 @@ def _steps_frame(tracker: Tracker) -> pd.DataFrame:
 
 
 def _add_to(target: str, profile: Profile) -> None:
-    from inferno_milp.problem_file import with_profile
+    from inferno_milp.problem.writing import with_profile
 
     path = Path(target)
     write_text(with_profile(path if path.exists() else None, profile), target)
@@ -201,7 +202,7 @@ def _add_to(target: str, profile: Profile) -> None:
 
 def _keep_measured(target: str, profile: Profile) -> None:
     """Refuse to put an estimate in the place of a measured profile."""
-    from inferno_milp.read import read_sections
+    from inferno_milp.problem.reading import read_sections
 
     there = read_sections(target).profiles if Path(target).exists() else ()
     pair = (profile.model, profile.accelerator)
@@ -270,7 +271,7 @@ def _show_profiles(arguments: Namespace, profiles: Sequence[Profile], head: dict
 
 def run_compare_models(arguments: Namespace) -> int:
     """Set a model's profiles side by side."""
-    from inferno_milp.comparison import compare_profiles
+    from inferno_milp.studies.compare_profiles import compare_profiles
 
     check_outputs(arguments)
     catalogue = _catalogue(arguments)
@@ -296,7 +297,7 @@ def run_estimate(arguments: Namespace) -> int:
     """Estimate a profile."""
     import pandas as pd
 
-    from inferno_milp.roofline import estimate_profile, memory_fit
+    from inferno_milp.profiles.roofline import estimate_profile, memory_fit
 
     check_outputs(arguments)
     catalogue = _catalogue(arguments)
@@ -319,6 +320,6 @@ def run_estimate(arguments: Namespace) -> int:
 
 
 def _catalogue(arguments: Namespace) -> Catalogue:
-    from inferno_milp.catalogue import read_catalogue
+    from inferno_milp.profiles.catalogue import read_catalogue
 
     return read_catalogue(arguments.catalogue)

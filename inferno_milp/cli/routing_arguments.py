@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-    from inferno_milp.routing.plans import RoutedPlan
-    from inferno_milp.routing.tables import TablePlan, ThroughputTable
+    from inferno_milp.planning.routing.plans import RoutedPlan
+    from inferno_milp.planning.routing.tables import TablePlan, ThroughputTable
 
 SUBCOMMANDS = ("route", "share", "mix")
 
@@ -59,7 +59,7 @@ def run_mix(arguments: Namespace) -> int:
     """Write the load of a file of requests."""
     import yaml
 
-    from inferno_milp.routing.requests import INPUT_EDGES, OUTPUT_EDGES, mix_of_requests
+    from inferno_milp.planning.routing.requests import INPUT_EDGES, OUTPUT_EDGES, mix_of_requests
 
     check_outputs(arguments)
     load = mix_of_requests(
@@ -75,8 +75,8 @@ def run_mix(arguments: Namespace) -> int:
 
 def run_share(arguments: Namespace) -> int:
     """Plan with replicas shared, beside the plan without."""
-    from inferno_milp.problem_file import problem_text
-    from inferno_milp.sharing.share import share_replicas
+    from inferno_milp.planning.sharing.share import share_replicas
+    from inferno_milp.problem.writing import problem_text
 
     problem = read(arguments)
     with busy("planning with replicas shared", quiet=arguments.quiet):
@@ -112,8 +112,8 @@ def run_share(arguments: Namespace) -> int:
 
 def run_route(arguments: Namespace) -> int:
     """Route the requests of a problem, or of a table of throughputs."""
-    from inferno_milp.read.source import load_source
-    from inferno_milp.routing.tables import is_throughput_table, table_of
+    from inferno_milp.planning.routing.tables import is_throughput_table, table_of
+    from inferno_milp.problem.reading.source import load_source
 
     if arguments.problem.is_file():
         source = load_source(arguments.problem, str(arguments.problem))
@@ -124,8 +124,8 @@ def run_route(arguments: Namespace) -> int:
 
 
 def _route_problem(arguments: Namespace) -> int:
-    from inferno_milp.problem_file import problem_text
-    from inferno_milp.routing.route import find_routes
+    from inferno_milp.planning.routing.route import find_routes
+    from inferno_milp.problem.writing import problem_text
 
     problem = read(arguments)
     with busy("planning with requests routed by their sizes", quiet=arguments.quiet):
@@ -165,7 +165,7 @@ def _worth(found: RoutedPlan) -> Iterator[str]:
 def _route_table(arguments: Namespace, table: ThroughputTable) -> int:
     import math
 
-    from inferno_milp.routing.tables import route_table
+    from inferno_milp.planning.routing.tables import route_table
 
     if arguments.routed_problem:
         raise OptionError("a table of throughputs has no problem to be written")

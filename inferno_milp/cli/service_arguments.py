@@ -10,7 +10,7 @@ from inferno_milp.cli.output import missing_extra, tell
 from inferno_milp.cli.shared_arguments import Subparsers
 from inferno_milp.cli.values import positive, whole
 from inferno_milp.errors import InputError, OptionError
-from inferno_milp.read.source import read_text
+from inferno_milp.problem.reading.source import read_text
 
 SUBCOMMANDS = ("serve",)
 NEEDED = (

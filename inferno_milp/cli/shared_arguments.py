@@ -9,7 +9,7 @@ from typing import TypeAlias, get_args
 from inferno_milp.cli.parser import Parser
 from inferno_milp.cli.values import count, gap, jobs, number, positive
 from inferno_milp.plan import DEFAULT_GAP
-from inferno_milp.sections import Assignment, BatchChoice, BatchSizes, Law, SaturationPolicy
+from inferno_milp.problem.sections import Assignment, BatchChoice, BatchSizes, Law, SaturationPolicy
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
 LAWS = get_args(Law)

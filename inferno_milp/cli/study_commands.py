@@ -18,7 +18,7 @@ from inferno_milp.cli.output import (
     write_text,
 )
 from inferno_milp.errors import Fault, InputError, OptionError
-from inferno_milp.spreadsheet import records
+from inferno_milp.problem.spreadsheet import records
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +39,7 @@ PICTURES = (
 def run_explain(arguments: Namespace) -> int:
     """Plan, and say why."""
     from inferno_milp.report.studies import explanation_report
-    from inferno_milp.why import EACH_S, explain
+    from inferno_milp.studies.explain import EACH_S, explain
 
     problem = read(arguments)
     problem.positions_of(arguments.server or ())
@@ -66,8 +66,8 @@ def run_explain(arguments: Namespace) -> int:
 
 def run_prices(arguments: Namespace) -> int:
     """Find what devices and promises are worth."""
-    from inferno_milp.prices import EACH_S, PRICED, find_prices
     from inferno_milp.report.studies import prices_report
+    from inferno_milp.studies.prices import EACH_S, PRICED, find_prices
 
     problem = read(arguments)
     with counted_progress("planning anew", quiet=arguments.quiet) as on_done:
@@ -83,7 +83,7 @@ def run_prices(arguments: Namespace) -> int:
         )
 
     def draw(axes: Sequence[Axes]) -> None:
-        from inferno_milp.plots import plot_device_prices, plot_target_prices
+        from inferno_milp.report.plots import plot_device_prices, plot_target_prices
 
         plot_device_prices(prices, ax=axes[0])
         plot_target_prices(prices, ax=axes[1])
@@ -99,9 +99,9 @@ def run_prices(arguments: Namespace) -> int:
 
 def run_whatif(arguments: Namespace) -> int:
     """Plan as it is and with other figures; show the difference."""
-    from inferno_milp.load_change import find_difference
-    from inferno_milp.read.settings import read_settings, with_settings
+    from inferno_milp.problem.reading.settings import read_settings, with_settings
     from inferno_milp.report.studies import difference_report
+    from inferno_milp.studies.load_change import find_difference
 
     problem = read(arguments)
     settings = read_settings(arguments.settings)
@@ -134,9 +134,9 @@ def run_whatif(arguments: Namespace) -> int:
 
 def run_sweep(arguments: Namespace) -> int:
     """Plan every combination."""
-    from inferno_milp.cases import NUMBERS
-    from inferno_milp.read.settings import with_settings
-    from inferno_milp.sweeps import sweep
+    from inferno_milp.problem.reading.settings import with_settings
+    from inferno_milp.studies.sweeps import sweep
+    from inferno_milp.studies.whatif import NUMBERS
 
     problem = read(arguments)
     axes, y = read_axes(arguments.axes), arguments.plot_y
@@ -147,7 +147,7 @@ def run_sweep(arguments: Namespace) -> int:
         frame = sweep(problem, axes, on_done=on_done, into=arguments.into, **running(arguments))
 
     def draw(found: Sequence[Axes]) -> None:
-        from inferno_milp.plots import plot_sweep
+        from inferno_milp.report.plots import plot_sweep
 
         plot_sweep(frame, next(iter(axes)), y, ax=found[0])
 
@@ -156,8 +156,8 @@ def run_sweep(arguments: Namespace) -> int:
 
 def run_clusters(arguments: Namespace) -> int:
     """Plan every cluster."""
-    from inferno_milp.cases import frame_of
-    from inferno_milp.clusters import plan_clusters
+    from inferno_milp.studies.clusters import plan_clusters
+    from inferno_milp.studies.whatif import frame_of
 
     problems: dict[str, Problem] = {}
     faults: list[Fault] = []
@@ -206,7 +206,7 @@ def read_axes(texts: list[str]) -> dict[str, list[Any]]:
     InputError
         With every one that cannot be read.
     """
-    from inferno_milp.read.settings import read_setting
+    from inferno_milp.problem.reading.settings import read_setting
 
     faults: list[Fault] = []
     axes: dict[str, list[Any]] = {}
@@ -264,7 +264,7 @@ def _steps(part: str) -> list[float]:
 
 def run_frontier(arguments: Namespace) -> int:
     """Set cost against something else."""
-    from inferno_milp.sweeps import find_frontier
+    from inferno_milp.studies.sweeps import find_frontier
 
     problem = read(arguments)
     with counted_progress("planning", quiet=arguments.quiet) as on_done:
@@ -274,7 +274,7 @@ def run_frontier(arguments: Namespace) -> int:
         )  # fmt: skip
 
     def draw(axes: Sequence[Axes]) -> None:
-        from inferno_milp.plots import plot_frontier
+        from inferno_milp.report.plots import plot_frontier
 
         plot_frontier(frame, arguments.against, currency=problem.currency, ax=axes[0])
 
@@ -283,8 +283,8 @@ def run_frontier(arguments: Namespace) -> int:
 
 def run_scale(arguments: Namespace) -> int:
     """Change one server's load."""
-    from inferno_milp.load_change import scale_server
     from inferno_milp.report.studies import scaling_table
+    from inferno_milp.studies.load_change import scale_server
 
     scaling = scale_server(
         read(arguments),
@@ -300,9 +300,9 @@ def run_scale(arguments: Namespace) -> int:
 
 def run_transition(arguments: Namespace) -> int:
     """Change all loads, and plan again."""
-    from inferno_milp.load_change import change_loads, find_transition
-    from inferno_milp.problem_file import problem_text
+    from inferno_milp.problem.writing import problem_text
     from inferno_milp.report.studies import difference_report
+    from inferno_milp.studies.load_change import change_loads, find_transition
 
     problem = read(arguments)
     changed = change_loads(problem, least_factor=arguments.least_factor, seed=arguments.seed)
@@ -313,7 +313,7 @@ def run_transition(arguments: Namespace) -> int:
         write_text(problem_text(found.problem, description=words), arguments.write)
 
     def draw(axes: Sequence[Axes]) -> None:
-        from inferno_milp.plots import plot_cost_difference, plot_replica_scaling
+        from inferno_milp.report.plots import plot_cost_difference, plot_replica_scaling
 
         plot_replica_scaling(found.before, found.after, ax=axes[0])
         plot_cost_difference(found.before, found.after, ax=axes[1])
@@ -331,8 +331,8 @@ def run_transition(arguments: Namespace) -> int:
 
 def run_generate(arguments: Namespace) -> int:
     """Write a random problem."""
-    from inferno_milp.generate import generate_problem
-    from inferno_milp.problem_file import problem_text
+    from inferno_milp.problem.writing import problem_text
+    from inferno_milp.studies.generate import generate_problem
 
     base = read(arguments)
     try:
@@ -346,7 +346,7 @@ def run_generate(arguments: Namespace) -> int:
 
 def run_plot(arguments: Namespace) -> int:
     """Draw a plan."""
-    from inferno_milp.plan_file import read_plan
+    from inferno_milp.plan.file import read_plan
 
     if arguments.what == "batch_sizes" and not arguments.server:
         raise OptionError("--what batch_sizes needs --server: the server whose batch sizes are drawn")
@@ -374,7 +374,7 @@ def _size(plan: Plan, what: str) -> tuple[float, float]:
 
 
 def _draw(plan: Plan, arguments: Namespace, ax: Axes) -> None:
-    from inferno_milp import plots
+    from inferno_milp.report import plots
 
     what = arguments.what
     if what == "assignment":
@@ -394,7 +394,7 @@ def _draw(plan: Plan, arguments: Namespace, ax: Axes) -> None:
 def run_report(arguments: Namespace) -> int:
     """Make the page."""
     problem, (plan,) = plan_with(arguments, "milp")
-    from inferno_milp.html import report_html  # what it needs has been looked for by now
+    from inferno_milp.report.html import report_html  # what it needs has been looked for by now
 
     with progress(quiet=arguments.quiet) as on_stage:
         page = report_html(

@@ -13,7 +13,7 @@ from inferno_milp.control.fleet import Deployment, Fleet
 from inferno_milp.control.prometheus import PrometheusClient, PrometheusError, Series
 from inferno_milp.control.queries import QUERIES, fill_in
 from inferno_milp.problem import Problem
-from inferno_milp.sections import Server
+from inferno_milp.problem.sections import Server
 
 logger = logging.getLogger(__name__)
 

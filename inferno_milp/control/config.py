@@ -10,12 +10,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from inferno_milp.control.queries import QUERIES
-from inferno_milp.errors import Fault, InputError, nearest
-from inferno_milp.fields import Count, Flag, Model, Name, NonNegative, Positive, PositiveCount
+from inferno_milp.errors import Fault, InputError
 from inferno_milp.problem import Problem
-from inferno_milp.read import read_problem
-from inferno_milp.read.source import Source, load_source
-from inferno_milp.read.validate import validate
+from inferno_milp.problem.fields import Count, Flag, Model, Name, NonNegative, Positive, PositiveCount
+from inferno_milp.problem.reading import read_problem
+from inferno_milp.problem.reading.source import Source, load_source
+from inferno_milp.problem.reading.validate import validate
+from inferno_milp.problem.spelling import nearest
 
 Fraction = Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)]
 Url = Annotated[str, Field(pattern=r"^https?://\S+$", max_length=2000)]

@@ -40,10 +40,10 @@ from inferno_milp.control.view import (
     undeployed_servers,
 )
 from inferno_milp.errors import InfernoError
-from inferno_milp.loads import Load
 from inferno_milp.plan import Plan
 from inferno_milp.problem import Problem
-from inferno_milp.sections import Server
+from inferno_milp.problem.loads import Load
+from inferno_milp.problem.sections import Server
 
 logger = logging.getLogger(__name__)
 

@@ -15,14 +15,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from inferno_milp.attainable import find_attainable_candidates
-from inferno_milp.candidates import Candidates, IntArray
+from inferno_milp.columns.attainable import find_attainable_candidates
+from inferno_milp.columns.candidates import Candidates, IntArray
 from inferno_milp.control.config import ControlConfig
 from inferno_milp.control.fleet import Fleet, devices_per_replica
 from inferno_milp.plan import Plan
-from inferno_milp.planner import plan_candidates
+from inferno_milp.planning.optimize import plan_candidates
 from inferno_milp.problem import Problem
-from inferno_milp.sections import CurrentAllocation, Server
+from inferno_milp.problem.sections import CurrentAllocation, Server
 
 Wanted = Mapping[str, int]
 """Replicas by accelerator."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from inferno_milp.control.collector import Observation
 from inferno_milp.control.config import ControlConfig
 from inferno_milp.control.forecast import forecast_rate
-from inferno_milp.loads import Load
-from inferno_milp.sections import Server
+from inferno_milp.problem.loads import Load
+from inferno_milp.problem.sections import Server
 
 LEAST_RATE_PER_S = 1e-6
 """Rates below this are none."""

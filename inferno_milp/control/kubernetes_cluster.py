@@ -13,9 +13,9 @@ from inferno_milp.control.config import ControlConfig
 from inferno_milp.control.containers import moved_container
 from inferno_milp.control.fleet import ClusterError, Deployment, Fleet, Pod, devices_per_replica
 from inferno_milp.control.nodes import devices_of, read_nodes
-from inferno_milp.errors import nearest
-from inferno_milp.export import ACCELERATOR, BATCH, CLASS, MANAGED, MODEL, NAME
 from inferno_milp.problem import Problem
+from inferno_milp.problem.spelling import nearest
+from inferno_milp.report.manifests import ACCELERATOR, BATCH, CLASS, MANAGED, MODEL, NAME
 
 MOVED_AT, MOVED_FROM = "inferno.server.moved-at", "inferno.server.moved-from"
 

@@ -9,10 +9,10 @@ from inferno_milp.control.collector import Observed
 from inferno_milp.control.config import TrackingSettings
 from inferno_milp.control.fleet import Fleet
 from inferno_milp.errors import OptionError
-from inferno_milp.fitting.tracking import Tracker
-from inferno_milp.loads import Load
-from inferno_milp.measurements.records import Measurement
 from inferno_milp.problem import Problem
+from inferno_milp.problem.loads import Load
+from inferno_milp.profiles.fitting.tracking import Tracker
+from inferno_milp.profiles.measurements.records import Measurement
 
 STEADY = 0.25
 """A queue longer than this share of the running requests is no steady state: such observations teach nothing."""

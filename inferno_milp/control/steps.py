@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from inferno_milp.control.fleet import Deployment, Fleet, devices_held, devices_per_replica
 from inferno_milp.problem import Problem
-from inferno_milp.sections import Server
+from inferno_milp.problem.sections import Server
 
 
 @dataclass(frozen=True, slots=True)

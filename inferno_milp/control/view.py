@@ -12,7 +12,7 @@ from inferno_milp.control.report import ServerReport
 from inferno_milp.control.steps import Steps
 from inferno_milp.plan import Plan, ServerPlan
 from inferno_milp.problem import Problem
-from inferno_milp.sections import Server
+from inferno_milp.problem.sections import Server
 
 
 @dataclass(frozen=True, slots=True)

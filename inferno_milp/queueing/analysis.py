@@ -9,12 +9,12 @@ from typing import Unpack
 import numpy as np
 from scipy.optimize import elementwise
 
-from inferno_milp.percentiles import read_percent
 from inferno_milp.queueing.arrays import BoolArray, FloatArray, IntArray
 from inferno_milp.queueing.continuous import ContinuousEngines
 from inferno_milp.queueing.inferno import InfernoEngines
 from inferno_milp.queueing.law import Engines, Solution
 from inferno_milp.queueing.parameters import EngineParameters, Layout, Number, read_parameters
+from inferno_milp.queueing.percentiles import read_percent
 
 LAWS: dict[str, Callable[[dict[str, FloatArray]], Engines]] = {
     "continuous-batching": ContinuousEngines.make,

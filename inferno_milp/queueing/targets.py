@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inferno_milp.percentiles import read_percent
 from inferno_milp.queueing.arrays import FloatArray, IntArray
 from inferno_milp.queueing.law import Solution
 from inferno_milp.queueing.parameters import Layout, Number
+from inferno_milp.queueing.percentiles import read_percent
 
 Target = Number | Mapping[str, Number] | None
 """A number (the mean), or numbers by `mean`, `p50` … `p99.9`, ms; None, NaN or infinity is no target."""

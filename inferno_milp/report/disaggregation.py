@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from inferno_milp.disaggregation.plans import SplitPlan
-from inferno_milp.disaggregation.simulation import SplitSimulation
+from inferno_milp.planning.disaggregation.plans import SplitPlan
 from inferno_milp.report.grid import fitted, make_grid
+from inferno_milp.studies.simulate_splits import SplitSimulation
 
 
 def splits_table(found: SplitPlan, console: Console) -> RenderableType:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from inferno_milp.claims import ESTIMATED
-from inferno_milp.horizon.plans import HorizonPlan
+from inferno_milp.plan.claims import ESTIMATED
+from inferno_milp.planning.horizon.plans import HorizonPlan
 from inferno_milp.report.grid import fitted, make_grid
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from inferno_milp.claims import bound_words, profile_rows, status_words
 from inferno_milp.plan import Change, Plan, Running, ServerPlan
+from inferno_milp.plan.claims import bound_words, profile_rows, status_words
 from inferno_milp.report.grid import Grid, fitted, make_grid
 
 BAR_CELLS = 30

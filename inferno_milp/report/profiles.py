@@ -14,10 +14,10 @@ from inferno_milp.report.grid import fitted, make_grid
 if TYPE_CHECKING:
     import pandas as pd
 
-    from inferno_milp.fitting import Fit
-    from inferno_milp.fitting.tracking import Tracker
-    from inferno_milp.roofline import Fit as MemoryFit
-    from inferno_milp.sections import Profile
+    from inferno_milp.problem.sections import Profile
+    from inferno_milp.profiles.fitting import Fit
+    from inferno_milp.profiles.fitting.tracking import Tracker
+    from inferno_milp.profiles.roofline import Fit as MemoryFit
 
 MOST_REASONS = 12
 """Runs that do not count are told one by one up to so many."""

@@ -8,9 +8,9 @@ import numpy as np
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from inferno_milp.planning.routing.plans import Route
+from inferno_milp.planning.routing.tables import TablePlan
 from inferno_milp.report.grid import fitted, make_grid
-from inferno_milp.routing.plans import Route
-from inferno_milp.routing.tables import TablePlan
 
 
 def routes_table(routes: Sequence[Route], console: Console) -> RenderableType:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from inferno_milp.cases import Worth
-from inferno_milp.differences import diff
-from inferno_milp.explanation import PARTS, Alternative, Explanation, ServerExplanation
-from inferno_milp.load_change import Scaling
 from inferno_milp.plan import Plan
-from inferno_milp.prices import Prices
-from inferno_milp.purchase import words_of_items
+from inferno_milp.plan.differences import diff
+from inferno_milp.planning.purchase import words_of_items
 from inferno_milp.report.grid import Grid, fitted, make_grid
 from inferno_milp.report.plans import changes_table, ms
+from inferno_milp.studies.explanation import PARTS, Alternative, Explanation, ServerExplanation
+from inferno_milp.studies.load_change import Scaling
+from inferno_milp.studies.prices import Prices
+from inferno_milp.studies.whatif import Worth
 
 if TYPE_CHECKING:
     import pandas as pd

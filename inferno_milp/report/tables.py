@@ -10,12 +10,13 @@ import numpy as np
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from inferno_milp.candidates import Candidates
-from inferno_milp.reasons import Rejection
+from inferno_milp.columns.candidates import Candidates
+from inferno_milp.planning.reasons import Rejection
 from inferno_milp.report.grid import Grid, fitted, make_grid
 
 if TYPE_CHECKING:
-    from inferno_milp.simulate import AllocationSimulation, Comparison, PlanSimulation
+    from inferno_milp.studies.agreement import Comparison
+    from inferno_milp.studies.simulate import AllocationSimulation, PlanSimulation
 
 
 def candidates_table(candidates: Candidates, console: Console) -> RenderableType:

@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, model_validator
 
-from inferno_milp.fields import BatchSize, NonNegative, PositiveCount, Targets, Variability
-from inferno_milp.horizon.program import Criterion
 from inferno_milp.plan import DEFAULT_GAP, SolverName
-from inferno_milp.read.source import not_unicode, too_much
-from inferno_milp.sections import Law
+from inferno_milp.planning.horizon.program import Criterion
+from inferno_milp.problem.fields import BatchSize, NonNegative, PositiveCount, Targets, Variability
+from inferno_milp.problem.reading.source import not_unicode, too_much
+from inferno_milp.problem.sections import Law
 
 
 def not_too_much(value: Any) -> Any:

@@ -6,14 +6,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from inferno_milp.disaggregation.plans import Split
-from inferno_milp.explanation import Alternative
-from inferno_milp.fields import Targets
-from inferno_milp.horizon.plans import Held, MomentPlan, Unserved
 from inferno_milp.plan import Allocation, Change, MissedTarget, NodeUse, PriorityUse, SolverRun, Status, UsedProfile
-from inferno_milp.prices import DevicePrice, TargetPrice
-from inferno_milp.routing.plans import Route
+from inferno_milp.planning.disaggregation.plans import Split
+from inferno_milp.planning.horizon.plans import Held, MomentPlan, Unserved
+from inferno_milp.planning.routing.plans import Route
+from inferno_milp.problem.fields import Targets
 from inferno_milp.service.store import JobStatus
+from inferno_milp.studies.explanation import Alternative
+from inferno_milp.studies.prices import DevicePrice, TargetPrice
 
 
 class DocumentModel(BaseModel):

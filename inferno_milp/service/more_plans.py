@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from inferno_milp.disaggregation.plans import SplitPlan
-from inferno_milp.disaggregation.split import disaggregate
-from inferno_milp.horizon.plan import plan_periods, plan_scenarios
-from inferno_milp.horizon.plans import PeriodsPlan, ScenariosPlan
-from inferno_milp.routing.plans import RoutedPlan
-from inferno_milp.routing.route import find_routes
+from inferno_milp.planning.disaggregation.plans import SplitPlan
+from inferno_milp.planning.disaggregation.split import disaggregate
+from inferno_milp.planning.horizon.plan import plan_periods, plan_scenarios
+from inferno_milp.planning.horizon.plans import PeriodsPlan, ScenariosPlan
+from inferno_milp.planning.routing.plans import RoutedPlan
+from inferno_milp.planning.routing.route import find_routes
+from inferno_milp.planning.sharing.share import SharedPlan, share_replicas
 from inferno_milp.service.answers import Answer, Task, dumped
 from inferno_milp.service.bodies import DisaggregateBody, PeriodsBody, RouteBody, ScenariosBody, ShareBody, SolvingBody
 from inferno_milp.service.planning import at_most, plan_summary, problem_of
 from inferno_milp.service.progress import ProgressSender
-from inferno_milp.sharing.share import SharedPlan, share_replicas
 
 HORIZON_SHARE = 0.24
 """Of the time, what the program of all moments, and each that it is compared with, may take at most: up to four."""

@@ -13,11 +13,11 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.staticfiles import StaticFiles
 
-from inferno_milp.html.templates import load_template
+from inferno_milp.problem.shipped import INSTANCES, shipped
+from inferno_milp.report.html.templates import load_template
 from inferno_milp.service.bodies import EXAMPLE, AnalyzeBody, ValidateBody
 from inferno_milp.service.rooms import Rooms
 from inferno_milp.service.v1 import FoundJob, JobId, RoomsHere, answered, request_of, result_of
-from inferno_milp.shipped import INSTANCES, shipped
 
 router = APIRouter(include_in_schema=False)
 PARTS = {

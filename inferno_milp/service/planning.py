@@ -5,28 +5,18 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Literal
 
-from inferno_milp.differences import with_current
 from inferno_milp.errors import OptionError
-from inferno_milp.fields import Targets
-from inferno_milp.load_change import find_difference
-from inferno_milp.one_engine import (
-    ENGINE,
-    EngineAnalysis,
-    EngineQuestion,
-    analyze_many,
-    analyze_one,
-    engine_of,
-    size_batches,
-)
 from inferno_milp.plan import Plan
-from inferno_milp.planner import optimize
-from inferno_milp.prices import EACH_S, find_prices
+from inferno_milp.plan.differences import with_current
+from inferno_milp.planning.optimize import optimize
 from inferno_milp.problem import Problem
-from inferno_milp.problem_file import problem_text
+from inferno_milp.problem.fields import Targets
+from inferno_milp.problem.reading import read_problem_data, read_problem_text
+from inferno_milp.problem.reading.settings import with_settings
+from inferno_milp.problem.sections import Options
+from inferno_milp.problem.spreadsheet import csv_text
+from inferno_milp.problem.writing import problem_text
 from inferno_milp.queueing import Analysis
-from inferno_milp.read import read_problem_data, read_problem_text
-from inferno_milp.read.settings import with_settings
-from inferno_milp.sections import Options
 from inferno_milp.service.answers import CSV, SVG, YAML, Answer, Task, dumped, refusal
 from inferno_milp.service.bodies import (
     AnalyzeBody,
@@ -41,9 +31,19 @@ from inferno_milp.service.bodies import (
     WhatifBody,
 )
 from inferno_milp.service.progress import ProgressSender
-from inferno_milp.simulate import simulate_plan
-from inferno_milp.spreadsheet import csv_text
-from inferno_milp.why import explain
+from inferno_milp.studies.explain import explain
+from inferno_milp.studies.load_change import find_difference
+from inferno_milp.studies.one_engine import (
+    ENGINE,
+    EngineAnalysis,
+    EngineQuestion,
+    analyze_many,
+    analyze_one,
+    engine_of,
+    size_batches,
+)
+from inferno_milp.studies.prices import EACH_S, find_prices
+from inferno_milp.studies.simulate import simulate_plan
 
 COMPARE_SHARE = 0.7
 """Of the time of an explanation, what the plans that it compares may take."""
@@ -177,7 +177,7 @@ def draw_latency(
     found: EngineAnalysis, curve: Analysis, latency: Literal["ttft_ms", "itl_ms"], rate_per_s: float | None = None
 ) -> bytes:
     """Draw a latency of an engine, as SVG; a rate is marked."""
-    from inferno_milp.plots import figure_bytes, new_figure, plot_analysis
+    from inferno_milp.report.plots import figure_bytes, new_figure, plot_analysis
 
     picture, ax = new_figure(*FIGURE_SIZE)
     plot_analysis(
@@ -193,7 +193,7 @@ def draw_latency(
 
 def draw_batches(found: EngineAnalysis, batches: list[dict[str, Any]]) -> bytes:
     """Draw the highest rates that `batches_of` found, as SVG."""
-    from inferno_milp.plots import figure_bytes, new_figure, plot_batch_rates
+    from inferno_milp.report.plots import figure_bytes, new_figure, plot_batch_rates
 
     picture, ax = new_figure(*FIGURE_SIZE)
     plot_batch_rates(batches, batch_size=int(found.question.engine["max_batch"]), ax=ax)

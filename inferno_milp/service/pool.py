@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from pebble import CONSTS, ProcessExpired, ProcessPool
 
-from inferno_milp.lifeline import end_with_parent
+from inferno_milp.program.lifeline import end_with_parent
 from inferno_milp.service.answers import Answer, Task
 from inferno_milp.service.work import perform
 

@@ -6,22 +6,22 @@ import base64
 from collections.abc import Iterator
 from typing import Any
 
-from inferno_milp.claims import profile_rows, proof_sentence
-from inferno_milp.differences import diff
-from inferno_milp.one_engine import analyze_one
+from inferno_milp.columns.shortfall import latency_name
 from inferno_milp.plan import Plan
+from inferno_milp.plan.claims import profile_rows, proof_sentence
+from inferno_milp.plan.differences import diff
 from inferno_milp.problem import Problem
-from inferno_milp.read.settings import read_settings
+from inferno_milp.problem.reading.settings import read_settings
 from inferno_milp.service.answers import HTML, Answer, Task
 from inferno_milp.service.planning import batches_of, draw_batches, draw_latency, problem_of, question_of
 from inferno_milp.service.progress import ProgressSender
-from inferno_milp.shortfall import latency_name
+from inferno_milp.studies.one_engine import analyze_one
 
 TEMPLATES = "inferno_milp.service"
 
 
 def _page(name: str, **values: Any) -> Answer:
-    from inferno_milp.html.templates import load_template
+    from inferno_milp.report.html.templates import load_template
 
     text = load_template(TEMPLATES, f"templates/{name}.html").render(**values)
     return Answer(200, text.encode("utf-8", "replace"), HTML)

@@ -16,8 +16,8 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from inferno_milp.errors import InputError
-from inferno_milp.read.system_convert import read_priority
-from inferno_milp.read.system_models import (
+from inferno_milp.problem.reading.system_convert import read_priority
+from inferno_milp.problem.reading.system_models import (
     SystemAccelerator,
     SystemAcceleratorData,
     SystemAllocation,

@@ -15,11 +15,11 @@ from pydantic import BaseModel, BeforeValidator
 
 from inferno_milp.plan import Plan, ServerPlan
 from inferno_milp.problem import Problem
-from inferno_milp.read.source import Source
-from inferno_milp.read.system_convert import DEFAULT_CLASS, read_priority
-from inferno_milp.read.system_data import read_system_file
-from inferno_milp.read.system_data import spelled as respelled
-from inferno_milp.read.system_models import (
+from inferno_milp.problem.reading.source import Source
+from inferno_milp.problem.reading.system_convert import DEFAULT_CLASS, read_priority
+from inferno_milp.problem.reading.system_data import read_system_file
+from inferno_milp.problem.reading.system_data import spelled as respelled
+from inferno_milp.problem.reading.system_models import (
     SystemAccelerator,
     SystemAcceleratorData,
     SystemAllocation,

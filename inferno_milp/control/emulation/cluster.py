@@ -16,9 +16,9 @@ import numpy as np
 
 from inferno_milp.control.emulation.engine import Replica, Request
 from inferno_milp.control.fleet import Deployment, Fleet, Pod, devices_per_replica
-from inferno_milp.export import deployment_name
 from inferno_milp.problem import Problem
-from inferno_milp.sections import Server
+from inferno_milp.problem.sections import Server
+from inferno_milp.report.manifests import deployment_name
 
 STEP_S = 1.0
 """Pods start and go, and requests find them, on this grid."""

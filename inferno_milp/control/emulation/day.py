@@ -22,7 +22,7 @@ from inferno_milp.control.problems import FixedProblem
 from inferno_milp.control.prometheus import PrometheusClient
 from inferno_milp.control.report import Report
 from inferno_milp.plan import Plan
-from inferno_milp.planner import optimize
+from inferno_milp.planning.optimize import optimize
 from inferno_milp.problem import Problem
 
 SCRAPE_S = 30.0

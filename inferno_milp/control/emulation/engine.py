@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
-from inferno_milp.sections import Profile
+from inferno_milp.problem.sections import Profile
 
 ENDLESS = 2**62
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from inferno_milp.control.emulation.engine import Request
-from inferno_milp.loads import Load
-from inferno_milp.simulate.workload import draw_lengths, draw_mix
+from inferno_milp.problem.loads import Load
+from inferno_milp.simulation.workload import draw_lengths
+from inferno_milp.studies.requests import draw_mix
 
 DAY_S = 86_400.0
 

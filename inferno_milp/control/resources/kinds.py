@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from inferno_milp.architecture import LanguageModel
-from inferno_milp.errors import Fault, PathPart, nearest
-from inferno_milp.fields import Count, Flag, Model, Name, NonNegative, is_name
-from inferno_milp.sections import Options, Profile, Server, ServiceClass
-from inferno_milp.supply import Accelerator, NodeGroup
+from inferno_milp.errors import Fault, PathPart
+from inferno_milp.problem.architecture import LanguageModel
+from inferno_milp.problem.fields import Count, Flag, Model, Name, NonNegative, is_name
+from inferno_milp.problem.sections import Options, Profile, Server, ServiceClass
+from inferno_milp.problem.spelling import nearest
+from inferno_milp.problem.supply import Accelerator, NodeGroup
 
 GROUP, VERSION = "inferno-milp.dev", "v1alpha1"
 

@@ -10,8 +10,8 @@ from typing import Any
 from inferno_milp.control.resources.kinds import BY_NAME, Kind
 from inferno_milp.errors import Fault, InputError
 from inferno_milp.problem import Problem
-from inferno_milp.read.document import read_document
-from inferno_milp.read.source import Source
+from inferno_milp.problem.reading.document import read_document
+from inferno_milp.problem.reading.source import Source
 
 Object = Mapping[str, Any]
 

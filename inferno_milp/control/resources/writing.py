@@ -9,8 +9,8 @@ import yaml
 
 from inferno_milp.control.resources.kinds import GROUP, VERSION
 from inferno_milp.errors import OptionError
-from inferno_milp.export import deployment_name
 from inferno_milp.problem import Problem
+from inferno_milp.report.manifests import deployment_name
 
 
 def objects_text(problem: Problem, namespace: str) -> str:

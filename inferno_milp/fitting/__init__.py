@@ -1,6 +1,0 @@
-"""Measurements → a profile: the queueing law itself fitted to what benchmarks measured, and how good that fit is."""
-
-from inferno_milp.fitting.fit import Fit, fit_profile
-from inferno_milp.fitting.terms import Prior
-
-__all__ = ["Fit", "Prior", "fit_profile"]

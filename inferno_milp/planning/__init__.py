@@ -1,0 +1,1 @@
+"""Planning: from a problem to a plan that is proven and checked."""

@@ -1,0 +1,1 @@
+"""Profiles: fitted to measurements, estimated by a roofline, or found in the catalogue."""

@@ -1,0 +1,1 @@
+"""Studies of plans: why, what if, what is it worth, at which load, simulated."""
