@@ -90,6 +90,12 @@ def optimize(
         For an option that cannot be.
     PlanCheckError
         If the plan does not pass its check, which is a defect of this program.
+
+    Examples
+    --------
+    >>> import inferno_milp as im
+    >>> im.optimize(im.read_problem("instances/limited.yaml"))
+    <Plan limited: optimal, 26300.5 cents/h, 27 of 27 servers served>
     """
     _check_options(problem, solver, time_limit_s, gap)
     clock = _Clock(on_stage, time_limit_s)

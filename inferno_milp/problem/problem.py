@@ -57,6 +57,15 @@ class Problem(Sections):
             raise InputError(faults)
         return self
 
+    def __repr__(self) -> str:
+        models = {server.model for server in self.servers}
+        counts = {"server": self.servers, "language model": models, "accelerator": self.accelerators}
+        words = ", ".join(f"{len(all_)} {name}{'' if len(all_) == 1 else 's'}" for name, all_ in counts.items())
+        return f"<Problem {self.name}: {words}>"
+
+    def __str__(self) -> str:
+        return repr(self)
+
     @property
     def devices_available(self) -> dict[str, int] | None:
         """Devices of each type that has any, those in nodes included; None without limits."""

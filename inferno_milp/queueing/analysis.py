@@ -151,6 +151,14 @@ def analyze(law: str = DEFAULT_LAW, *, rate_per_s: Number, **engine: Unpack[Engi
     -----
     Sources: `inferno` is the state-dependent queue M/M(n)/1/N+Q of llm-inferno/optimizer v0.6.0 (queue-analysis
     v0.1.0); `continuous-batching` is derived and measured in docs/queueing.md.
+
+    Examples
+    --------
+    >>> import inferno_milp as im
+    >>> engine = {"alpha_ms": 8.0, "beta_ms": 0.1, "gamma_ms": 10.0, "delta_ms": 0.02, "max_batch": 64}
+    >>> found = im.analyze(rate_per_s=2.0, input_tokens=512, output_tokens=128, **engine)
+    >>> f"TTFT {float(found.ttft_ms):.1f} ms, ITL {float(found.itl_ms):.2f} ms"
+    'TTFT 24.4 ms, ITL 8.53 ms'
     """
     rate = np.asarray(rate_per_s, dtype=float) / MS_PER_S
     if not (np.isfinite(rate) & (rate >= 0)).all():

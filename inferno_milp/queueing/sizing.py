@@ -75,6 +75,14 @@ def size(
     rates, and otherwise there is one root. Law `inferno` admits 0.001·μ(1) to 0.999·μ(N), law `continuous-batching`
     all rates of which no more than `max_blocking` is turned away.
     The rate returned meets the targets as evaluated; it lies within 1e-12 (relative) below the root.
+
+    Examples
+    --------
+    >>> import inferno_milp as im
+    >>> engine = {"alpha_ms": 8.0, "beta_ms": 0.1, "gamma_ms": 10.0, "delta_ms": 0.02, "max_batch": 64}
+    >>> found = im.size(ttft_ms=200.0, itl_ms=12.0, input_tokens=512, output_tokens=128, **engine)
+    >>> f"{float(found.max_rate_per_s):.2f} requests/s"
+    '13.01 requests/s'
     """
     targets, promised = read_targets(ttft_ms, itl_ms), read_limit("tps", tps)
     engines, layout = make_engines(law, engine, promised, *(target.limit_ms for target in targets))

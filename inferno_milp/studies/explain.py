@@ -62,6 +62,13 @@ def explain(
     ------
     OptionError
         If a server is not known, or the plan is not of this problem.
+
+    Examples
+    --------
+    >>> import inferno_milp as im
+    >>> why = im.explain(im.read_problem("instances/small.yaml"), servers=["batch-chat-8b"])
+    >>> why.servers[0].accelerators, round(why.servers[0].cost_per_hour, 2)
+    (('A100',), 6.6)
     """
     problem.positions_of([*(servers or ()), *(compared or ())])
     table = find_attainable_candidates(problem)

@@ -42,6 +42,12 @@ def read_problem(path: str | PathLike[str]) -> Problem:
     ------
     InputError
         With every fault of every file: file, line, path in the document, what is wrong, what would be right.
+
+    Examples
+    --------
+    >>> import inferno_milp as im
+    >>> im.read_problem("instances/limited.yaml")
+    <Problem limited: 27 servers, 9 language models, 21 accelerators>
     """
     label, path = fspath(path), Path(path)
     try:

@@ -59,6 +59,12 @@ def read_measurements(paths: Iterable[str | PathLike[str]], *, allow_mock: bool 
     InputError
         With every fault of every file: what cannot be read, is cut off, misaligned or mixed; or that no run of all is
         of use.
+
+    Examples
+    --------
+    >>> import inferno_milp as im
+    >>> len(im.read_measurements(["tests/data/vllm_llama31_8b_h100.csv"]).measurements)
+    158
     """
     measurements: list[Measurement] = []
     left_out: list[Fault] = []
