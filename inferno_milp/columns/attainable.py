@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from inferno_milp.columns.candidates import Candidates, find_candidates, rows_of
+from inferno_milp.columns.candidates import Candidates, find_candidates
+from inferno_milp.columns.rows import rows_of
 from inferno_milp.columns.shortfall import latency_name, least_latencies, over_targets
 from inferno_milp.plan import MissedTarget
 from inferno_milp.problem import Problem

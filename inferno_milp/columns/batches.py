@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from inferno_milp.columns.candidates import Candidates, FloatArray, Rows
+from inferno_milp.columns.candidates import Candidates
+from inferno_milp.columns.rows import FloatArray, Rows
 from inferno_milp.queueing import analyze
 
 AS_SOON = 0.01

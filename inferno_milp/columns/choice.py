@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from inferno_milp.columns.candidates import BoolArray, Candidates, IntArray
+from inferno_milp.columns.candidates import Candidates
+from inferno_milp.columns.rows import BoolArray, IntArray
 from inferno_milp.plan import PriorityUse
 
 Outcome = Literal["optimal", "feasible", "infeasible", "no_solution", "heuristic"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from inferno_milp.columns.candidates import Candidates, FloatArray, Rows
+from inferno_milp.columns.candidates import Candidates
+from inferno_milp.columns.rows import FloatArray, Rows
 from inferno_milp.problem.supply import Power
 from inferno_milp.queueing import analyze
 

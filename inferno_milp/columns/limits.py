@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from inferno_milp.columns.candidates import Candidates, FloatArray, Rows
+from inferno_milp.columns.candidates import Candidates
 from inferno_milp.columns.packing import cuttings, is_chain, pack, slots
+from inferno_milp.columns.rows import FloatArray, Rows
 from inferno_milp.problem.supply import NodeGroup
 from inferno_milp.program.master import Side, no_side
 

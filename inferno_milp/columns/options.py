@@ -9,9 +9,10 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from inferno_milp.columns.candidates import Candidates, Rows
+from inferno_milp.columns.candidates import Candidates
 from inferno_milp.columns.energy import replica_power_w
 from inferno_milp.columns.limits import CHANGES, POWER, Limits, find_limits
+from inferno_milp.columns.rows import Rows
 from inferno_milp.problem.sections import Server
 from inferno_milp.problem.transition import Today, price_today
 from inferno_milp.program.covers import Covers, Patterns, as_options, first_patterns, price_cases

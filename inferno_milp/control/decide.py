@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from inferno_milp.columns.attainable import find_attainable_candidates
-from inferno_milp.columns.candidates import Candidates, IntArray
+from inferno_milp.columns.candidates import Candidates
+from inferno_milp.columns.rows import IntArray
 from inferno_milp.control.config import ControlConfig
 from inferno_milp.control.fleet import Fleet, devices_per_replica
 from inferno_milp.plan import Plan

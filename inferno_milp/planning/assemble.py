@@ -11,12 +11,13 @@ import numpy as np
 
 from inferno_milp.columns.attainable import missed_targets, words_of_missed
 from inferno_milp.columns.batches import quickest_batches, spaced
-from inferno_milp.columns.candidates import Candidates, FloatArray, IntArray, Rows, rows_of
+from inferno_milp.columns.candidates import Candidates
 from inferno_milp.columns.choice import Choice
 from inferno_milp.columns.energy import power_w
 from inferno_milp.columns.limits import nodes_of, sizes_of
 from inferno_milp.columns.options import Program
 from inferno_milp.columns.packing import pack
+from inferno_milp.columns.rows import FloatArray, IntArray, Rows, rows_of
 from inferno_milp.plan import (
     Allocation,
     BatchSizeChoice,

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inferno_milp.columns.candidates import Candidates, FloatArray, Rows
+from inferno_milp.columns.candidates import Candidates
 from inferno_milp.columns.limits import CHANGES, Limits
+from inferno_milp.columns.rows import FloatArray, Rows
 from inferno_milp.errors import OptionError
 from inferno_milp.problem import Problem
 from inferno_milp.problem.transition import price_today

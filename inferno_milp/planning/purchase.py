@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from inferno_milp.columns.candidates import Candidates, FloatArray
+from inferno_milp.columns.candidates import Candidates
 from inferno_milp.columns.limits import FITS, Limits, nodes_of
 from inferno_milp.columns.options import make_program
+from inferno_milp.columns.rows import FloatArray
 from inferno_milp.problem import Problem
 from inferno_milp.problem.reading.settings import Setting
 from inferno_milp.program.core import solve_master

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inferno_milp.columns.candidates import MOST_DEVICES, Candidates, Rows, rows_of
+from inferno_milp.columns.candidates import MOST_DEVICES, Candidates
 from inferno_milp.columns.limits import BUDGET, CHANGES, POWER
 from inferno_milp.columns.options import Program
+from inferno_milp.columns.rows import Rows, rows_of
 from inferno_milp.columns.shortfall import latency_name, least_latencies, over_targets
 from inferno_milp.plan import Allocation
 from inferno_milp.planning.slack import Lack, Room

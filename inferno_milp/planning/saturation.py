@@ -16,9 +16,10 @@ from itertools import groupby
 
 import numpy as np
 
-from inferno_milp.columns.candidates import Candidates, rows_of
+from inferno_milp.columns.candidates import Candidates
 from inferno_milp.columns.choice import Choice
 from inferno_milp.columns.limits import CHANGES
+from inferno_milp.columns.rows import rows_of
 from inferno_milp.planning.priorities import priorities_of
 from inferno_milp.planning.slack import Room
 

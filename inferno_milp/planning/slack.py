@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inferno_milp.columns.candidates import Candidates, FloatArray, IntArray, Rows
+from inferno_milp.columns.candidates import Candidates
 from inferno_milp.columns.energy import replica_power_w
 from inferno_milp.columns.limits import CHANGES, FITS, POWER, Limits, nodes_of, packs, sizes_of
 from inferno_milp.columns.packing import is_chain
+from inferno_milp.columns.rows import FloatArray, IntArray, Rows
 from inferno_milp.problem.transition import price_today
 
 WHOLE = 0.5

@@ -266,3 +266,24 @@ class HealthDocument(DocumentModel):
     """How the service is."""
 
     status: Literal["ok"]
+
+
+Errors = dict[int | str, dict[str, Any]]
+ERROR: dict[str, Any] = {"model": ErrorDocument}
+ALWAYS: Errors = {
+    500: {**ERROR, "description": "A defect of the service, or its worker died over this"},
+    401: {**ERROR, "description": "A bearer token is needed"},
+    403: {**ERROR, "description": "A page of another origin"},
+    503: {**ERROR, "description": "The store of jobs does not answer"},
+}
+WITH_BODY: Errors = {
+    **ALWAYS,
+    400: {**ERROR, "description": "Not JSON"},
+    408: {**ERROR, "description": "The body did not come in time"},
+    413: {**ERROR, "description": "The body is too large"},
+    422: {**ERROR, "description": "Everything that is wrong with the input"},
+    429: {**ERROR, "description": "Full: try again after Retry-After seconds"},
+    504: {**ERROR, "description": "Not done in time: ask as a job"},
+}
+OF_JOB: Errors = {**ALWAYS, 404: {**ERROR, "description": "No such job"}, 422: ERROR}
+"""What may be answered in place of what was asked, by status: always, to a body, and of a job."""

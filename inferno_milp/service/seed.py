@@ -33,6 +33,7 @@ from inferno_milp.problem.reading.system_models import (
     SystemTypeCount,
 )
 from inferno_milp.service.answers import JSON, Task, dumped
+from inferno_milp.service.documents import ALWAYS, ERROR, WITH_BODY, Errors
 from inferno_milp.service.failures import SEEDS
 from inferno_milp.service.pool import TimeUpError
 from inferno_milp.service.rooms import find_rooms
@@ -44,7 +45,7 @@ from inferno_milp.service.seed_state import (
     SystemState,
     with_targets,
 )
-from inferno_milp.service.v1 import ALWAYS, CLIENT_GONE, ERROR, OVERTIME_S, WITH_BODY, Errors, JsonRoute, unless_gone
+from inferno_milp.service.v1 import CLIENT_GONE, OVERTIME_S, JsonRoute, unless_gone
 
 logger = logging.getLogger(__name__)
 

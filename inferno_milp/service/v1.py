@@ -30,33 +30,16 @@ from inferno_milp.service.bodies import (
     ValidateBody,
     WhatifBody,
 )
+from inferno_milp.service.documents import ALWAYS, ERROR, OF_JOB, WITH_BODY, Errors
 from inferno_milp.service.guard import failure
 from inferno_milp.service.planning import Figure
 from inferno_milp.service.rooms import Rooms, find_rooms
 from inferno_milp.service.store import JobRecord, JobStatus
 
-Errors = dict[int | str, dict[str, Any]]
-ERROR: dict[str, Any] = {"model": doc.ErrorDocument}
-ALWAYS: Errors = {
-    500: {**ERROR, "description": "A defect of the service, or its worker died over this"},
-    401: {**ERROR, "description": "A bearer token is needed"},
-    403: {**ERROR, "description": "A page of another origin"},
-    503: {**ERROR, "description": "The store of jobs does not answer"},
-}
-WITH_BODY: Errors = {
-    **ALWAYS,
-    400: {**ERROR, "description": "Not JSON"},
-    408: {**ERROR, "description": "The body did not come in time"},
-    413: {**ERROR, "description": "The body is too large"},
-    422: {**ERROR, "description": "Everything that is wrong with the input"},
-    429: {**ERROR, "description": "Full: try again after Retry-After seconds"},
-    504: {**ERROR, "description": "Not done in time: ask as a job"},
-}
 OVERTIME_S = 15.0
 """What a request may take beyond its time limit, for reading, analysing and checking, before it is ended."""
 CLIENT_GONE = 499
 """Status of an answer that nobody reads."""
-OF_JOB: Errors = {**ALWAYS, 404: {**ERROR, "description": "No such job"}, 422: ERROR}
 
 
 class JsonRoute(APIRoute):

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from inferno_milp.columns.attainable import find_attainable_candidates
-from inferno_milp.columns.candidates import Candidates, rows_of
+from inferno_milp.columns.candidates import Candidates
 from inferno_milp.columns.options import Program, make_program
+from inferno_milp.columns.rows import rows_of
 from inferno_milp.columns.shortfall import latency_name
 from inferno_milp.errors import OptionError, PlanCheckError
 from inferno_milp.plan import DEFAULT_GAP, Plan, ServerPlan

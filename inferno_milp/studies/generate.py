@@ -7,7 +7,8 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.optimize import linprog
 
-from inferno_milp.columns.candidates import Candidates, Rows, find_candidates
+from inferno_milp.columns.candidates import Candidates, find_candidates
+from inferno_milp.columns.rows import Rows
 from inferno_milp.problem import Problem
 from inferno_milp.problem.loads import Load
 from inferno_milp.problem.sections import Profile, Server, ServiceClass

@@ -15,7 +15,8 @@ from small_problems import ROOT, problem_data
 
 import inferno_milp as im
 from inferno_milp.cli import BAD_INPUT, SERVES_ALL, UNSERVED, main
-from inferno_milp.cli.study_commands import PICTURES, read_axes
+from inferno_milp.cli.axes import read_axes
+from inferno_milp.cli.study_commands import PICTURES
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inferno_milp.columns.candidates import BoolArray, Candidates, FloatArray, IntArray
+from inferno_milp.columns.candidates import Candidates
+from inferno_milp.columns.rows import BoolArray, FloatArray, IntArray
 from inferno_milp.queueing import analyze
 
 CLOSELY, STEP = 16, 1.05

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inferno_milp.columns.candidates import FloatArray
+from inferno_milp.columns.rows import FloatArray
 from inferno_milp.planning.disaggregation.curves import KEPT, Curve
 from inferno_milp.planning.disaggregation.transfer import Link
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from inferno_milp.columns.candidates import Candidates, FloatArray, find_candidates
+from inferno_milp.columns.candidates import Candidates, find_candidates
 from inferno_milp.columns.limits import Limits, find_limits
+from inferno_milp.columns.rows import FloatArray
 from inferno_milp.planning.disaggregation.curves import find_curves
 from inferno_milp.planning.disaggregation.pairs import Pair, find_pairs
 from inferno_milp.planning.disaggregation.phases import DECODE, PREFILL, Part, Phase, Promise, make_part

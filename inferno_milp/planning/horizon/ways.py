@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from inferno_milp.columns.attainable import find_attainable_candidates
-from inferno_milp.columns.candidates import Candidates, Rows
+from inferno_milp.columns.candidates import Candidates
 from inferno_milp.columns.limits import Limits, find_limits, nodes_of, packs
+from inferno_milp.columns.rows import Rows
 from inferno_milp.errors import OptionError
 from inferno_milp.problem import Problem
 from inferno_milp.problem.sections import Moment, Server

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from inferno_milp.columns.candidates import BoolArray, Rows, find_candidates
+from inferno_milp.columns.candidates import find_candidates
 from inferno_milp.columns.limits import find_limits
+from inferno_milp.columns.rows import BoolArray, Rows
 from inferno_milp.plan import DEFAULT_GAP, Plan
 from inferno_milp.planning.optimize import optimize, plan_candidates
 from inferno_milp.planning.picking import Ways, alone, candidates_alone, pick_ways, without_today
