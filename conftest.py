@@ -95,3 +95,25 @@ pytest_collect_file = Sybil(
     patterns=["README.md", "docs/*.md"],
     fixtures=["working_folder"],
 ).pytest()
+
+SYSTEM = ("cli", "control", "service", "project")
+"""Rooms whose tests start processes, servers or a browser."""
+LONG = (
+    "disaggregation", "exact", "fitting", "horizon", "horizon_apart", "html", "judging", "plots", "prices", "purchase",
+    "replications", "routing", "saturation", "seed_parity", "sharing", "simulate", "tables_shown", "workers",
+)  # fmt: skip
+"""Modules whose tests take minutes together."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test: `property`, `system`, and `fast` what is neither and does not take long."""
+    for item in items:
+        is_test = item.path.is_relative_to(ROOT / "tests")
+        is_property = getattr(getattr(item, "function", None), "is_hypothesis_test", False)
+        is_system = not is_test or item.path.parent.name in SYSTEM
+        if is_property:
+            item.add_marker("property")
+        if is_system:
+            item.add_marker("system")
+        if not (is_property or is_system or item.path.stem.removeprefix("test_") in LONG):
+            item.add_marker("fast")
