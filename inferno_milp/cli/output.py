@@ -66,7 +66,7 @@ def _format_faults(targets: dict[str, str]) -> Iterator[str]:
 
 
 def missing_extra(extra: str, *modules: str) -> Iterator[str]:
-    """Say which modules that an extra of the package brings are not there."""
+    """Yield which modules that an extra of the package brings are not there."""
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
         yield f"this needs {' and '.join(missing)}: pip install 'inferno-milp[{extra}]'"

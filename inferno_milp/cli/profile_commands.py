@@ -124,7 +124,7 @@ NOT_WITH_UPDATE: dict[str, Any] = {
 
 
 def _doubts(runs: Sequence[Measurement], arguments: Namespace) -> Iterator[str]:
-    """Say where the runs are of another pair than the profile is to be for, by their labels, or given twice."""
+    """Yield where the runs are of another pair than the profile is to be for, by their labels, or given twice."""
     for label in ("model", "accelerator"):
         named = {m.labels[label] for m in runs if label in m.labels}
         wanted = _letters(getattr(arguments, label))

@@ -77,7 +77,7 @@ def missed_targets(problem: Problem, server: Server) -> Iterator[MissedTarget]:
 
 
 def words_of_missed(missed: Sequence[MissedTarget]) -> str:
-    """Say what is promised, and what can be attained."""
+    """Return what is promised, and what can be attained."""
     parts = [
         f"{latency_name(one.latency, one.statistic)} {_plain(one.promised_ms)} ms is promised, "
         f"{_plain(one.planned_ms / (1 + MARGIN))} ms is the least that any accelerator attains "

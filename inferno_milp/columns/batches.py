@@ -69,7 +69,7 @@ def quickest_batches(table: Candidates, rows: Rows, rate_per_s: FloatArray) -> n
 
 
 def slow_batches(table: Candidates, rows: Rows, rate_per_s: FloatArray) -> Iterator[str]:
-    """Say where a larger batch would serve much sooner at the same cost."""
+    """Yield where a larger batch would serve much sooner at the same cost."""
     problem = table.problem
     loaded = np.flatnonzero(~np.isnan(rows.max_rate_per_s))
     rows, rate_per_s = rows.take(loaded), rate_per_s[loaded]

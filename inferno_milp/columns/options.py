@@ -281,7 +281,7 @@ def _kept(before: Today, names: Sequence[str], *, matters: bool) -> Iterator[tup
 
 
 def _surviving(case: _Case, server: Server) -> Iterator[_Case]:
-    """Say in linear terms that the loss of the strongest replicas is survived.
+    """Yield cases that say in linear terms that the loss of the strongest replicas is survived.
 
     The k strongest of a pattern carry at most kθ + Σ n·max(r − θ, 0), whatever θ is. So their loss is survived if, for
     the rate θ of some candidate, Σ n·min(r, θ) ≥ kθ + required. With θ the rate of the strongest of those that stay,

@@ -61,7 +61,7 @@ class ApiServer:
         return tries(self._ask_once, request, *arguments, **options)
 
     def pages(self, request: Callable[..., Any], *where: Any) -> Iterator[Any]:
-        """Go through the items of a list, page by page."""
+        """Yield the items of a list, page by page."""
         following = None
         while True:
             page = self.ask(request, *where, limit=PAGE, **({"_continue": following} if following else {}))

@@ -68,7 +68,7 @@ class MetricSource(Protocol):
     """Where observations are from."""
 
     def observe(self, problem: Problem, fleet: Fleet, now_s: float) -> Observed:
-        """Say what every server with a deployment does."""
+        """Return what every server with a deployment does."""
 
     def history(self, fleet: Fleet, server: str, now_s: float, length_s: float, step_s: float) -> list[float]:
         """Return a server's arrival rates in bins up to now, the last one last; empty where they are not known."""

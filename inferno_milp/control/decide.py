@@ -176,7 +176,7 @@ class Decider:
 
 
 def advise(problem: Problem, servers: Iterable[Server], left: Mapping[str, int] | None, time_limit_s: float) -> Plan:
-    """Say what servers that are deployed nowhere yet would run, with the load that they are said to have.
+    """Return what servers that are deployed nowhere yet would run, with the load that they are said to have.
 
     Parameters
     ----------
@@ -288,7 +288,7 @@ def _running(fleet: Fleet, server: str) -> dict[str, int]:
 
 
 def _with_today(problem: Problem, current: Mapping[str, Wanted]) -> Problem:
-    """Say what servers run today."""
+    """Return what servers run today."""
     servers = []
     for server in problem.servers:
         now = tuple(CurrentAllocation(accelerator=a, replicas=n) for a, n in current[server.name].items())

@@ -131,7 +131,7 @@ class Cluster(Protocol):
         """Return what was kept last; empty if nothing was."""
 
     def tell(self, deployment: Deployment, reason: str, words: str, *, is_warning: bool = False) -> None:
-        """Tell whoever looks at a deployment what was done, and why."""
+        """Record on a deployment what was done, and why, for whoever looks at it."""
 
 
 def devices_per_replica(problem: Problem) -> dict[tuple[str, str], int]:

@@ -35,7 +35,7 @@ class Problems(Protocol):
         """Return what is to be done now. May raise ClusterError."""
 
     def tell(self, report: Report) -> Iterable[str]:
-        """Tell whoever set the problem what became of it; return what went wrong, in words."""
+        """Report to whoever set the problem what became of it; return what went wrong, in words."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ State: TypeAlias = Mapping[str, tuple[tuple[Running, ...], float]]
 
 
 def diff(before: Plan, after: Plan) -> tuple[Change, ...]:
-    """Say which servers run something else in one plan than in another: batch sizes and loads apart.
+    """Return which servers run something else in one plan than in another: batch sizes and loads apart.
 
     Raises
     ------
@@ -30,7 +30,7 @@ def diff(before: Plan, after: Plan) -> tuple[Change, ...]:
 
 
 def changes_from_today(problem: Problem, plan: Plan) -> tuple[Change, ...]:
-    """Say which servers are to run something else than today; those of which today is not known are left out."""
+    """Return which servers are to run something else than today; those of which today is not known are left out."""
     known = {
         server.name: (
             tuple(Running(now.accelerator, now.replicas) for now in server.current if now.replicas),

@@ -261,7 +261,7 @@ def _allocations(table: Candidates, assigned: Assigned) -> dict[int, list[Alloca
 
 
 def _batch_size_choices(table: Candidates, rows: Rows, i: int) -> Iterator[BatchSizeChoice]:
-    """Say what the server of a row would take with the other batch sizes analysed for its accelerator."""
+    """Yield what the server of a row would take with the other batch sizes analysed for its accelerator."""
     server, profile = int(rows.server[i]), int(rows.profile[i])
     good = {int(table.rows.batch_size[row]): row for row in table.rows.batches_of(server, profile).tolist()}
     rejected = table.rejected
@@ -331,7 +331,7 @@ def _reason(
 
 
 def _nodes(table: Candidates, assigned: Assigned) -> Iterator[NodeUse]:
-    """Say which replica sits in which node."""
+    """Yield which replica sits in which node."""
     rows, problem = assigned.rows, table.problem
     for t, name in enumerate(table.types):
         groups = nodes_of(table, t)

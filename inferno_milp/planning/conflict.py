@@ -181,7 +181,7 @@ def _words(table: Candidates, limits: Limits, group: list[int]) -> str:
 
 
 def _remedies(table: Candidates, limits: Limits, search: _Search, groups: list[list[int]]) -> Iterator[str]:
-    """Say what a budget, power or number of changes would do, where it is one of those in conflict."""
+    """Yield what a budget, power or number of changes would do, where it is one of those in conflict."""
     for group in groups:
         limit = limits.of[group[0]]
         if limit.type is not None or search.left_s() <= 0:

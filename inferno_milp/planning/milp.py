@@ -53,7 +53,7 @@ def _solve(program: Program, gap: float, left_s: Callable[[], float], runner: Ru
 
 
 def _choice(program: Program, solved: Solved, levels: dict[int, Level]) -> Choice:
-    """Say of each server what it runs; nobody served, where it is proven that nobody can be, is infeasible."""
+    """Return what each server runs; where no server is served and it is proven that none can be, it is infeasible."""
     served = ~program.table.needs
     server, row, replicas = (np.empty(0, dtype=np.int64) for _ in range(3))
     outcome: Outcome = solved.outcome
@@ -86,7 +86,7 @@ def _choice(program: Program, solved: Solved, levels: dict[int, Level]) -> Choic
 
 
 def _priorities(program: Program, levels: dict[int, Level]) -> tuple[PriorityUse, ...]:
-    """Say of each priority what is served and could be; one that is not in `levels` loses only who was left out."""
+    """Return for each priority what is served and could be; one that is not in `levels` loses only who was left out."""
     needs, weights, priority = program.table.needs, weights_of(program.table), priorities_of(program.table)
     result = []
     for level in np.unique(priority[needs]).tolist():

@@ -162,7 +162,7 @@ def _plan(
 
 
 def _not_planned(problem: Problem) -> Iterator[str]:
-    """Say what of the problem is for other commands."""
+    """Yield what of the problem is for other commands."""
     for name in ("periods", "scenarios"):
         if moments := getattr(problem, name):
             yield f"the problem's {len(moments)} {name} are not planned here: `inferno-milp {name} FILE` plans them"
@@ -194,7 +194,7 @@ def _check_options(problem: Problem, solver: str, time_limit_s: float | None, ga
 
 
 def wrong_limits(time_limit_s: float | None, gap: float) -> Iterator[str]:
-    """Say what is wrong with the limits of a solver."""
+    """Yield what is wrong with the limits of a solver."""
     if time_limit_s is not None and not (math.isfinite(time_limit_s) and time_limit_s > 0):
         yield f"time_limit_s must be a number of seconds above 0, not {time_limit_s}"
     if not (math.isfinite(gap) and 0 <= gap < 1):
@@ -210,7 +210,7 @@ class _Clock:
         self.stages_s: dict[str, float] = {}
 
     def announce(self, name: str) -> None:
-        """Say that a stage begins."""
+        """Report that a stage begins."""
         if self._on_stage:
             self._on_stage(name)
 

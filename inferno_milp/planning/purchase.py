@@ -155,7 +155,7 @@ def device_prices(table: Candidates) -> list[float]:
 
 
 def words_of(table: Candidates, purchase: tuple[Purchase, ...] | None) -> Iterator[str]:
-    """Say what would have to be bought."""
+    """Yield what would have to be bought."""
     if not purchase:
         yield from _not_buyable(table)
         return
@@ -171,7 +171,7 @@ def purchase_cost_per_hour(table: Candidates, purchase: Sequence[Purchase]) -> f
 
 
 def _not_buyable(table: Candidates) -> Iterator[str]:
-    """Say so where a server runs on no type that there is or that may be bought."""
+    """Yield a note where a server runs on no type that there is or that may be bought."""
     buyable = table.problem.buyable_types
     able = np.array([name in buyable for name in table.types])[table.rows.type]
     lost = sorted(set(table.rows.server.tolist()) - set(table.rows.server[able].tolist()))

@@ -28,7 +28,7 @@ class Rejection:
 def find_rejections(
     candidates: Candidates, program: Program, servers: Sequence[int] | None = None
 ) -> Iterator[Rejection]:
-    """Say for every (server, accelerator) that no plan of least cost can use why not.
+    """Yield why not, for every (server, accelerator) that no plan of least cost can use.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def find_rejections(
 
 
 def _why_dropped(program: Program, position: int, kept: Rows, room: Room) -> str:
-    """Say why a candidate is not kept: it takes more than there is, or another of those kept is never worse."""
+    """Return why a candidate is not kept: it takes more than there is, or another of those kept is never worse."""
     table, problem = program.table, program.table.problem
     row = table.rows.take(np.array([position]))
     server, kind, cost, devices = int(row.server[0]), int(row.type[0]), float(row.cost_per_hour[0]), int(row.devices[0])
@@ -109,7 +109,7 @@ def _failed_rows(candidates: Candidates) -> dict[tuple[int, int], int]:
 
 
 def _misses(candidates: Candidates, i: int) -> str:
-    """Say which targets a rejected row misses, and by what."""
+    """Return which targets a rejected row misses, and by what."""
     rejected, problem = candidates.rejected, candidates.problem
     targets = problem.targets_of(problem.servers[rejected.server[i]])
     if rejected.timeless[i]:
@@ -140,7 +140,7 @@ def _plain(value: float, digits: int = 12) -> str:
 
 
 def why_left_out(candidates: Candidates, program: Program, server: int) -> str:
-    """Say why nothing can serve a server, whatever the others do: the nearest miss, or what there is too little of.
+    """Return why nothing can serve a server, whatever the others do: the nearest miss, or what there is too little of.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ def why_left_out(candidates: Candidates, program: Program, server: int) -> str:
 
 
 def why_no_candidate(candidates: Candidates, server: int) -> str | None:
-    """Say why a server has no candidate at all: the nearest miss; None if it has one."""
+    """Return why a server has no candidate at all: the nearest miss; None if it has one."""
     if rows_of(candidates.rows.server, server).size:
         return None
     nearest = _nearest_miss(candidates, server)
@@ -181,7 +181,7 @@ def _nearest_miss(candidates: Candidates, server: int) -> int | None:
 
 
 def why_not_placed(program: Program, server: int, room: Room) -> str:
-    """Say why a server is not served though it could be: what its candidates need more of than is left.
+    """Return why a server is not served though it could be: what its candidates need more of than is left.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ def why_not_placed(program: Program, server: int, room: Room) -> str:
 
 
 def why_not_in_full(candidates: Candidates, server: int, allocations: Sequence[Allocation]) -> str:
-    """Say what a server that is not served in full carries all the same."""
+    """Return what a server that is not served in full carries all the same."""
     required = float(candidates.required_rate_per_s[server])
     carried = sum(a.replicas * a.rate_per_s for a in allocations)
     if not required:
@@ -210,7 +210,7 @@ def _lacks(program: Program, position: int, room: Room, replicas: int) -> list[L
 
 
 def _needs(program: Program, server: int, room: Room, word: str) -> str:
-    """Say what a server's candidates lack, the least of each limit: `it needs 12 H100 (8 left)`; empty if one fits."""
+    """Return what a server's candidates lack, the least of each limit: `it needs 12 H100 (8 left)`."""
     rows, most = program.table.rows, program.table.problem.servers[server].max_replicas
     least: dict[str, Lack] = {}
     for position in rows_of(rows.server, server).tolist():

@@ -71,7 +71,7 @@ class Room:
         return usage
 
     def lacks(self, usage: FloatArray, row: int, rows: Rows, replicas: int) -> list[Lack]:
-        """Say which limits an allocation would break."""
+        """Return which limits an allocation would break."""
         lacks = []
         for j in np.flatnonzero((usage > self.slack + self.tolerance) & self._plain).tolist():
             limit = self.limits.of[j]

@@ -41,7 +41,7 @@ def resting_as(plan: Plan, whole: Plan) -> Plan:
 
 
 def profile_warnings(problem: Problem, plan: Plan) -> Iterator[str]:
-    """Say of every pair that the plan uses what its profile's origin warns of, each once."""
+    """Yield for every pair that the plan uses what its profile's origin warns of, each once."""
     profiles = {(p.model, p.accelerator): p for p in problem.profiles}
     loads = {server.name: server.load for server in problem.servers}
     longest: dict[tuple[str, str], float] = {}

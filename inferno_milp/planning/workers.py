@@ -197,7 +197,7 @@ def _connect(scheduler: str) -> Client:
 
 
 def _worker_faults(client: Client) -> str:
-    """Say why the workers could not do the work; empty if they can."""
+    """Return why the workers could not do the work; empty if they can."""
     from inferno_milp._version import __version__
 
     try:

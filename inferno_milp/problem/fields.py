@@ -78,7 +78,7 @@ class Targets(Model):
     """Output tokens per second that the server must be able to sustain, over all of its replicas."""
 
     def limits_ms(self) -> Iterator[tuple[str, str, float]]:
-        """Go through the promises: latency (`ttft_ms`, `itl_ms`), statistic (`mean`, `p95` …), limit in ms."""
+        """Yield the promises: latency (`ttft_ms`, `itl_ms`), statistic (`mean`, `p95` …), limit in ms."""
         for latency in LATENCIES:
             given = getattr(self, latency)
             if given is not None:

@@ -138,7 +138,7 @@ class Problem(Sections):
         return 0.0 if region is None else self.latencies_ms.get(server.region, {}).get(region, 0.0)
 
     def promises(self) -> Iterator[tuple[str, str, Targets]]:
-        """Go through the promises that servers rely on, each once: service class, model, targets."""
+        """Yield the promises that servers rely on, each once: service class, model, targets."""
         for server in {(server.service_class, server.model): server for server in self.servers}.values():
             yield server.service_class, server.model, self.targets_of(server)
 

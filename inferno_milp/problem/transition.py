@@ -54,7 +54,7 @@ def price_today(problem: Problem) -> list[Today]:
 
 
 def _nothing(server: Server) -> tuple[CurrentAllocation, ...]:
-    """Say that a server runs nothing; one that must keep its accelerators still knows which."""
+    """Return the state of a server that runs nothing; one that must keep its accelerators still knows which."""
     if not server.keep_accelerator:
         return ()
     return tuple(now.model_copy(update={"replicas": 0}) for now in server.current)

@@ -81,7 +81,7 @@ class Fit:
 def memory_fit(
     model: LanguageModel, accelerator: Accelerator, precision: str | None = None, kv_bytes: float = KV_BYTES
 ) -> Fit:
-    """Say whether a model's weights fit, and what is left for the KV cache.
+    """Return whether a model's weights fit, and what is left for the KV cache.
 
     Raises
     ------

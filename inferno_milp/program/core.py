@@ -336,7 +336,7 @@ class _Search:
         self.offer(join_options(found), units)
 
     def result(self) -> Solved:
-        """Say what was found."""
+        """Return what was found."""
         bound = self.bound if math.isfinite(self.bound) else None
         if self.chosen is None:
             return Solved("infeasible" if self.proven_infeasible else "no_solution", None, self.units, None, bound)

@@ -41,7 +41,7 @@ class LatencyTarget:
         return LatencyTarget(self.latency, self.percent, layout.sorted(self.limit_ms))
 
     def used(self, solution: Solution, index: IntArray) -> FloatArray:
-        """Say how much of the target is used, at most 1 where it is met; `index` are the solution's engines."""
+        """Return how much of the target is used, at most 1 where it is met; `index` are the solution's engines."""
         limit = self.limit_ms[index]
         if self.percent is None:
             return np.asarray(getattr(solution, self.latency) / limit)

@@ -49,7 +49,7 @@ def costs_table(plan: HorizonPlan, console: Console) -> RenderableType:
 
 
 def horizon_lines(plan: HorizonPlan) -> Iterator[str]:
-    """Say what a plan costs, of what parts, and what it reserves."""
+    """Yield what a plan costs, of what parts, and what it reserves."""
     status: str = plan.status
     if plan.rests_on_estimates and status in ("optimal", "infeasible"):
         status = f"{status}, {ESTIMATED}"

@@ -206,7 +206,7 @@ def _published(problem: Problem, model: str) -> str | None:
 
 
 def _other_engines(problem: Problem, plan: Plan) -> Iterator[str]:
-    """Say which allocations are planned with profiles of engines that vLLM's arguments do not make."""
+    """Yield which allocations are planned with profiles of engines that vLLM's arguments do not make."""
     for server, allocation in _allocations(problem, plan):
         origin = _profile(problem, server, allocation).origin
         where = f"{server.name} on {allocation.accelerator} is planned with a profile of"

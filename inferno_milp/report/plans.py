@@ -114,7 +114,7 @@ def _nodes_table(plan: Plan, console: Console) -> RenderableType:
 
 
 def _objective_lines(plan: Plan) -> Iterator[Text]:
-    """Say what the objective is the sum of, where it is more than the price."""
+    """Yield what the objective is the sum of, where it is more than the price."""
     parts = {name: value for name, value in plan.objective_parts.items() if value and name != "price"}
     if parts and plan.objective is not None:
         listed = ", ".join(f"{value:.6g} for {name}" for name, value in parts.items())

@@ -55,7 +55,7 @@ class BrokenError(Exception):
 
 
 def refusal(message: str, errors: list[dict[str, Any]] | None = None, status: int = 422) -> Answer:
-    """Say what is wrong with what was asked."""
+    """Return what is wrong with what was asked."""
     return Answer(status, dumped({"message": message, "errors": errors or []}), summary={"message": message})
 
 

@@ -26,7 +26,7 @@ log = structlog.get_logger("inferno_milp.service")
 
 
 async def not_as_wanted(request: Request, error: Exception) -> Response:
-    """Tell everything that is wrong with what was asked."""
+    """Return everything that is wrong with what was asked."""
     assert isinstance(error, RequestValidationError)
     found = error.errors()
     if any(fault["type"] == "json_invalid" for fault in found):
@@ -48,35 +48,35 @@ def _fault(found: dict[str, Any]) -> dict[str, Any]:
 
 
 async def refused(request: Request, error: Exception) -> Response:
-    """Say what a path says."""
+    """Return what a path says."""
     assert isinstance(error, HTTPException)
     return failure(error.status_code, str(error.detail), dict(error.headers or {}), errors=[])
 
 
 async def full(request: Request, error: Exception) -> Response:
-    """Say when to try again."""
+    """Return when to try again."""
     assert isinstance(error, FullError)
     return failure(429, "the service is full", {"retry-after": str(error.retry_after_s)}, errors=[])
 
 
 async def too_long(request: Request, error: Exception) -> Response:
-    """Say that the time was up."""
+    """Return the answer that the time was up."""
     return failure(504, "not done in time: ask as a job (/v1/jobs), or with less to do", errors=[])
 
 
 async def crashed(request: Request, error: Exception) -> Response:
-    """Say that a worker died."""
+    """Return the answer that a worker died."""
     return failure(500, "the worker died over this: it may need more memory than there is", errors=[])
 
 
 async def broken(request: Request, error: Exception) -> Response:
-    """Say that it is our fault; the log says why."""
+    """Return the answer that it is our fault; the log says why."""
     log.error("internal error in a worker", traceback=str(error))
     return failure(500, "internal error: the log has the details, by the request id", errors=[])
 
 
 async def no_store(request: Request, error: Exception) -> Response:
-    """Say that the database is away."""
+    """Return the answer that the database is away."""
     assert isinstance(error, SQLAlchemyError)
     log.error("the store does not answer", error=reason_of(error))
     return failure(503, "the store of jobs does not answer", {"retry-after": "5"}, errors=[])

@@ -119,7 +119,7 @@ class Jobs:
         return self._progress.last.get(job, {})
 
     async def events(self, job: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-        """Tell of a job until it has ended: `status`, `progress`, and `end` at last."""
+        """Yield the events of a job until it has ended: `status`, `progress`, and `end` at last."""
         told_status, told_progress = "", Progress()
         while not self.closing:
             record = await self._store.do(self._store.get, job)

@@ -69,7 +69,7 @@ class ProgressSender:
             self._socket.setblocking(False)
 
     def stage(self, name: str) -> None:
-        """Say what is being done; as `on_stage` of `optimize`."""
+        """Report what is being done; as `on_stage` of `optimize`."""
         self._send({"stage": name, "done": None, "of": None})
 
     def counted(self, name: str) -> Callable[[int, int], None]:

@@ -189,12 +189,12 @@ class Seed:
         return _taken(self.state.accelerators, name, "accelerator")
 
     async def set_capacities(self, data: Annotated[SystemCapacityData, AnyCase, Body()]) -> Any:
-        """Say how many devices there are of some types."""
+        """Set how many devices there are of some types."""
         self.state.add_capacities(data.count)
         return data
 
     async def set_capacity(self, count: Annotated[SystemTypeCount, AnyCase, Body()]) -> Any:
-        """Say how many devices there are of a type."""
+        """Set how many devices there are of a type."""
         self.state.add_capacities([count])
         return count
 

@@ -112,7 +112,7 @@ class SystemState:
         self.accelerators |= {accelerator.name: accelerator for accelerator in accelerators}
 
     def add_capacities(self, counts: Iterable[SystemTypeCount]) -> None:
-        """Say how many devices there are of some types."""
+        """Set how many devices there are of some types."""
         self.capacities |= {count.type: count.count for count in counts}
 
     def add_profiles(self, profiles: Iterable[SystemProfile]) -> None:

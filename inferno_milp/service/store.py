@@ -165,11 +165,11 @@ class Store:
             return [JobRecord(**row._mapping) for row in connection.execute(query)]
 
     def start(self, job: str) -> bool:
-        """Say that a job is being done; False if it is not waiting any more."""
+        """Record that a job is being done; return False if it is not waiting any more."""
         return self._set(job, ("queued",), status="running", started_at=time.time(), seen_at=time.time())
 
     def finish(self, job: str, status: JobStatus, result: tuple[int, str] | None, summary: dict[str, Any]) -> bool:
-        """Say what came of a job; False if it had ended before.
+        """Record what came of a job; return False if it had ended before.
 
         A result is taken also for one that another service took for interrupted, which could not reach the store.
         """
@@ -196,7 +196,7 @@ class Store:
             return connection.execute(gone).rowcount
 
     def beat(self) -> None:
-        """Say that this service is alive."""
+        """Report that this service is alive."""
         mine = _JOBS.c.owner == self.owner
         with self._engine.begin() as connection:
             connection.execute(_JOBS.update().where(mine, _JOBS.c.status.in_(UNFINISHED)).values(seen_at=time.time()))
@@ -241,7 +241,7 @@ class Store:
 
 
 def reason_of(error: sql.exc.SQLAlchemyError) -> str:
-    """Say why the database failed, in its own words: for the log, not for clients."""
+    """Return why the database failed, in its own words: for the log, not for clients."""
     return str(getattr(error, "orig", None) or type(error).__name__)
 
 

@@ -123,7 +123,7 @@ def _answers(model: type[doc.DocumentModel]) -> dict[str, Any]:
 
 @router.post("/validate", **_answers(doc.ProblemSummary), tags=["planning"])
 async def validate_problem(request: Request, body: ValidateBody) -> Response:
-    """Tell everything that is wrong with a problem, or what is in it."""
+    """Return everything that is wrong with a problem, or what is in it."""
     return await answered(request, "validate", body, pool="quick")
 
 
@@ -154,7 +154,7 @@ async def plot_analysis(request: Request, body: AnalyzeBody, figure: Figure = "t
 
 @router.post("/explain", **_answers(doc.ExplanationDocument), tags=["understanding"])
 async def explain(request: Request, body: ExplainBody) -> Response:
-    """Say why a plan is as it is: what each server pays for, what else it could run on, what is at odds."""
+    """Return why a plan is as it is: what each server pays for, what else it could run on, what is at odds."""
     return await answered(request, "explain", body)
 
 
@@ -172,7 +172,7 @@ async def simulate(request: Request, body: SimulateBody) -> Response:
 
 @router.post("/prices", **_answers(doc.PricesDocument), tags=["understanding"])
 async def prices(request: Request, body: PricesBody) -> Response:
-    """Say what a device more or fewer, and a looser promise, are worth."""
+    """Return what a device more or fewer, and a looser promise, are worth."""
     return await answered(request, "prices", body)
 
 
@@ -256,7 +256,7 @@ async def list_jobs(
 
 @router.get("/jobs/{job}", responses=OF_JOB, tags=["jobs"])
 async def get_job(rooms: RoomsHere, record: FoundJob) -> doc.JobDocument:
-    """Tell how a job is."""
+    """Return how a job is."""
     return job_document(rooms, record)
 
 
@@ -373,13 +373,13 @@ def _download(response: Response, name: str) -> Response:
 
 @health.get("/healthz", tags=["operation"])
 async def is_alive() -> doc.HealthDocument:
-    """Tell that the service is alive, whatever its workers do."""
+    """Return whether the service is alive, whatever its workers do."""
     return doc.HealthDocument(status="ok")
 
 
 @health.get("/readyz", responses={503: ERROR}, tags=["operation"])
 async def is_ready(rooms: RoomsHere) -> doc.HealthDocument:
-    """Tell whether the service takes on work: it is not about to stop, and its store answers."""
+    """Return whether the service takes on work: it is not about to stop, and its store answers."""
     if rooms.jobs.closing:
         raise HTTPException(503, "the service is about to stop")
     await rooms.store.do(rooms.store.ping)

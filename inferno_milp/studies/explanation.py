@@ -114,7 +114,7 @@ class ServerExplanation:
         return sorted(words - {"full"} or words)
 
     def words(self, currency: str) -> str:
-        """Say in a sentence or two why it runs where it does."""
+        """Return in a sentence or two why it runs where it does."""
         return " ".join(_sentences(self, currency))
 
 

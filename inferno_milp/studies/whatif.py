@@ -131,7 +131,7 @@ KNOWN = ("optimal", "feasible", "partial", "infeasible")
 
 
 def compare(before: Outcome, after: Outcome) -> Worth:
-    """Say what a change is worth."""
+    """Return what a change is worth."""
     if not (_is_known(before) and _is_known(after)):
         return Worth(None, is_exact=False, served=(), unserved=(), is_known=False)
     served = tuple(name for name in before.unserved if name not in after.unserved)

@@ -312,7 +312,7 @@ class EmulatedCluster:
         return found
 
     def gauges(self) -> Iterator[tuple[EmulatedPod, Deployment, Replica]]:
-        """Go through the pods that serve, those that are going away included."""
+        """Yield the pods that serve, those that are going away included."""
         for pod in self.pods:
             if pod.engine is not None and pod.ready_at_s <= self.time_s:
                 yield pod, self._deployments[pod.deployment], pod.engine

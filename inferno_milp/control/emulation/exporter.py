@@ -81,7 +81,7 @@ class Exporter:
                     self.wfile.write(text)
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in its base
-                """Say nothing: Prometheus asks all the time."""
+                """Log nothing: Prometheus asks all the time."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)

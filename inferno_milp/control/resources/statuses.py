@@ -18,7 +18,7 @@ LONGEST = 2000
 def statuses(
     objects: Iterable[Object], faults: Mapping[str, tuple[Fault, ...]], report: Report, *, acts: bool
 ) -> Iterator[tuple[Object, dict[str, Any]]]:
-    """Go through objects, each with what its status is to be.
+    """Yield objects, each with what its status is to be.
 
     Parameters
     ----------

@@ -34,7 +34,7 @@ def objects_text(problem: Problem, namespace: str) -> str:
 
 
 def _specs(problem: Problem) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Go through kind, name and spec; names within a spec are left out where they are the object's."""
+    """Yield kind, name and spec; names within a spec are left out where they are the object's."""
     data = problem.model_dump(mode="json", exclude_unset=True, exclude_none=True)
     for item in data.get("accelerators", ()):
         yield "Accelerator", *_without(item, "name")

@@ -14,7 +14,7 @@ RELATIVE = 1e-6
 
 
 def pairs(problem: Problem, plan: Plan) -> Iterator[tuple[Server, ServerPlan]]:
-    """Go through the problem's servers with what the plan says of them."""
+    """Yield the problem's servers with what the plan says of them."""
     by_name = {server.name: server for server in plan.servers}
     return ((server, by_name[server.name]) for server in problem.servers if server.name in by_name)
 

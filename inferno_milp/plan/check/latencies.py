@@ -113,7 +113,7 @@ def _missed_targets(
 def power_faults(
     allocation: Allocation, profile: Profile, accelerator: Accelerator, utilizations: tuple[float, float]
 ) -> Iterator[str]:
-    """Say what is wrong with the power of an allocation, at its rate and at its highest."""
+    """Yield what is wrong with the power of an allocation, at its rate and at its highest."""
     pieces = allocation.replicas * profile.accelerators_per_replica
     for name, utilization in zip(("power_w", "max_power_w"), utilizations, strict=True):
         said = getattr(allocation, name)

@@ -40,7 +40,7 @@ class Part(NamedTuple):
 
 
 def why_not_split(problem: Problem, server: Server) -> str | None:
-    """Say why a server may not run its phases apart, whatever it runs on; None if it may."""
+    """Return why a server may not run its phases apart, whatever it runs on; None if it may."""
     load = server.load
     if load is None or load.arrival_rate_per_s <= 0:
         return "it has no load"

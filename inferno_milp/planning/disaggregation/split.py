@@ -116,7 +116,7 @@ def _pick(
 
 
 def _why_not(problem: Problem, server: Server) -> str | None:
-    """Say why a server cannot be split; None if it can."""
+    """Return why a server cannot be split; None if it can."""
     if reason := why_not_split(problem, server):
         return reason
     profiles = [p for p in problem.profiles if p.model == server.model]

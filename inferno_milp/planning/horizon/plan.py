@@ -243,7 +243,7 @@ def plan_scenarios(
 
 
 def _at_most(ways: Ways, found: Found, alone: Iterable[Recoursed]) -> Iterator[Recoursed]:
-    """Go through what each scenario costs if it is known: at most the plan's replicas in it, reserved as is best."""
+    """Yield what each scenario costs if it is known: at most the plan's replicas in it, reserved as is best."""
     for t, one in enumerate(alone):
         replicas = found.replicas[:, t : t + 1]
         reserved = best_reservation(ways, replicas, np.ones(1))

@@ -377,7 +377,7 @@ def _add_devices(model: pyo.ConcreteModel, ways: Ways, moments: Sequence[int], l
 
 
 def _held_costs(model: pyo.ConcreteModel, ways: Ways, t: int) -> Iterator[tuple[float, Any]]:
-    """Go through what is paid per hour in moment t: reserved units, and those beyond."""
+    """Yield what is paid per hour in moment t: reserved units, and those beyond."""
     accelerators = ways.problem.accelerators
     for a in model.reserved:
         tiers = accelerators[a].reserved_tiers

@@ -57,7 +57,7 @@ def before_of(t: int, count: int, planning: Planning) -> int | None:
 
 
 def recent_of(t: int, hours: Sequence[float], planning: Planning) -> Iterator[int]:
-    """Go through the periods of which a start must still run in period t: t itself, and those shortly before.
+    """Yield the periods of which a start must still run in period t: t itself, and those shortly before.
 
     One comes up several times if what was started in it laps ago must run still.
     """
@@ -75,7 +75,7 @@ def recent_of(t: int, hours: Sequence[float], planning: Planning) -> Iterator[in
 
 
 def changing_costs(model: pyo.ConcreteModel, ways: Ways, setup: Setup, t: int) -> Iterator[tuple[float, Any]]:
-    """Go through what starts and ends cost in moment t, per hour of it."""
+    """Yield what starts and ends cost in moment t, per hour of it."""
     planning = setup.planning
     if planning is None or not has_starts(planning):
         return

@@ -89,7 +89,7 @@ def find_carried(
     *,
     batch_sizes: Sequence[int] | None = None,
 ) -> list[Carried]:
-    """Say what one replica of each pool carries of a flow.
+    """Return what one replica of each pool carries of a flow.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def find_carried(
 def find_weights(
     problem: Problem, pools: Sequence[Pool], flows: Sequence[FloatArray], carried: Sequence[Carried]
 ) -> list[FloatArray]:
-    """Say how many replicas a request per second of each bucket takes, beside a flow: the gradient of F there.
+    """Return how many replicas a request per second of each bucket takes, beside a flow: the gradient of F there.
 
     Parameters
     ----------

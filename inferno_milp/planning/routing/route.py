@@ -154,7 +154,7 @@ class _Search:
                 yield Pool(s, positions[profile.accelerator])
 
     def _starts(self) -> Iterator[list[Cut]]:
-        """Say what buckets take: in the whole mix or, where a pool cannot carry that, alone; then, all alone."""
+        """Yield what buckets take: in the whole mix or, where a pool cannot carry that, alone; then, all alone."""
         fits = [p for p, one in enumerate(self.whole) if one.batch_size]
         flows = [self.flows[self.pools[p].server] for p in fits]
         weights = self._weights(fits, flows, [self.whole[p] for p in fits])
@@ -373,7 +373,7 @@ class _Search:
         return server.model_copy(update=update)
 
     def routes(self) -> Iterator[Route]:
-        """Go through the router's table of the best routing; it is empty where there is none."""
+        """Yield the router's table of the best routing; it is empty where there is none."""
         if self.best is None:
             return
         for s in self.members:

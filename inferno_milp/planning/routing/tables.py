@@ -117,7 +117,7 @@ class TablePlan:
 
 
 def is_throughput_table(data: Any) -> bool:
-    """Tell whether a document is in Mélange's layout."""
+    """Return whether a document is in Mélange's layout."""
     return isinstance(data, dict) and "gpu_info" in data
 
 

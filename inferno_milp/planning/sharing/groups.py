@@ -111,7 +111,7 @@ def merged(problem: Problem, members: Sequence[int], name: str) -> tuple[Server,
 
 
 def _buckets(load: Load) -> Iterator[Bucket]:
-    """Go through a load's buckets, each with its rate for its share; a load without a mix is one bucket."""
+    """Yield a load's buckets, each with its rate for its share; a load without a mix is one bucket."""
     rate = load.arrival_rate_per_s
     if load.mix:
         whole = math.fsum(bucket.share for bucket in load.mix)

@@ -149,7 +149,7 @@ def _choose(
 
 
 def _each_alone(groups: Sequence[tuple[int, ...]], rows: Rows) -> BoolArray:
-    """Say of each way of a group whether each of its members could run so alone: nobody is served by company only."""
+    """Return for each way of a group whether each of its members could run so alone."""
     by_itself = {
         (groups[g][0], a)
         for g, a in zip(rows.server.tolist(), rows.accelerator.tolist(), strict=True)

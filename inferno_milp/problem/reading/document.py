@@ -246,7 +246,7 @@ def _faulty_servers(parts: _Parts, origins: Origins, count: int) -> list[Server]
 
 
 def _placed(fault: Fault, origins: Origins, root: Source) -> Fault:
-    """Say a fault of the joined sections in the place where its item stands."""
+    """Return a fault of the joined sections in the place where its item stands."""
     path = fault.path
     for length in (2, 1):
         if path[:length] in origins:

@@ -370,7 +370,7 @@ def _computed(old: Any, compute: Callable[[float], float]) -> Any:
 
 
 def _by_name(data: dict[str, Any], path: tuple[PathPart, ...]) -> tuple[PathPart, ...]:
-    """Say a path with the names of items in place of their positions."""
+    """Return a path with the names of items in place of their positions."""
     return tuple(_named(data, path))
 
 

@@ -221,7 +221,7 @@ def not_unicode(data: Any) -> Fault | None:
 
 
 def too_much(data: Any) -> str:
-    """Say what there is too much of in a document, depth or values, found without recursion; empty if it is neither."""
+    """Return what there is too much of in a document, depth or values, found without recursion; else empty."""
     level, values = [data], 0
     for _ in range(MAX_DEPTH + 1):
         values += len(level)

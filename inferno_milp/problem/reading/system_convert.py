@@ -46,7 +46,7 @@ def read_priority(number: int) -> int:
 
 
 def warn_of(optimizer: SystemOptimizer, label: str) -> None:
-    """Say which of the seed's flags are not applied here."""
+    """Report which of the seed's flags are not applied here."""
     if optimizer.delayedbesteffort:
         logger.warning("%s: delayedBestEffort is not applied: best effort always comes last", label)
 

@@ -63,7 +63,7 @@ class _Part:
                 self.faults.append(Fault(f"{key} is missing", "", (key,)))
 
     def placed(self, fault: Fault) -> Fault:
-        """Say a fault of the respelled data in the words, place and line of the file."""
+        """Return a fault of the respelled data in the words, place and line of the file."""
         path: list[PathPart] = []
         here = self.original
         for part in fault.path:
@@ -78,7 +78,7 @@ class _Part:
 
 
 def is_system_data(data: Any) -> bool:
-    """Tell whether a document is llm-inferno's `{"system": …}`."""
+    """Return whether a document is llm-inferno's `{"system": …}`."""
     return isinstance(data, dict) and any(str(key).casefold() == "system" for key in data)
 
 
@@ -245,7 +245,7 @@ class _Places:
         self.parts, self.measured = parts, measured
 
     def placed(self, fault: Fault) -> Fault:
-        """Say a fault of the problem in the place of the system data."""
+        """Return a fault of the problem in the place of the system data."""
         section, *rest = fault.path
         part_name, key = self.PART[str(section)]
         part = self.parts.get(part_name)

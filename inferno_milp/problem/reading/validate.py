@@ -112,7 +112,7 @@ def _path_in(data: Any, location: tuple[int | str, ...]) -> tuple[int | str, ...
 
 
 def _words(detail: ErrorDetails) -> tuple[str, str]:
-    """Say one of pydantic's findings in the words of the document's author: what is wrong, what would be right."""
+    """Return one of pydantic's findings in the words of the document's author: what is wrong, what would be right."""
     kind, context, shown = detail["type"], detail.get("ctx", {}), _shown(detail["input"])
     bounds = {
         "greater_than": "must be greater than {gt}",
@@ -171,7 +171,7 @@ def _shown(value: Any) -> str:
 
 
 def _nearest_key(key: str, model: type[BaseModel] | None) -> str:
-    """Say which key of a model, or of a part of it, was meant."""
+    """Return which key of a model, or of a part of it, was meant."""
     if model is None:
         return ""
     fields = {field.alias or name: field for name, field in model.model_fields.items()}

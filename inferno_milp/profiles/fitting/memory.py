@@ -32,7 +32,7 @@ class Memory:
 
 
 def find_memory(runs: Runs) -> Memory:
-    """Tell a limit of tokens from one of sequences: whichever varies less over the runs in which clients waited."""
+    """Find whether tokens or sequences are limited: whichever varies less over the runs in which clients waited."""
     decoding = in_batch(runs)
     full = waiting(runs)
     most_seen = int(np.nanmax(np.where(runs.batch, runs.clients, decoding), initial=1.0))

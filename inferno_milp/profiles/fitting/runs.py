@@ -184,7 +184,7 @@ def waiting(runs: Runs) -> BoolArray:
 
 
 def _judge(runs: Runs) -> tuple[str, ...]:
-    """Say of each run why it does not count; empty where it does."""
+    """Return for each run why it does not count; empty where it does."""
     served = runs.served_per_s
     length_s = _column([m.duration_s for m in runs.measurements])
     done = _column([m.requests for m in runs.measurements])
@@ -226,7 +226,7 @@ def _slowest_first_token_ms(measurement: Measurement) -> float:
 
 
 def _ended_early(length_s: FloatArray, done: FloatArray, i: int, sweep: npt.NDArray[np.intp]) -> str:
-    """Say how much shorter a run was than the others of its sweep; not where the number of requests was fixed."""
+    """Return how much shorter a run was than the others of its sweep; not where the number of requests was fixed."""
     known_s = length_s[sweep][np.isfinite(length_s[sweep])]
     if not known_s.size or _irregularity(done[sweep]) < _irregularity(known_s):
         return ""

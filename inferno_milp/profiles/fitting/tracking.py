@@ -110,7 +110,7 @@ class Tracker:
         return self.profile.model_copy(update={**update, "origin": self._origin()})
 
     def _origin(self) -> Origin | None:
-        """Say that observations refined the profile, with the errors of the latest before each was taken in."""
+        """Return the origin of a refined profile, with its errors on the latest observations before they were used."""
         used = [step for step in self.steps if step.used]
         if not used:
             return self.profile.origin

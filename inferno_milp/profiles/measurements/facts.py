@@ -45,7 +45,7 @@ class Facts:
         return f"{self.file}: {path_text(self.path)}" if self.path else self.file
 
     def at(self, *path: PathPart) -> Facts:
-        """Go into a part of this part; what is not there is empty."""
+        """Return a part of this part; what is not there is empty."""
         data: Any = self.data
         for part in path:
             if isinstance(data, Mapping):

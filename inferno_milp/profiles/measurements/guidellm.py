@@ -205,7 +205,7 @@ def _named_strategy(name: str) -> tuple[str, float | None]:
 def _sent(
     kind: str | None, rate: float | None, clients: float | None, part: Facts, found: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Say how requests were sent, from guidellm's words for it."""
+    """Return how requests were sent, from guidellm's words for it."""
     if kind == "synchronous":
         return {"sent": "concurrency", "concurrency": 1.0}
     if kind in ("constant", "poisson", "async"):

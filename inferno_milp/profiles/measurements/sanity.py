@@ -21,7 +21,7 @@ MOST_FAILED = 0.01
 
 
 def judge(measurement: Measurement) -> tuple[Measurement, list[str]]:
-    """Say what cannot be about a measurement; where only a mean cannot be, the median takes its place."""
+    """Return what cannot be about a measurement; where only a mean cannot be, the median takes its place."""
     notes = list(measurement.notes)
     found: dict[str, Any] = {}
     for name in ("ttft_ms", "itl_ms", "end_to_end_ms"):

@@ -202,7 +202,7 @@ def _pictures(plan: Plan, why: Explanation, prices: Prices, simulation: PlanSimu
 
 
 def _only_one(frame: pd.DataFrame, against: str, plan: Plan) -> str:
-    """Say what there is instead of a curve, where one plan is best in both."""
+    """Return what there is instead of a curve, where one plan is best in both."""
     best, first = frame[frame.is_efficient].iloc[0], frame.iloc[0]
     name = MEASURED[against]
     if best[name] >= first[name] * (1 - 1e-6):

@@ -54,7 +54,7 @@ def tidy(ax: Axes, *, grid: str | None = "y") -> None:
 
 
 def legend(ax: Axes, *, outside: bool = False) -> None:
-    """Say what the colours mean, where there are several."""
+    """Add a legend, where there are several colours."""
     if not ax.get_legend_handles_labels()[1]:
         return
     if outside:
