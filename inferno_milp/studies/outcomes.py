@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from inferno_milp._version import __version__
 from inferno_milp.errors import OptionError
@@ -42,6 +43,8 @@ def _plain(value: Any) -> Any:
         return float(value)
     if is_dataclass(value) and not isinstance(value, type):
         return (type(value).__name__, *(_plain(getattr(value, part.name)) for part in fields(value)))
+    if isinstance(value, BaseModel):  # its representation is shortened, and says little
+        return (type(value).__name__, *(_plain(getattr(value, name)) for name in type(value).model_fields))
     if isinstance(value, dict):
         return tuple((_plain(key), _plain(part)) for key, part in value.items())
     return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
