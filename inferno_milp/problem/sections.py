@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from inferno_milp.problem.architecture import LanguageModel, Precision, Words
 from inferno_milp.problem.fields import (
@@ -205,6 +205,25 @@ class Server(Model):
     """Whether the loss of any one pool must leave enough to carry its rate: in periods and scenarios, on mixes."""
     current: Current = ()
     """Present allocations: one, or a list of several."""
+
+    _written_as: str | None = PrivateAttr(None)
+
+    @property
+    def weights(self) -> str:
+        """Name of the weights that its engines load: the model's as the document has it, which may be an alias."""
+        return self._written_as or self.model
+
+    def called(self, model: str) -> Server:
+        """Return the same server, its model by another of its names."""
+        return self.model_copy(update={"model": model}).written_as(self.weights)
+
+    def written_as(self, name: str) -> Server:
+        """Return the same server, whose document calls its model so."""
+        if name == self.weights:
+            return self
+        named = self.model_copy()
+        named._written_as = name
+        return named
 
     @model_validator(mode="before")
     @classmethod

@@ -28,6 +28,8 @@ def problem_text(problem: Problem, *, description: str = "") -> str:
     description : for the reader of the file.
     """
     data = problem.model_dump(mode="json", exclude_unset=True)
+    for server, written in zip(problem.servers, data["servers"], strict=True):
+        written["model"] = server.weights
     head: dict[str, Any] = {"name": data.pop("name", problem.name)}
     if description:
         head["description"] = description

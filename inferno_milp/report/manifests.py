@@ -147,10 +147,10 @@ def _deployment(
     # Not every name can be the value of a label; the loop looks at annotations too.
     labels = {label: value for label, value in told.items() if re.fullmatch(LABEL_VALUE, value)}
     annotations = {label: value for label, value in told.items() if label not in labels}
-    arguments = ["--model", server.model, "--max-num-seqs", str(allocation.batch_size)]
+    of_problem = next(one for one in problem.servers if one.name == server.name)
+    arguments = ["--model", of_problem.weights, "--max-num-seqs", str(allocation.batch_size)]
     arguments += _engine_arguments(problem, server, allocation)
-    adapters = {name for one in problem.servers if one.name == server.name for name in one.adapters}
-    if adapters:
+    if adapters := set(of_problem.adapters):
         arguments += ["--enable-lora", "--max-loras", str(len(adapters))]
     if devices > 1:
         arguments += ["--tensor-parallel-size", str(devices)]

@@ -198,3 +198,19 @@ def test_a_pod_drains_until_its_engine_is_idle(running, ends):
             else:
                 assert ends
             assert process.returncode == 0, process.stderr.read()
+
+
+def test_engines_load_the_model_that_was_asked_for(instances):
+    """A model called by an alias is planned with the profile of another name, and deployed by its own."""
+    problem = im.read_problem(instances / "three-models.yaml")
+    assert next(s.model for s in problem.servers if s.name == "chat-70b") == "meta-llama/Llama-3.1-70B-Instruct"
+    written = im.read_problem_text(im.problem_text(problem))
+    for one in (problem, im.with_settings(problem, {"capacity.H100": 12}), written):
+        text = im.export_manifests(one, im.optimize(one), force=True)
+        models = [
+            arguments[arguments.index("--model") + 1]
+            for document in yaml.safe_load_all(text)
+            for arguments in [document["spec"]["template"]["spec"]["containers"][0]["args"]]
+        ]
+        assert "meta-llama/Llama-3.3-70B-Instruct" in models
+        assert "meta-llama/Llama-3.1-70B-Instruct" not in models

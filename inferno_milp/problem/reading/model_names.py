@@ -16,7 +16,7 @@ def resolve_models(merged: dict[str, Any]) -> Iterator[Fault]:
     Yields what cannot be: two targets of one model under two names.
     """
     resolve = _resolver(merged)
-    merged["servers"] = [s.model_copy(update={"model": resolve(s.model)}) for s in merged["servers"]]
+    merged["servers"] = [s if (name := resolve(s.model)) == s.model else s.called(name) for s in merged["servers"]]
     classes: list[ServiceClass] = merged["service_classes"]
     for i, one in enumerate(classes):
         named: dict[str, str] = {}

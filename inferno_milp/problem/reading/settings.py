@@ -163,7 +163,9 @@ def with_settings(problem: Problem, settings: Mapping[str, Any] | Iterable[Setti
     faults += more
     if faults or changed is None:
         raise InputError(dict.fromkeys(faults))
-    return changed
+    written = {(server.name, server.model): server.weights for server in problem.servers}
+    servers = [s.written_as(written.get((s.name, s.model), s.model)) for s in changed.servers]
+    return changed.model_copy(update={"servers": tuple(servers)})
 
 
 def _replaces_a_part(setting: Setting) -> bool:
