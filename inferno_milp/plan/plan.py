@@ -87,8 +87,7 @@ class Plan:
 
     def __repr__(self) -> str:
         cost = "no plan" if self.total_cost_per_hour is None else f"{self.total_cost_per_hour:.10g} {self.currency}/h"
-        served = len(self.servers) - len(self.unserved)
-        return f"<Plan {self.problem_name}: {self.status}, {cost}, {served} of {len(self.servers)} servers served>"
+        return f"<Plan {self.problem_name}: {self.status}, {cost}, {self.served_words}>"
 
     def __str__(self) -> str:
         return self.summary()
@@ -136,6 +135,16 @@ class Plan:
     def short(self) -> tuple[str, ...]:
         """Names of the servers whose rate is not carried in full."""
         return tuple(server.name for server in self.servers if not server.is_carried)
+
+    @property
+    def served_count(self) -> int:
+        """Number of servers that are served in full within their targets."""
+        return len(self.servers) - len(self.unserved)
+
+    @property
+    def served_words(self) -> str:
+        """How many servers are served, in words."""
+        return f"{self.served_count} of {len(self.servers)} servers served"
 
     @property
     def serves_all(self) -> bool:

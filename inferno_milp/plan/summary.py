@@ -27,11 +27,7 @@ DIGITS = {"replicas": 10, "batch_size": 10, "cost_per_hour": 6}
 def headline(plan: Plan) -> str:
     """Return what a plan costs, what is proven of it, and how many servers it serves within their targets."""
     cost = "" if plan.total_cost_per_hour is None else f"{plan.total_cost_per_hour:.10g} {plan.currency}/h, "
-    served = len(plan.servers) - len(plan.unserved)
-    return (
-        f"{plan.problem_name}: {cost}{status_words(plan)}{bound_words(plan)}; "
-        f"{served} of {len(plan.servers)} servers served"
-    )
+    return f"{plan.problem_name}: {cost}{status_words(plan)}{bound_words(plan)}; {plan.served_words}"
 
 
 def summary_frame(plan: Plan) -> pd.DataFrame:

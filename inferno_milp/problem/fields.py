@@ -15,10 +15,12 @@ LARGEST_BATCH = 16_384
 Name = Annotated[
     str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$")
 ]
-Positive = Annotated[float, Field(strict=True, gt=0, le=1e12, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(strict=True, ge=0, le=1e12, allow_inf_nan=False)]
-Count = Annotated[int, Field(strict=True, ge=0, le=10**9)]
-PositiveCount = Annotated[int, Field(strict=True, ge=1, le=10**9)]
+LARGEST, LARGEST_COUNT = 1e12, 10**9
+"""No figure, and no count, of a problem is larger."""
+Positive = Annotated[float, Field(strict=True, gt=0, le=LARGEST, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(strict=True, ge=0, le=LARGEST, allow_inf_nan=False)]
+Count = Annotated[int, Field(strict=True, ge=0, le=LARGEST_COUNT)]
+PositiveCount = Annotated[int, Field(strict=True, ge=1, le=LARGEST_COUNT)]
 BatchSize = Annotated[int, Field(strict=True, ge=1, le=LARGEST_BATCH)]
 Flag = Annotated[bool, Field(strict=True)]
 Variability = Annotated[float, Field(strict=True, ge=0, le=1000, allow_inf_nan=False)]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from inferno_milp.errors import OptionError
 from inferno_milp.problem.architecture import KV_BYTES, LanguageModel
+from inferno_milp.problem.fields import LARGEST_COUNT
 from inferno_milp.problem.sections import Origin, Profile
 from inferno_milp.problem.supply import Accelerator
 
@@ -20,8 +21,6 @@ MEMORY_USED = 0.9
 WORKSPACE_GB = 2.0
 """Memory of each device that neither weights nor KV cache can have: activations, graphs, the runtime."""
 GB = 1e9
-MOST_KV_TOKENS = 10**9
-"""In a profile: no engine needs to hold more."""
 MAX_BATCH = 256
 """Sequences that run at once, by default (vLLM's `--max-num-seqs` on most devices)."""
 EXPERTS_TOUCHED_AT = 32
@@ -151,7 +150,7 @@ def estimate_profile(
         model=model.name,
         accelerator=accelerator.name,
         **terms,
-        kv_tokens=min(fit.kv_tokens, MOST_KV_TOKENS),
+        kv_tokens=min(fit.kv_tokens, LARGEST_COUNT),
         max_batch_size=MAX_BATCH,
         origin=Origin(
             kind="estimated",

@@ -173,9 +173,8 @@ def _total_line(plan: Plan) -> Text:
         line.append("  ")
     line.append(status_words(plan), style="green" if plan.status == "optimal" else "yellow")
     line.append(bound_words(plan))
-    served = len(plan.servers) - len(plan.unserved)
     seconds = sum(plan.stages_s.values())
-    line.append(f"; {served} of {len(plan.servers)} servers served; {plan.solver.name} {plan.solver.version}")
+    line.append(f"; {plan.served_words}; {plan.solver.name} {plan.solver.version}")
     line.append(f", {seconds:.2f} s")
     return line
 

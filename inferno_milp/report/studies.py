@@ -207,8 +207,7 @@ def difference_report(before: Plan, after: Plan, console: Console) -> Iterator[R
             yield Text(f"now served in full: {name}", style="green")
     for word, plan in (("before", before), ("after", after)):
         cost = "no plan" if plan.total_cost_per_hour is None else f"{plan.total_cost_per_hour:.10g} {plan.currency}/h"
-        served = len(plan.servers) - len(plan.unserved)
-        yield Text(f"{word}: {cost}, {plan.status}, {served} of {len(plan.servers)} served")
+        yield Text(f"{word}: {cost}, {plan.status}, {plan.served_count} of {len(plan.servers)} served")
     if before.total_cost_per_hour is not None and after.total_cost_per_hour is not None:
         more = after.total_cost_per_hour - before.total_cost_per_hour
         fewer = len(after.unserved) - len(before.unserved)

@@ -10,6 +10,7 @@ from scipy.optimize import linprog
 from inferno_milp.columns.candidates import Candidates, find_candidates
 from inferno_milp.columns.rows import Rows
 from inferno_milp.problem import Problem
+from inferno_milp.problem.fields import LARGEST, LARGEST_COUNT
 from inferno_milp.problem.loads import Load
 from inferno_milp.problem.sections import Profile, Server, ServiceClass
 
@@ -21,10 +22,6 @@ INPUT_TOKENS = (64, 512)
 MUCH_USED = 0.1
 """A type is used much if it takes at least this share of the cost of the plan without limits."""
 MOST_HALVINGS = 30
-MOST_MS = 1e12
-"""Of the times of a profile."""
-MOST_DEVICES = 10**9
-"""Of a type, in a problem."""
 NOT_MUCH_DEARER = 4.0
 """A server may be moved to candidates that cost at most this many times its cheapest."""
 SPARE = 1.12
@@ -103,7 +100,7 @@ def _build(base: Problem, loads: list[Load], factors: npt.NDArray[np.float64], p
         servers.append(Server(name=f"s{i}", service_class=origin.service_class, model=model, load=load))
         for profile in by_model[origin.model]:
             factor = float(factors[i, position[profile.accelerator]])
-            scaled = {name: min(getattr(profile, name) * factor, MOST_MS) for name in times}
+            scaled = {name: min(getattr(profile, name) * factor, LARGEST) for name in times}
             profiles.append(profile.model_copy(update={"model": model, **scaled}))
     return Problem(
         name=f"{base.name}-{len(servers)}",
@@ -169,6 +166,6 @@ def _capacity(table: Candidates, tightness: float) -> dict[str, int]:
     taken = np.bincount(rows.type[rounded], weights=rows.devices[rounded], minlength=kinds)
     enough = np.where(scarce, np.floor(tightness * use), np.ceil(SPARE * fractions.x[-1] * demand))
     found = np.maximum(enough, taken)
-    if found.max() > MOST_DEVICES:
-        raise ValueError(f"{found.max():.3g} devices of one type: a problem has {MOST_DEVICES:.0e} at most")
+    if found.max() > LARGEST_COUNT:
+        raise ValueError(f"{found.max():.3g} devices of one type: a problem has {LARGEST_COUNT:.0e} at most")
     return {name: int(found[t]) for t, name in enumerate(table.types)}

@@ -92,7 +92,7 @@ def outcome_of(plan: Plan) -> Outcome:
         bound=plan.bound,
         gap=plan.gap,
         power_w=plan.power_w,
-        servers_served=len(plan.servers) - len(plan.unserved),
+        servers_served=plan.served_count,
         unserved=plan.unserved,
         replicas=sum(a.replicas for a in allocations),
         ttft_p95_ms=max(late, default=None),
