@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import asdict
 
-from inferno_milp.plan import Plan, ServerPlan
+from inferno_milp.plan import Plan, ProfileUse, ServerPlan
 from inferno_milp.problem import Problem
-from inferno_milp.problem.sections import Server
+from inferno_milp.problem.sections import Profile, Server
 
 RELATIVE = 1e-6
 """Tolerance on figures that are computed twice, in different order."""
@@ -17,6 +18,14 @@ def pairs(problem: Problem, plan: Plan) -> Iterator[tuple[Server, ServerPlan]]:
     """Yield the problem's servers with what the plan says of them."""
     by_name = {server.name: server for server in plan.servers}
     return ((server, by_name[server.name]) for server in problem.servers if server.name in by_name)
+
+
+def misquoted(use: ProfileUse, profile: Profile | None) -> Iterator[tuple[str, object]]:
+    """Yield what a plan says of a profile that its origin does not, by name."""
+    origin = None if profile is None else profile.origin
+    for name, said in asdict(use).items():
+        if said != getattr(origin, name, None):
+            yield name, said
 
 
 def same(one: float | None, other: float) -> bool:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
 
 from inferno_milp.plan import Allocation, Plan, ServerPlan
-from inferno_milp.plan.check.common import RELATIVE, is_batch, pairs, same
+from inferno_milp.plan.check.common import RELATIVE, is_batch, misquoted, pairs, same
 from inferno_milp.plan.check.latencies import power_faults
 from inferno_milp.problem import Problem
 from inferno_milp.problem.sections import Profile, Server
@@ -107,9 +106,8 @@ def _allocation_violations(
         if profile is None:
             yield f"{server.name}: no profile on {allocation.accelerator}"
             continue
-        for name, said in asdict(allocation.profile).items():
-            if said != getattr(profile.origin, name, None):
-                yield f"{server.name} on {allocation.accelerator}: {name} of its profile {said!r}"
+        for name, said in misquoted(allocation.profile, profile):
+            yield f"{server.name} on {allocation.accelerator}: {name} of its profile {said!r}"
         for fault in _figure_faults(server, allocation, required, profile, accelerators[allocation.accelerator]):
             yield f"{server.name} on {allocation.accelerator}: {fault}"
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from inferno_milp.columns.packing import pack
 from inferno_milp.errors import PlanCheckError
+from inferno_milp.plan.check.common import misquoted
 from inferno_milp.planning.horizon.plans import Held, HorizonPlan, MomentPlan, mean
 from inferno_milp.problem import Problem
 from inferno_milp.problem.engines import engine_table
@@ -78,10 +79,9 @@ def _profiles(problem: Problem, plan: HorizonPlan) -> Iterator[str]:
     used = {(models[one.server], one.accelerator) for one in plan.held}
     if {(one.model, one.accelerator) for one in plan.profiles} != used or len(plan.profiles) != len(used):
         yield "the profiles are not those of its replicas"
-    origins = {(profile.model, profile.accelerator): profile.origin for profile in problem.profiles}
+    profiles = {(profile.model, profile.accelerator): profile for profile in problem.profiles}
     for one in plan.profiles:
-        origin = origins.get((one.model, one.accelerator))
-        if any(getattr(one.profile, name) != getattr(origin, name, None) for name in one.profile.__slots__):
+        if any(misquoted(one.profile, profiles.get((one.model, one.accelerator)))):
             yield f"{one.model} on {one.accelerator}: its profile does not say that of itself"
 
 
